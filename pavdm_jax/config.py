@@ -1,0 +1,316 @@
+"""Every setting of the project, as frozen dataclasses that check themselves.
+
+Axis legend, used by name in every file (arrays are channels-last, ``[b, t, h, w, c]``):
+
+====  =====================================  ====  =====================================
+b     batch                                  d     model width
+f     pixel frames                           n     attention heads
+t     latent frames (of a window or clip)    e     head width
+h w   rows, columns (of pixels or latents)   k     latent frames of a chunk
+c     channels                               r     sampling steps of a shift
+s     spatial tokens of a latent frame       l     caption tokens
+p     prompts along the time axis            i j   shift number, chunk number
+====  =====================================  ====  =====================================
+
+*Frame* alone is a pixel frame. A *level* is the noise of a latent frame: 0 clean, 1 pure noise. A *step* is one network call, a
+*shift* moves the window by a chunk. The default values are Open-Sora v1.2's and the paper's (PA-VDM "O" setting).
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message is one line that names the value and the remedy."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigError(message)` unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class STDiT3Config:
+    """The video diffusion transformer (Open-Sora `STDiT3`); the defaults are STDiT3-XL/2."""
+
+    depth: int = 28  # pairs of one spatial and one temporal block
+    hidden_size: int = 1152
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    patch_size: tuple[int, int] = (2, 2)  # latent rows, columns of a token; a token never spans latent frames
+    latent_channels: int = 4
+    caption_channels: int = 4096
+    max_caption_tokens: int = 300
+    base_size: int = 512  # pixels; the position embedding is scaled by sqrt(height * width) / base_size
+
+    def __post_init__(self) -> None:
+        require(
+            self.hidden_size % self.num_heads == 0,
+            f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}",
+        )
+        require(
+            self.hidden_size % 4 == 0,
+            f"hidden_size {self.hidden_size} must be a multiple of 4 (sines and cosines of rows and columns)",
+        )
+        require(self.head_width % 2 == 0, f"head width {self.head_width} must be even (rotary pairs)")
+
+    @property
+    def head_width(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def mlp_size(self) -> int:
+        return int(self.hidden_size * self.mlp_ratio)
+
+
+@dataclass(frozen=True)
+class SpatialVAEConfig:
+    """The per-frame autoencoder (diffusers' `AutoencoderKL`, SDXL layout); each level but the last halves rows and columns."""
+
+    block_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    num_groups: int = 32
+    latent_channels: int = 4
+    scaling_factor: float = 0.18215  # latents are multiplied by it on the way out of the encoder
+
+    @property
+    def downsample(self) -> int:
+        """Pixels per latent cell, along rows and along columns."""
+        return 2 ** (len(self.block_channels) - 1)
+
+
+@dataclass(frozen=True)
+class TemporalVAEConfig:
+    """The temporal autoencoder over the spatial latents (Open-Sora `VAE_Temporal_SD`): causal 3-D convolutions."""
+
+    filters: int = 128
+    num_res_blocks: int = 4
+    channel_multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    temporal_downsample: tuple[bool, ...] = (False, True, True)
+    num_groups: int = 32
+    latent_channels: int = 4
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.temporal_downsample) == len(self.channel_multipliers) - 1,
+            f"temporal_downsample has {len(self.temporal_downsample)} entries; one is needed between each two of the "
+            f"{len(self.channel_multipliers)} channel_multipliers",
+        )
+
+    @property
+    def downsample(self) -> int:
+        """Pixel frames per latent frame."""
+        return 2 ** sum(self.temporal_downsample)
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The video autoencoder: spatial, then temporal; clips are coded `micro_frames` at a time, independently."""
+
+    spatial: SpatialVAEConfig = field(default_factory=SpatialVAEConfig)
+    temporal: TemporalVAEConfig = field(default_factory=TemporalVAEConfig)
+    micro_frames: int = 17
+
+    @property
+    def latent_channels(self) -> int:
+        return self.temporal.latent_channels
+
+    @property
+    def micro_latents(self) -> int:
+        """Latent frames of one micro clip: 17 frames become 5."""
+        return -(-self.micro_frames // self.temporal.downsample)
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """The T5 v1.1 text encoder; the defaults are T5-XXL."""
+
+    vocab_size: int = 32128
+    d_model: int = 4096
+    d_kv: int = 64
+    d_ff: int = 10240
+    num_layers: int = 24
+    num_heads: int = 64
+    relative_buckets: int = 32
+    relative_max_distance: int = 128
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """From a prompt to token ids: what is appended to a prompt, and how many tokens are kept."""
+
+    max_tokens: int = 300
+    aesthetic_score: float | None = 6.5  # appended as " aesthetic score: 6.5."; None appends nothing
+
+    def __post_init__(self) -> None:
+        require(self.max_tokens > 1, f"max_tokens {self.max_tokens} leaves no room for a word")
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """The attention window and its progressive noise levels (paper, sections 3.2 to 3.4; the "O" setting)."""
+
+    chunk_size: int = 5  # latent frames that share a level and leave the window together
+    noisy_chunks: int = 6  # chunks being denoised, from nearly clean to pure noise
+    context_chunks: int = 1  # finished chunks kept clean at the head of the window
+    steps: int = 30  # network calls that each latent frame receives
+
+    def __post_init__(self) -> None:
+        for name in ("chunk_size", "noisy_chunks", "steps"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        require(self.context_chunks >= 0, f"context_chunks must be 0 or more, not {self.context_chunks}")
+        below = self.steps // self.noisy_chunks * self.noisy_chunks
+        near = " or ".join(str(n) for n in (below, below + self.noisy_chunks) if n)
+        require(
+            self.steps % self.noisy_chunks == 0,
+            f"steps {self.steps} is not divisible by the {self.noisy_chunks} noisy chunks of the window; use {near}",
+        )
+
+    @property
+    def steps_per_shift(self) -> int:
+        return self.steps // self.noisy_chunks
+
+    @property
+    def slots(self) -> int:
+        """Chunks that the window has room for: the context and the noisy ones."""
+        return self.context_chunks + self.noisy_chunks
+
+    @property
+    def window_size(self) -> int:
+        """Latent frames of the window."""
+        return self.slots * self.chunk_size
+
+
+# --- the whole model --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that is needed, beside the weights, to run a model: it is stored as JSON beside every checkpoint."""
+
+    name: str = "open-sora-1.2"
+    stdit3: STDiT3Config = field(default_factory=STDiT3Config)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    t5: T5Config = field(default_factory=T5Config)
+    text: TextConfig = field(default_factory=TextConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
+    height: int = 240  # pixels of a video when the user asks for no size
+    width: int = 424
+    fps: float = 24.0
+    guidance_scale: float = 7.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.stdit3.latent_channels == self.vae.latent_channels,
+            f"stdit3.latent_channels {self.stdit3.latent_channels} differs from the VAE's {self.vae.latent_channels}",
+        )
+        require(
+            self.stdit3.caption_channels == self.t5.d_model,
+            f"stdit3.caption_channels {self.stdit3.caption_channels} differs from t5.d_model {self.t5.d_model}",
+        )
+        require(
+            self.text.max_tokens == self.stdit3.max_caption_tokens,
+            f"text.max_tokens {self.text.max_tokens} differs from stdit3.max_caption_tokens {self.stdit3.max_caption_tokens}",
+        )
+
+
+OPEN_SORA_1_2 = ModelConfig()
+
+STDIT3_3B = STDiT3Config(hidden_size=1872, num_heads=26)
+"""STDiT3-3B/2, the larger published architecture."""
+
+
+def demo() -> ModelConfig:
+    """The embedded model's architecture: the real classes at sizes that train and run on a laptop."""
+    return ModelConfig(
+        name="demo",
+        stdit3=STDiT3Config(
+            depth=4, hidden_size=192, num_heads=6, caption_channels=128, max_caption_tokens=40, base_size=64
+        ),
+        vae=VAEConfig(
+            spatial=SpatialVAEConfig(
+                block_channels=(16, 32, 64, 64), layers_per_block=1, num_groups=8, scaling_factor=1.0
+            ),
+            temporal=TemporalVAEConfig(filters=32, num_res_blocks=1, num_groups=8),
+        ),
+        t5=T5Config(vocab_size=96, d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4),
+        text=TextConfig(max_tokens=40, aesthetic_score=None),
+        height=64,
+        width=64,
+        guidance_scale=4.0,
+    )
+
+
+def tiny() -> ModelConfig:
+    """The smallest model that has every part: for tests and for trying the code. Its weights are random, its videos noise."""
+    return ModelConfig(
+        name="tiny",
+        stdit3=STDiT3Config(depth=2, hidden_size=32, num_heads=2, caption_channels=16, max_caption_tokens=8),
+        vae=VAEConfig(
+            spatial=SpatialVAEConfig(block_channels=(4, 8), layers_per_block=1, num_groups=2),
+            temporal=TemporalVAEConfig(filters=4, num_res_blocks=1, num_groups=2),
+        ),
+        t5=T5Config(vocab_size=96, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2),
+        text=TextConfig(max_tokens=8, aesthetic_score=None),
+        window=WindowConfig(chunk_size=5, noisy_chunks=3, steps=6),
+        height=16,
+        width=24,
+    )
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def to_json(config: Any) -> str:
+    """A config as indented JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(kind: type[T], text: str) -> T:
+    """Read a config of class `kind` back from `to_json`'s text.
+
+    Raises:
+      ConfigError: the text is not JSON, or names a field that `kind` does not have, or a value of another type.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"this is not a JSON config: {error}") from None
+    return _build(kind, values, kind.__name__)
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value` as parsed from JSON, made into `kind`; `where` names the field in errors."""
+    if dataclasses.is_dataclass(kind):
+        require(isinstance(value, dict), f"{where}: expected fields of {kind.__name__}, got {value!r}")
+        hints = typing.get_type_hints(kind)
+        unknown = sorted(set(value) - set(hints))
+        require(not unknown, f"{where}: unknown field {', '.join(unknown)}; known fields are {', '.join(hints)}")
+        return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _build(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple:
+        require(isinstance(value, list), f"{where}: expected a list, got {value!r}")
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        require(len(kinds) == len(value), f"{where}: expected {len(kinds)} values, got {len(value)}")
+        return tuple(_build(k, v, f"{where}[{n}]") for n, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    require(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), f"{where}: expected {kind.__name__}, got {value!r}")
+    return value
