@@ -1,0 +1,9 @@
+"""Progressive autoregressive video diffusion in JAX: minute-long videos with constant memory (arXiv 2410.08151)."""
+
+from pavdm_jax.checkpoints import load
+from pavdm_jax.model import Model
+from pavdm_jax.pipeline import generate, generate_stream
+
+__version__ = "0.1.0"
+
+__all__ = ["Model", "__version__", "generate", "generate_stream", "load"]

@@ -211,6 +211,7 @@ class ModelConfig:
     width: int = 424
     fps: float = 24.0
     guidance_scale: float = 7.0
+    noise_base_size: int = 512  # pixels; the noise shift of one frame of this size, squared, is 1
 
     def __post_init__(self) -> None:
         require(
@@ -238,19 +239,20 @@ def demo() -> ModelConfig:
     return ModelConfig(
         name="demo",
         stdit3=STDiT3Config(
-            depth=4, hidden_size=192, num_heads=6, caption_channels=128, max_caption_tokens=40, base_size=64
+            depth=3, hidden_size=192, num_heads=6, caption_channels=128, max_caption_tokens=40, base_size=64
         ),
         vae=VAEConfig(
             spatial=SpatialVAEConfig(
-                block_channels=(16, 32, 64, 64), layers_per_block=1, num_groups=8, scaling_factor=1.0
+                block_channels=(16, 32, 48, 48), layers_per_block=1, num_groups=8, scaling_factor=1.0
             ),
-            temporal=TemporalVAEConfig(filters=32, num_res_blocks=1, num_groups=8),
+            temporal=TemporalVAEConfig(filters=16, num_res_blocks=1, channel_multipliers=(1, 2, 2, 2), num_groups=8),
         ),
-        t5=T5Config(vocab_size=96, d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4),
+        t5=T5Config(vocab_size=192, d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4),
         text=TextConfig(max_tokens=40, aesthetic_score=None),
         height=64,
         width=64,
         guidance_scale=4.0,
+        noise_base_size=192,
     )
 
 
@@ -312,5 +314,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return tuple(_build(k, v, f"{where}[{n}]") for n, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    require(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), f"{where}: expected {kind.__name__}, got {value!r}")
+    require(
+        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)),
+        f"{where}: expected {kind.__name__}, got {value!r}",
+    )
     return value

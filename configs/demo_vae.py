@@ -1,0 +1,63 @@
+"""The embedded model's video VAE, from nothing.
+
+    python -m pavdm_jax.train --config configs/demo_vae.py
+
+Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`.
+Three phases, as Open-Sora trained its own: the spatial VAE on single frames, the temporal VAE on its latents, then both decoders together.
+"""
+
+from pavdm_jax.config import demo
+from pavdm_jax.train_config import (
+    JointReconstruction,
+    OptimizerConfig,
+    Phase,
+    ShapesData,
+    SpatialReconstruction,
+    TemporalReconstruction,
+    TrainConfig,
+)
+
+
+def adamw(learning_rate: float) -> OptimizerConfig:
+    return OptimizerConfig(learning_rate, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99)
+
+
+config = TrainConfig(
+    model=demo(),
+    output="runs/demo_vae",
+    phases=(
+        Phase(
+            "spatial",
+            SpatialReconstruction(kl_weight=1e-4),
+            ShapesData(frames=1),
+            ("vae/spatial",),
+            1200,
+            16,
+            adamw(3e-3),
+        ),
+        Phase(
+            "temporal",
+            TemporalReconstruction(kl_weight=1e-3),
+            ShapesData(frames=17),
+            ("vae/temporal",),
+            800,
+            8,
+            adamw(3e-3),
+        ),
+        Phase(
+            "joint",
+            JointReconstruction(),
+            ShapesData(frames=17),
+            (
+                "vae/spatial/decoder",
+                "vae/spatial/post_quant_conv",
+                "vae/temporal/decoder",
+                "vae/temporal/post_quant_conv",
+            ),
+            150,
+            2,
+            adamw(5e-4),
+        ),
+    ),
+    save_every=100,
+)

@@ -1,0 +1,247 @@
+"""Make a long video from a prompt: `python -m pavdm_jax "a small red circle moves left" --output video.mp4`.
+
+The video is written while it is made, to NAME.partial.mp4, which plays at any moment; it gets its name when it is whole.
+"""
+
+import argparse
+import difflib
+import sys
+import time
+from pathlib import Path
+
+from pavdm_jax.config import ConfigError, require
+
+EXAMPLES = """
+examples:
+  pavdm "a small blue square and a large red circle bounce slowly" --frames 1440 --seed 3 --output v.mp4
+  pavdm "a red circle moves left" --prompt-at 20 "a green square moves right" --seconds 40
+  pavdm "a white circle bounces" --start clip.mp4 --frames 960       continue a clip; its frames are kept
+  pavdm --prompts-file prompts.txt --samples 2 --output out/v.mp4    writes out/v-001.mp4, out/v-002.mp4, ...
+  pavdm "a red circle bounces" --frames inf --output live.mp4        until Ctrl-C
+
+A killed run goes on where it was when the same command is given with --resume.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes are one line, with a suggestion, and exit code 2."""
+
+    def error(self, message: str):
+        if message.startswith("unrecognized arguments:"):
+            unknown = message.split(": ", 1)[1].split()[0]
+            near = difflib.get_close_matches(unknown, self._option_string_actions, 1)
+            message = f"there is no option {unknown}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+        print(f"error: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def frame_count(text: str) -> int | None:
+    """A number of frames, or None for "inf"."""
+    if text == "inf":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of frames; give a whole number, or inf") from None
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        prog="pavdm",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument_group("what to show").add_argument
+    add("prompt", nargs="*", help="what the video shows; several prompts make several videos")
+    add(
+        "--prompts-file",
+        metavar="FILE",
+        help="more prompts, one a line; empty lines and lines that begin with # are skipped",
+    )
+    add(
+        "--prompt-at",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("SECOND", "PROMPT"),
+        help="change the prompt at this second; repeatable",
+    )
+    add("--start", metavar="FILE", help="a clip (or an image) that the video begins with and continues")
+    add("--samples", type=int, default=1, help="videos of each prompt, with seeds SEED, SEED+1, ... (default 1)")
+    add("--seed", type=int, default=0, help="the same seed makes the same video (default 0)")
+
+    add = parser.add_argument_group("size and length").add_argument
+    add(
+        "--frames",
+        type=frame_count,
+        default=1440,
+        help="frames of the whole video, or inf: until Ctrl-C (default 1440, 60 s)",
+    )
+    add("--seconds", type=float, help="the length in seconds instead")
+    add("--fps", type=float, help="frames per second (default: the model's, 24)")
+    add("--height", type=int, help="in pixels (default: the model's)")
+    add("--width", type=int, help="in pixels (default: the model's)")
+    add("--resolution", help="a named size instead, such as 240p or 720p")
+    add(
+        "--aspect-ratio",
+        default="9:16",
+        help="height to width of a named size, as Open-Sora writes it (default 9:16, landscape)",
+    )
+
+    add = parser.add_argument_group("sampling").add_argument
+    add(
+        "--checkpoint",
+        default="demo",
+        help="a model folder, or 'demo', the small embedded model of coloured shapes (default)",
+    )
+    add("--steps", type=int, help="network calls for each latent frame (default: the model's, 30)")
+    add("--guidance-scale", type=float, help="higher follows the prompt more closely (default: the model's)")
+    add(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="what the transformer computes in (default float32)",
+    )
+    add("--segment", type=int, default=2, help="shifts of one compiled call; frames are written after each (default 2)")
+    add("--batch-size", type=int, default=1, help="videos made at the same time (default 1)")
+
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--output",
+        "-o",
+        default="video.mp4",
+        help="the file to write (default video.mp4); several videos get -001, -002, ... before the ending",
+    )
+    add(
+        "--crf",
+        type=int,
+        default=18,
+        help="H.264 quality, 0 (lossless) to 51; smaller is better and larger (default 18)",
+    )
+    add("--gif", action="store_true", help="write a GIF beside the video, too")
+    add("--resume", action="store_true", help="continue an interrupted run of the same command")
+    add("--quiet", "-q", action="store_true", help="no progress bar")
+    return parser
+
+
+def read_prompts_file(path: str) -> list[str]:
+    """The prompts of a text file.
+
+    Raises:
+      ConfigError: no such file, not text, or no prompt in it.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the prompts file {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not a text file'}"
+        ) from None
+    prompts = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    require(bool(prompts), f"the prompts file {path} holds no prompt; write one a line")
+    return prompts
+
+
+def read_timeline(changes: list[list[str]]) -> list[tuple[float, str]]:
+    """The `--prompt-at` pairs, in order of time."""
+    timeline = []
+    for second, prompt in changes:
+        try:
+            timeline.append((float(second), prompt))
+        except ValueError:
+            raise ConfigError(
+                f"--prompt-at {second} is not a number of seconds; write for instance --prompt-at 20 '{prompt}'"
+            ) from None
+    return sorted(timeline)
+
+
+def output_names(output: str, count: int) -> list[Path]:
+    """The name itself for one video, numbered names for several."""
+    path = Path(output)
+    if count == 1:
+        return [path]
+    digits = max(3, len(str(count)))
+    return [path.with_name(f"{path.stem}-{n:0{digits}}{path.suffix}") for n in range(1, count + 1)]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make all videos that the arguments ask for; returns the exit code."""
+    prompts = [*arguments.prompt, *(read_prompts_file(arguments.prompts_file) if arguments.prompts_file else [])]
+    require(bool(prompts), 'there is no prompt; give one, for instance: pavdm "a small red circle moves left"')
+    require(arguments.samples >= 1, f"--samples must be at least 1, not {arguments.samples}")
+    require(arguments.batch_size >= 1, f"--batch-size must be at least 1, not {arguments.batch_size}")
+    changes = read_timeline(arguments.prompt_at)
+    timelines = [[(0.0, prompt), *changes] for prompt in prompts]
+    jobs = [(timeline, arguments.seed + n) for timeline in timelines for n in range(arguments.samples)]
+    names = output_names(arguments.output, len(jobs))
+
+    from pavdm_jax.recording import (
+        Recording,
+        check_outputs,
+    )  # jax is imported here: --help and mistakes do not wait for it
+
+    check_outputs(names, arguments.crf)
+    from pavdm_jax.checkpoints import load
+
+    model = load(arguments.checkpoint)
+    options = {
+        name: getattr(arguments, name)
+        for name in (
+            "frames",
+            "seconds",
+            "height",
+            "width",
+            "resolution",
+            "aspect_ratio",
+            "fps",
+            "steps",
+            "guidance_scale",
+            "start",
+            "dtype",
+            "segment",
+        )
+    }
+    for first in range(0, len(jobs), arguments.batch_size):
+        group = slice(first, first + arguments.batch_size)
+        recording = Recording(
+            model,
+            prompts=[timeline for timeline, _ in jobs[group]],
+            seeds=[seed for _, seed in jobs[group]],
+            outputs=names[group],
+            crf=arguments.crf,
+            checkpoint=arguments.checkpoint,
+            options=options,
+        )
+        started = time.time()
+        finished = recording.run(resume=arguments.resume, progress=not arguments.quiet)
+        if arguments.gif and finished:
+            recording.write_gifs()
+        for name in names[group] if finished else []:
+            print(f"{name}: {recording.frames_done} frames in {time.time() - started:.0f} s")
+        if not finished:
+            partial = ", ".join(str(path) for path in recording.partial_paths)
+            print(
+                f"interrupted after {recording.frames_done} frames, which play: {partial}\ncontinue with the same command and --resume",
+                file=sys.stderr,
+            )
+            return 130
+    return 0
+
+
+def main() -> None:
+    """The command line; user mistakes print one line and exit with 2."""
+    arguments = make_parser().parse_args()
+    try:
+        code = run(arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Classifier-free guidance, as a pure function over predictions."""
+
+import jax
+import jax.numpy as jnp
+
+from pavdm_jax.diffusion.flow import Velocity
+
+
+def guide(conditional: jax.Array, unconditional: jax.Array, scale: float) -> jax.Array:
+    """unconditional + scale · (conditional − unconditional); a scale of 1 is no guidance, 0 ignores the prompt."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def guided(velocity: Velocity, scale: float) -> Velocity:
+    """Turn a velocity over a doubled batch into a guided one over the batch.
+
+    Args:
+      velocity: is called with every sample twice, [2b, ...]: it must answer with the prompts in the first half and with the null
+        caption in the second.
+      scale: see `guide`.
+    """
+
+    def guided_velocity(
+        latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array
+    ) -> jax.Array:
+        twice = velocity(_doubled(latents), _doubled(levels), num_valid, prompt_index)
+        conditional, unconditional = jnp.split(twice, 2)
+        return guide(conditional, unconditional, scale)
+
+    return guided_velocity
+
+
+def _doubled(array: jax.Array) -> jax.Array:
+    return jnp.concatenate([array, array])

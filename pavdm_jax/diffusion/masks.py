@@ -1,0 +1,95 @@
+"""Mask strategies: which frames of a training clip stay clean, so that one model learns to continue, precede and fill in.
+
+Upstream: Open-Sora opensora/utils/train_utils.py, `MaskGenerator`; here every sample draws for itself, inside jit.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Strategy = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""(key, positions [t], number of frames []) -> [t] bool, True where the frame stays clean."""
+
+
+def _random(key: jax.Array, positions: jax.Array, length: jax.Array) -> jax.Array:
+    """Each frame with one chance, itself drawn from 0.1 to 0.9."""
+    share_key, frame_key = jax.random.split(key)
+    share = jax.random.uniform(share_key, minval=0.1, maxval=0.9)
+    return jax.random.uniform(frame_key, positions.shape) < share
+
+
+def _interpolate(key: jax.Array, positions: jax.Array, length: jax.Array) -> jax.Array:
+    """Every second frame, from the first or the second on."""
+    return positions % 2 == jax.random.randint(key, (), 0, 2)
+
+
+def _image(key: jax.Array, length: jax.Array) -> jax.Array:
+    return jnp.int32(1)
+
+
+def _quarter(key: jax.Array, length: jax.Array) -> jax.Array:
+    """From one frame to a quarter of the clip."""
+    return jax.random.randint(key, (), 1, jnp.maximum(length // 4, 1) + 1)
+
+
+def _run(size: Callable[[jax.Array, jax.Array], jax.Array], *places: str) -> Strategy:
+    """Runs of `size` frames at the "head", the "tail", or a "random" place of the clip."""
+
+    def strategy(key: jax.Array, positions: jax.Array, length: jax.Array) -> jax.Array:
+        size_key, start_key = jax.random.split(key)
+        run = size(size_key, length)
+        starts = {"head": 0, "tail": length - run, "random": jax.random.randint(start_key, (), 0, length - run + 1)}
+        clean = jnp.zeros(positions.shape, bool)
+        for place in places:
+            clean |= (positions >= starts[place]) & (positions < starts[place] + run)
+        return clean
+
+    return strategy
+
+
+MASK_STRATEGIES: dict[str, tuple[float, Strategy]] = {
+    "random": (0.01, _random),
+    "interpolate": (0.002, _interpolate),
+    "quarter_random": (0.002, _run(_quarter, "random")),
+    "quarter_head": (0.002, _run(_quarter, "head")),
+    "quarter_tail": (0.002, _run(_quarter, "tail")),
+    "quarter_head_tail": (0.002, _run(_quarter, "head", "tail")),
+    "image_head": (0.22, _run(_image, "head")),
+    "image_tail": (0.005, _run(_image, "tail")),
+    "image_head_tail": (0.005, _run(_image, "head", "tail")),
+}
+"""Name → chance and strategy (REFERENCE section 8); what is left to 1 keeps no frame clean."""
+
+
+def sample_masks(
+    key: jax.Array,
+    lengths: jax.Array,
+    frames: int,
+    strategies: dict[str, tuple[float, Strategy]] = MASK_STRATEGIES,
+) -> jax.Array:
+    """Draw a strategy for each clip.
+
+    A strategy that would keep all of a (short) clip clean leaves its last frame noisy, so an image is always noisy.
+
+    Args:
+      key: one PRNG key.
+      lengths: [b] int32, latent frames of each clip.
+      frames: t.
+
+    Returns:
+      [b, t] bool, True where a frame is noised and counts; False in clean frames and behind a clip's end.
+    """
+    chances = jnp.array([chance for chance, _ in strategies.values()])
+    positions = jnp.arange(frames)
+
+    def draw(sample_key: jax.Array, length: jax.Array) -> jax.Array:
+        which_key, strategy_key = jax.random.split(sample_key)
+        options = [strategy(strategy_key, positions, length) for _, strategy in strategies.values()]
+        options = jnp.stack([*options, jnp.zeros(frames, bool)])
+        which = jnp.searchsorted(jnp.cumsum(chances), jax.random.uniform(which_key), side="right")
+        valid = positions < length
+        noisy = valid & ~options[which]
+        return jnp.where(jnp.any(noisy), noisy, positions == length - 1)
+
+    return jax.vmap(draw)(jax.random.split(key, lengths.shape[0]), lengths)

@@ -1,0 +1,144 @@
+"""Training: which level each latent frame gets, which frames count, and the loss. Every sample of a batch has choices of its own.
+
+All functions are pure and jit with fixed shapes. Latents are noised by `sample_noisy`; a frame at level 0 stays clean, has timestep 0
+and no loss (the paper's context chunk, Open-Sora's masked frames). Upstream: opensora/schedulers/rf/rectified_flow.py.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from pavdm_jax.config import WindowConfig
+from pavdm_jax.diffusion.flow import interpolate, shift_levels, velocity_target
+from pavdm_jax.diffusion.masks import sample_masks
+from pavdm_jax.diffusion.noise_levels import level_table
+
+
+@struct.dataclass
+class TrainLevels:
+    """What the samples of a training batch are noised to.
+
+    Attributes:
+      levels: [b, t] float32 in 0..1; 0 in clean and invalid frames.
+      loss_mask: [b, t] float32, 1 where a frame counts in the loss, else 0.
+      num_valid: [b] int32, frames that the network sees, a prefix.
+    """
+
+    levels: jax.Array
+    loss_mask: jax.Array
+    num_valid: jax.Array
+
+
+def flow_loss(velocity: jax.Array, latents: jax.Array, noise: jax.Array, loss_mask: jax.Array) -> jax.Array:
+    """Mean squared error of the predicted velocity over the frames that count, for each sample.
+
+    Args:
+      velocity: the prediction, [b, t, h, w, c].
+      latents: clean, [b, t, h, w, c].
+      noise: what `sample_noisy` mixed in, same shape.
+      loss_mask: [b, t].
+
+    Returns:
+      [b] float32; 0 for a sample in which no frame counts.
+    """
+    error = velocity.astype(jnp.float32) - velocity_target(latents, noise)
+    # `where` before the square, not a product after it: frames that do not count may hold anything, and have no gradient.
+    error = jnp.where(loss_mask[:, :, None, None, None] > 0, error, 0.0)
+    per_frame = jnp.mean(jnp.square(error), axis=(2, 3, 4))
+    return jnp.sum(per_frame * loss_mask, axis=1) / jnp.maximum(jnp.sum(loss_mask, axis=1), 1.0)
+
+
+def sample_noisy(key: jax.Array, latents: jax.Array, levels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Noise clean latents [b, t, h, w, c] to `levels` [b, t]; returns the noisy latents and the noise, float32."""
+    noise = jax.random.normal(key, latents.shape, jnp.float32)
+    return interpolate(latents, noise, levels), noise
+
+
+def sample_uniform(
+    key: jax.Array,
+    batch: int,
+    frames: int,
+    height: jax.Array | float,
+    width: jax.Array | float,
+    num_valid: jax.Array | None = None,
+    logit_normal: bool = True,
+    mask_strategies: bool = True,
+    base_size: float = 512,
+) -> TrainLevels:
+    """One level for all frames of a clip, with some frames kept clean: Open-Sora's pretraining (REFERENCE section 8).
+
+    Args:
+      key: one PRNG key.
+      batch, frames: b and t. Any length: a single latent frame is an image.
+      height, width: pixels, scalars or [b]; with the clip's latent frames they set the noise shift.
+      num_valid: [b], latent frames of each clip where some are shorter than `frames` (padded at the end); None: all are full.
+      logit_normal: draw sigmoid(normal), else uniformly from 0..1.
+      mask_strategies: keep frames clean as in `masks.MASK_STRATEGIES`; else none.
+      base_size: of the noise shift, see `flow.shift_levels`.
+    """
+    level_key, mask_key = jax.random.split(key)
+    num_valid = jnp.full((batch,), frames, jnp.int32) if num_valid is None else num_valid.astype(jnp.int32)
+    if logit_normal:
+        drawn = jax.nn.sigmoid(jax.random.normal(level_key, (batch,)))
+    else:
+        drawn = jax.random.uniform(level_key, (batch,))
+    level = shift_levels(drawn, height, width, num_valid, base_size)
+    noisy = jnp.arange(frames)[None, :] < num_valid[:, None]
+    if mask_strategies:
+        noisy &= sample_masks(mask_key, num_valid, frames)
+    return TrainLevels(
+        levels=jnp.where(noisy, level[:, None], 0.0), loss_mask=noisy.astype(jnp.float32), num_valid=num_valid
+    )
+
+
+def sample_progressive(
+    key: jax.Array,
+    config: WindowConfig,
+    batch: int,
+    height: jax.Array | float,
+    width: jax.Array | float,
+    level_shift: float = 0.4,
+    variable_fraction: float = 0.5,
+    base_size: float = 512,
+) -> TrainLevels:
+    """Levels of a window at a random step of a random shift (paper, section 3.2 to 3.4; REFERENCE section 8).
+
+    A row of the level table, all its levels moved together by a random part of a grid step, clamped to 0..1, then the noise shift.
+    A full window is context and all noisy chunks. A growing one has n of them, at the highest levels, a shrinking one n at the lowest,
+    n uniform in 1..K; the rest of it is empty, at the end.
+    Deviations: growing windows have any number of context chunks down to none with equal chance, so that videos can start from text
+    alone (the released code always has all; the paper's design allows none); and the paper does not say how often windows are full.
+
+    Args:
+      key: one PRNG key.
+      config: sizes of the window; clips have `config.window_size` latent frames, of which a window of fewer takes the first.
+      batch: b.
+      height, width: pixels, scalars or [b].
+      level_shift: standard deviation of the movement of all levels, in grid steps (1 / steps).
+      variable_fraction: share of the windows that grow or shrink, half of it each; the others are full. 0 is the fixed-length design.
+      base_size: of the noise shift, see `flow.shift_levels`.
+    """
+    row_key, move_key, kind_key, active_key, context_key = jax.random.split(key, 5)
+    k_chunks, context_chunks = config.noisy_chunks, config.context_chunks
+
+    row = jax.random.randint(row_key, (batch,), 0, config.steps_per_shift)
+    move = level_shift / config.steps * jax.random.normal(move_key, (batch,))
+    table = jnp.clip(level_table(config)[row] + move[:, None], 0.0, 1.0)
+
+    kind = jax.random.uniform(kind_key, (batch,))
+    growing, shrinking = kind < variable_fraction / 2, kind >= 1.0 - variable_fraction / 2
+    active = jnp.where(growing | shrinking, jax.random.randint(active_key, (batch,), 1, k_chunks + 1), k_chunks)
+    context = jnp.where(growing, jax.random.randint(context_key, (batch,), 0, context_chunks + 1), context_chunks)
+
+    slot = jnp.arange(config.slots)[None, :]
+    place = slot - context[:, None]  # among the chunks that are being denoised
+    denoised = (place >= 0) & (place < active[:, None])
+    column = place + jnp.where(growing, k_chunks - active, 0)[:, None]
+    levels = jnp.take_along_axis(table, jnp.clip(column, 0, k_chunks - 1), axis=1)
+    sizes = (jnp.broadcast_to(jnp.asarray(size, jnp.float32), (batch,))[:, None] for size in (height, width))
+    levels = jnp.where(denoised, shift_levels(levels, *sizes, config.window_size, base_size), 0.0)
+    return TrainLevels(
+        levels=jnp.repeat(levels, config.chunk_size, axis=1),
+        loss_mask=jnp.repeat(denoised.astype(jnp.float32), config.chunk_size, axis=1),
+        num_valid=((context + active) * config.chunk_size).astype(jnp.int32),
+    )

@@ -1,0 +1,132 @@
+"""The progressive sampler: one function, `shift_step`, which `sample_segment` scans over a plan of shifts (paper, algorithm 1)."""
+
+from collections.abc import Callable, Sequence
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from pavdm_jax.diffusion.flow import Velocity, euler_step, interpolate
+from pavdm_jax.diffusion.window import ShiftInputs
+
+Noise = Callable[[jax.Array], jax.Array]
+"""noise(number int32 []) -> [b, k, h, w, c] of standard normal values: the noise as which chunk `number` enters."""
+
+
+@struct.dataclass
+class WindowState:
+    """All that passes from one shift to the next; saved with the number of the next shift, it resumes or branches a video.
+
+    Attributes:
+      latents: [b, t, h, w, c] float32, the window; empty slots hold zeros.
+      key: [b] typed PRNG keys, one a sample, never changed: chunk j's noise depends on the sample's key and on j only.
+    """
+
+    latents: jax.Array
+    key: jax.Array
+
+
+@struct.dataclass
+class FinishedChunk:
+    """What a shift emits: `number` [] int32 and its clean `latents` [b, k, h, w, c]; −1 and zeros when it emits nothing."""
+
+    number: jax.Array
+    latents: jax.Array
+
+
+def sample_keys(seeds: Sequence[int]) -> jax.Array:
+    """The key of each sample, [b], from a seed for each: the same seed gives the same video in any batch."""
+    return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+
+def gaussian_noise(keys: jax.Array, shape: tuple[int, ...]) -> Noise:
+    """The sampler's noise: `f(fold_in(key of the sample, number))` of `shape` [k, h, w, c] for each of the `keys` [b].
+
+    Batch size, number of devices, segment length and resuming therefore do not change a video.
+    """
+
+    def noise(number: jax.Array) -> jax.Array:
+        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape))(keys)
+
+    return noise
+
+
+def initial_state(noise: Noise, keys: jax.Array, known: jax.Array, first_shift: ShiftInputs) -> WindowState:
+    """The window before the first shift: each known chunk, noised to the level at which that shift expects it.
+
+    Args:
+      noise: as for `shift_step`.
+      keys: [b], one a sample.
+      known: [b, known chunks · k, h, w, c], the video's first chunks; 0 frames to start from text alone. Chunks at level 0 are
+        taken as they are; a plan of fixed length expects more of them, and noises those.
+      first_shift: the first entry of the plan.
+    """
+    first_shift = jax.tree.map(jnp.asarray, first_shift)
+    b, frames, *cell = known.shape
+    k = jax.eval_shape(noise, jnp.int32(0)).shape[1]
+    slots = first_shift.chunks.shape[0]
+    chunks = jnp.maximum(first_shift.chunks, 0)
+    # One chunk of zeros behind the known ones stands for every chunk that is not known.
+    padded = jnp.concatenate([known.astype(jnp.float32), jnp.zeros((b, k, *cell), jnp.float32)], axis=1)
+    padded = einops.rearrange(padded, "b (j k) h w c -> j b k h w c", k=k)
+    slot_is_known = (first_shift.chunks >= 0) & (first_shift.chunks < frames // k)
+    clean = padded[jnp.where(slot_is_known, chunks, frames // k)]
+    clean, drawn = (
+        einops.rearrange(array, "j b k h w c -> b (j k) h w c") for array in (clean, jax.lax.map(noise, chunks))
+    )
+    levels = _frame_levels(first_shift.levels[0], b, slots * k)
+    return WindowState(latents=interpolate(clean, drawn, levels), key=keys)
+
+
+def shift_step(
+    velocity: Velocity, noise: Noise, state: WindowState, inputs: ShiftInputs
+) -> tuple[WindowState, FinishedChunk]:
+    """Let a noise chunk in, denoise the window by one shift's steps, emit the chunk that is clean, and move on.
+
+    Clean context is never updated, and an inert shift calls no network. Times stay float32 (the reference rounds them to bfloat16).
+
+    Args:
+      velocity: see `flow.Velocity`; what it returns beyond `num_valid` is ignored.
+      noise: chunk number → its noise.
+      state: the window before the shift.
+      inputs: one entry of a plan.
+
+    Returns:
+      The window after the shift, and the finished chunk.
+    """
+    inputs = jax.tree.map(jnp.asarray, inputs)
+    b, t, *cell = state.latents.shape
+    k = t // inputs.chunks.shape[0]
+    first = inputs.chunks[0]
+
+    def step(r: jax.Array, latents: jax.Array) -> jax.Array:
+        now, later = (_frame_levels(inputs.levels[row], b, t) for row in (r, r + 1))
+        prediction = velocity(latents, now, inputs.num_valid, inputs.prompt_index).astype(jnp.float32)
+        return euler_step(latents, prediction, now, later)
+
+    entered = jax.lax.dynamic_update_slice_in_dim(
+        state.latents, noise(jnp.maximum(inputs.entering, 0)), (inputs.entering - first) * k, axis=1
+    )
+    latents = jnp.where(inputs.entering >= 0, entered, state.latents)
+    steps = jnp.where(inputs.num_valid > 0, inputs.levels.shape[0] - 1, 0)
+    latents = jax.lax.fori_loop(0, steps, step, latents)
+
+    finished = jax.lax.dynamic_slice_in_dim(latents, (inputs.emitted - first) * k, k, axis=1)
+    finished = jnp.where(inputs.emitted >= 0, finished, jnp.zeros_like(finished))
+    moved = jnp.concatenate([latents[:, k:], jnp.zeros((b, k, *cell), latents.dtype)], axis=1)
+    latents = jnp.where(inputs.roll > 0, moved, latents)
+    return state.replace(latents=latents), FinishedChunk(number=inputs.emitted, latents=finished)
+
+
+def sample_segment(
+    velocity: Velocity, noise: Noise, state: WindowState, plan: ShiftInputs
+) -> tuple[WindowState, FinishedChunk]:
+    """`shift_step` over a plan, in one scan; finished chunks are stacked along a new first axis (see `FinishedChunk`)."""
+    return jax.lax.scan(lambda carry, inputs: shift_step(velocity, noise, carry, inputs), state, plan)
+
+
+def _frame_levels(slot_levels: jax.Array, batch: int, frames: int) -> jax.Array:
+    """[slots] → [b, t]."""
+    levels = jnp.repeat(slot_levels, frames // slot_levels.shape[0])
+    return jnp.broadcast_to(levels[None, :], (batch, frames))

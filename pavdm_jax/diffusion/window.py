@@ -1,0 +1,149 @@
+"""The sliding window as data: what every shift does, as arrays that enter `lax.scan`.
+
+Number a video's chunks 0..N−1. The first G are given and clean; chunk j enters as pure noise at shift j − G and is finished K shifts
+later (K noisy chunks fit in the window). The window holds consecutive chunks, packed to the left: up to `context` finished ones,
+then those being denoised, then empty slots. Growing, sliding, shrinking, starting from text alone, and videos shorter than the
+window are values of this one formula (paper, section 3.4; the reference, opensora/schedulers/rf, keeps phases instead).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from flax import struct
+
+from pavdm_jax.config import WindowConfig, require
+
+
+@struct.dataclass
+class ShiftInputs:
+    """What one shift does; with a leading axis, the plan of many shifts. Axis `slots` = `config.slots`, r = `steps_per_shift`.
+
+    Attributes:
+      levels: [r + 1, slots] float32: levels before each step and after the last; 0 in clean and empty slots.
+      num_valid: [] int32: latent frames that the window holds, a prefix; 0 marks an inert shift, which does nothing.
+      chunks: [slots] int32: chunk number in each slot; −1 in empty ones.
+      entering: [] int32: the chunk that enters as noise at the start of the shift; −1 for none.
+      emitted: [] int32: the chunk that is clean at the end of the shift; −1 for none.
+      roll: [] int32: 1 when the window moves on by a chunk at the end of the shift, else 0.
+      prompt_index: [slots] int32: the prompt that each slot follows; 0 in empty ones.
+    """
+
+    levels: jax.Array | np.ndarray
+    num_valid: jax.Array | np.ndarray
+    chunks: jax.Array | np.ndarray
+    entering: jax.Array | np.ndarray
+    emitted: jax.Array | np.ndarray
+    roll: jax.Array | np.ndarray
+    prompt_index: jax.Array | np.ndarray
+
+
+def num_shifts(config: WindowConfig, num_chunks: int, num_given: int) -> int:
+    """Shifts that a video of `num_chunks` chunks takes when the first `num_given` are given: each new one enters, the last one leaves."""
+    require(num_given >= 0, f"the number of given chunks must be 0 or more, not {num_given}")
+    require(
+        num_chunks > num_given,
+        f"a video of {num_chunks} chunks leaves nothing to generate after {num_given} given ones; ask for a longer video",
+    )
+    return num_chunks - num_given + config.noisy_chunks - 1
+
+
+def plan_shifts(
+    config: WindowConfig,
+    table: jax.Array | np.ndarray,
+    num_chunks: int,
+    num_given: int = 0,
+    prompt_of_chunk: Sequence[int] = (0,),
+    start: int = 0,
+    stop: int | None = None,
+) -> ShiftInputs:
+    """The shifts `start` to `stop` (default: all) of a video.
+
+    The window at the start of shift i depends on what came before it only, so a plan may be made piece by piece, and a longer
+    video (or an endless one, with a huge `num_chunks`) starts as a shorter one does.
+
+    Args:
+      config: sizes of the window.
+      table: [steps_per_shift, noisy_chunks], `level_table(config)` after the noise shift.
+      num_chunks: chunks of the whole video, the given ones included.
+      num_given: chunks at the video's start that are given and clean; 0 starts from text alone.
+      prompt_of_chunk: prompt number of each chunk; the last entry holds for all later chunks.
+
+    Raises:
+      ConfigError: there is nothing to generate.
+    """
+    table = np.asarray(table, np.float32)
+    expected = (config.steps_per_shift, config.noisy_chunks)
+    require(table.shape == expected, f"the level table has shape {table.shape}; this window needs {expected}")
+    total = num_shifts(config, num_chunks, num_given)
+    shifts = np.arange(start, total if stop is None else min(stop, total))
+
+    first = _first_chunk(config, shifts, num_given)
+    end = np.minimum(num_chunks, num_given + shifts + 1)
+    chunks = first[:, None] + np.arange(config.slots)[None, :]
+    present = chunks < end[:, None]
+
+    # A chunk that entered `age` shifts ago started at the last column of the table and has moved one to the left with each.
+    age = shifts[:, None] - (chunks - num_given)
+    denoised = present & (chunks >= num_given) & (age < config.noisy_chunks)
+    column = np.where(denoised, config.noisy_chunks - 1 - age, 0)
+    after = np.concatenate([np.zeros(1, np.float32), table[0, :-1]])
+    rows = np.concatenate([table, after[None, :]])
+    levels = np.where(denoised[:, None, :], np.moveaxis(rows[:, column], 0, 1), np.float32(0))
+
+    prompts = np.asarray(prompt_of_chunk, np.int32)
+    return ShiftInputs(
+        levels=levels,
+        num_valid=_int32((end - first) * config.chunk_size),
+        chunks=_int32(np.where(present, chunks, -1)),
+        entering=_int32(np.where(num_given + shifts < num_chunks, num_given + shifts, -1)),
+        emitted=_int32(np.where(shifts >= config.noisy_chunks - 1, num_given + shifts - config.noisy_chunks + 1, -1)),
+        roll=_int32(_first_chunk(config, shifts + 1, num_given) - first),
+        prompt_index=np.where(present, prompts[np.clip(chunks, 0, len(prompts) - 1)], np.int32(0)),
+    )
+
+
+def fixed_length(config: WindowConfig, plan: ShiftInputs) -> ShiftInputs:
+    """The part of a whole plan in which the window is full of noisy chunks: the paper's base design, without variable length.
+
+    It starts from a known video of `num_given + noisy_chunks − 1` chunks, noised (`sampler.initial_state`), and leaves the last
+    `noisy_chunks − 1` chunks unfinished.
+
+    Raises:
+      ConfigError: the video is too short to ever fill the window.
+    """
+    ends = config.noisy_chunks - 1
+    new_chunks = len(plan.num_valid) - ends
+    require(
+        new_chunks > ends,
+        f"{new_chunks} new chunks never fill a window of {config.noisy_chunks} noisy chunks; ask for a longer video",
+    )
+    return jax.tree.map(lambda array: array[ends:new_chunks], plan)
+
+
+def segments(plan: ShiftInputs, length: int) -> Iterator[ShiftInputs]:
+    """Cut a plan into pieces of `length` shifts, the last one padded with inert shifts: one compiled program serves them all."""
+    require(length >= 1, f"a segment needs at least 1 shift, not {length}")
+    for start in range(0, len(plan.num_valid), length):
+        piece = jax.tree.map(lambda array, start=start: array[start : start + length], plan)
+        yield _pad(piece, length - len(piece.num_valid))
+
+
+def _pad(piece: ShiftInputs, count: int) -> ShiftInputs:
+    """Append `count` inert shifts."""
+
+    def pad(array: np.ndarray, value: int) -> np.ndarray:
+        return np.concatenate([array, np.full((count, *array.shape[1:]), value, array.dtype)])
+
+    empty = ShiftInputs(levels=0, num_valid=0, chunks=-1, entering=-1, emitted=-1, roll=0, prompt_index=0)
+    return jax.tree.map(pad, piece, empty)
+
+
+def _first_chunk(config: WindowConfig, shifts: np.ndarray, num_given: int) -> np.ndarray:
+    """The chunk in slot 0: the first unfinished one, less the context."""
+    unfinished = num_given + np.maximum(0, shifts - config.noisy_chunks + 1)
+    return np.maximum(0, unfinished - config.context_chunks)
+
+
+def _int32(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.int32)

@@ -1,0 +1,45 @@
+"""A model as one value: its config and tokenizer (static), and its parameters (a pytree)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.models.stdit3 import STDiT3
+from pavdm_jax.models.t5 import T5Encoder
+from pavdm_jax.models.vae import VideoVAE
+from pavdm_jax.text import Tokenizer
+
+
+@struct.dataclass
+class Model:
+    """What `load` returns and `generate` takes.
+
+    Attributes:
+      params: {"stdit3": ..., "vae": ..., "t5": ...}, the parameters of the three networks.
+      config: the architecture and the defaults of sampling.
+      tokenizer: the sentencepiece model of the text encoder.
+    """
+
+    params: dict
+    config: ModelConfig = struct.field(pytree_node=False)
+    tokenizer: Tokenizer = struct.field(pytree_node=False)
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> dict:
+    """Random parameters of all three networks; under `jax.eval_shape`, their shapes at no cost."""
+    stdit3_key, vae_key, t5_key = jax.random.split(key, 3)
+    cell = config.vae.spatial.downsample
+    frames = jnp.zeros((1, config.vae.micro_frames, 2 * cell, 2 * cell, 3))
+    vae = VideoVAE(config.vae).init(vae_key, frames, method="reconstruct")["params"]
+    ids, lengths = jnp.zeros((1, config.text.max_tokens), jnp.int32), jnp.ones((1,), jnp.int32)
+    t5 = T5Encoder(config.t5).init(t5_key, ids, lengths)["params"]
+    stdit3 = STDiT3(config.stdit3).init(stdit3_key, method="init_all")["params"]
+    return {"stdit3": stdit3, "vae": vae, "t5": t5}
+
+
+def abstract_params(config: ModelConfig) -> dict:
+    """The tree of `jax.ShapeDtypeStruct` of a model's parameters."""
+    return jax.eval_shape(functools.partial(init_params, config), jax.eval_shape(lambda: jax.random.key(0)))

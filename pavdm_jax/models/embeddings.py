@@ -1,0 +1,113 @@
+"""How noise levels, frame rates and places enter the transformer, and how latents become tokens and back.
+
+Source: Open-Sora opensora/models/layers/blocks.py (embedders) and the RoPE paper (arXiv 2104.09864). All angles are float32.
+"""
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.linen.initializers import normal
+
+MAX_PERIOD = 10000.0
+SINUSOID_WIDTH = 256
+EMBEDDING_DEVIATION = 0.02
+TIMESTEPS = 1000.0
+"""The time embedder's unit: level 1 is timestep 1000."""
+
+
+class ScalarEmbedder(nn.Module):
+    """A number (a timestep in 0..1000, frames per second) as a vector: sinusoids, then a small network, in float32."""
+
+    hidden_size: int
+
+    @nn.compact
+    def __call__(self, values: jax.Array) -> jax.Array:
+        """Map float [...] to float32 [..., d]."""
+        linear = nn.Dense(self.hidden_size, kernel_init=normal(EMBEDDING_DEVIATION), name="linear_in")
+        x = nn.silu(linear(sinusoids(values, SINUSOID_WIDTH)))
+        return nn.Dense(self.hidden_size, kernel_init=normal(EMBEDDING_DEVIATION), name="linear_out")(x)
+
+
+def sinusoids(values: jax.Array, width: int) -> jax.Array:
+    """Cosines, then sines, of `values` [...] at width/2 frequencies from 1 down to almost 1/10000: float32 [..., width]."""
+    angles = values.astype(jnp.float32)[..., None] * _expand(_frequencies(width), values.ndim)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
+
+
+def position_embedding(
+    rows: int, columns: int, height: jax.Array, width: jax.Array, hidden_size: int, base_size: int
+) -> jax.Array:
+    """Where each token lies in its frame, in units that depend on the video's size and not on its number of tokens.
+
+    Args:
+      rows: of the token grid.
+      columns: of the token grid.
+      height: float [b], pixels of the video.
+      width: float [b], pixels of the video.
+      hidden_size: d; the first half encodes the column, the second the row, each as sines, then cosines.
+      base_size: pixels; a video of base_size² pixels has scale 1.
+
+    Returns:
+      float32 [b, s, d], row-major tokens.
+    """
+    scale = jnp.sqrt(height.astype(jnp.float32) * width.astype(jnp.float32)) / base_size
+    base_tokens = round((rows * columns) ** 0.5)
+
+    def encode(count: int) -> jax.Array:
+        places = jnp.arange(count, dtype=jnp.float32)[None, :] / scale[:, None] * (base_tokens / count)
+        angles = places[..., None] * _expand(_frequencies(hidden_size // 2), 2)
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+
+    grid = (height.shape[0], rows, columns, hidden_size // 2)
+    column = jnp.broadcast_to(encode(columns)[:, None], grid)
+    row = jnp.broadcast_to(encode(rows)[:, :, None], grid)
+    return einops.rearrange(jnp.concatenate([column, row], -1), "b h w d -> b (h w) d")
+
+
+def rotate(x: jax.Array) -> jax.Array:
+    """Rotary position embedding along the frames: turns each neighbouring pair of channels by an angle that grows with t.
+
+    Args:
+      x: queries or keys, float32 [b, t, s, n, e].
+
+    Returns:
+      float32 [b, t, s, n, e].
+    """
+    t, e = x.shape[1], x.shape[-1]
+    angles = np.arange(t, dtype=np.float32)[:, None] * _frequencies(e)[None, :]
+    cos, sin = (f(angles)[None, :, None, None, :] for f in (np.cos, np.sin))
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return jnp.stack([even * cos - odd * sin, odd * cos + even * sin], -1).reshape(x.shape)
+
+
+def patchify(latents: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
+    """Latents [b, t, h, w, c] to tokens [b, t, s, row·column·c], row-major; zeros fill up the last row and column of patches."""
+    ph, pw = patch_size
+    rows, columns = grid_size(latents.shape[2], latents.shape[3], patch_size)
+    missing = (rows * ph - latents.shape[2], columns * pw - latents.shape[3])
+    latents = jnp.pad(latents, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    return einops.rearrange(latents, "b t (h ph) (w pw) c -> b t (h w) (ph pw c)", ph=ph, pw=pw)
+
+
+def unpatchify(tokens: jax.Array, h: int, w: int, patch_size: tuple[int, int]) -> jax.Array:
+    """The inverse of `patchify`, to latents of `h` rows and `w` columns."""
+    ph, pw = patch_size
+    rows, _ = grid_size(h, w, patch_size)
+    latents = einops.rearrange(tokens, "b t (h w) (ph pw c) -> b t (h ph) (w pw) c", h=rows, ph=ph, pw=pw)
+    return latents[:, :, :h, :w]
+
+
+def grid_size(h: int, w: int, patch_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of tokens that cover `h` × `w` latent cells."""
+    return -(-h // patch_size[0]), -(-w // patch_size[1])
+
+
+def _frequencies(width: int) -> np.ndarray:
+    """float32 [width/2], falling geometrically from 1."""
+    return (MAX_PERIOD ** (-np.arange(0, width, 2) / width)).astype(np.float32)
+
+
+def _expand(vector: np.ndarray, leading: int) -> np.ndarray:
+    return vector.reshape((1,) * leading + vector.shape)

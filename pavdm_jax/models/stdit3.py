@@ -1,0 +1,300 @@
+"""STDiT3, the video diffusion transformer: spatial and temporal blocks in turn, with a noise level for every latent frame.
+
+Source: Open-Sora opensora/models/stdit/stdit3.py, with the per-frame levels of PA-VDM (paper, section 3.2). Deviations:
+  - levels are always [b, t]; one level for the whole clip, or clean frames among noisy ones, are values of that array;
+  - the caption's keys and values are computed apart, once a video, and given to every call (`Caption`);
+  - a caption without any token adds nothing (the reference fails);
+  - for training from scratch the final layer starts at zero too, so that the first prediction is zero velocity.
+
+Level and frame-rate embeddings, norm statistics, rotary angles and softmax are float32 whatever `dtype` is.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from flax.linen.initializers import normal, xavier_uniform, zeros
+
+from pavdm_jax.config import STDiT3Config, require
+from pavdm_jax.models.attention import attention
+from pavdm_jax.models.embeddings import (
+    TIMESTEPS,
+    EMBEDDING_DEVIATION,
+    ScalarEmbedder,
+    grid_size,
+    patchify,
+    position_embedding,
+    rotate,
+    unpatchify,
+)
+
+NORM_EPSILON = 1e-6
+NUM_MODULATIONS = 6  # shift, scale and gate of the attention, then of the feed-forward network
+XAVIER = xavier_uniform()
+
+
+# --- captions ---------------------------------------------------------------------------------------------------------
+
+
+@struct.dataclass
+class Caption:
+    """Cross-attention keys and values of every block, for `p` prompts that share the time axis evenly.
+
+    Attributes:
+      keys: [depth, 2, b, p, l, n, e]; the axis of 2 is spatial, temporal block.
+      values: [depth, 2, b, p, l, n, e].
+      length: int [b, p], real tokens of each prompt, 0..l.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    length: jax.Array
+
+
+def concatenate(captions: Sequence[Caption]) -> Caption:
+    """Captions one after another along the batch, for instance the prompts and the null caption of guidance."""
+    return Caption(
+        keys=jnp.concatenate([caption.keys for caption in captions], 2),
+        values=jnp.concatenate([caption.values for caption in captions], 2),
+        length=jnp.concatenate([caption.length for caption in captions], 0),
+    )
+
+
+def take(caption: Caption, prompt_index: jax.Array) -> Caption:
+    """The prompts `prompt_index` int [slots] of a caption, in that order; indices beyond the last prompt mean the last."""
+    return Caption(
+        keys=jnp.take(caption.keys, prompt_index, 3, mode="clip"),
+        values=jnp.take(caption.values, prompt_index, 3, mode="clip"),
+        length=jnp.take(caption.length, prompt_index, 1, mode="clip"),
+    )
+
+
+class CaptionKeysValues(nn.Module):
+    """The caption as one pair of blocks sees it."""
+
+    config: STDiT3Config
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, carry: None, x: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
+        """Map projected features [b, p, l, d] to keys and values [2, b, p, l, n, e], in the form that `nn.scan` wants."""
+        width = 2 * self.config.hidden_size
+        both = jnp.stack([_linear(width, self.dtype, name)(x) for name in ("spatial", "temporal")])
+        both = both.reshape(*both.shape[:-1], 2, self.config.num_heads, self.config.head_width)
+        return carry, (both[..., 0, :, :], both[..., 1, :, :])
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """Self-attention within a frame (spatial) or across frames at one place (temporal), cross-attention, feed-forward network."""
+
+    config: STDiT3Config
+    temporal: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        caption: tuple[jax.Array, jax.Array, jax.Array],
+        modulation: jax.Array,
+        num_valid: jax.Array | None,
+    ) -> jax.Array:
+        """Map tokens x [b, t, s, d] to tokens.
+
+        Args:
+          x: [b, t, s, d].
+          caption: keys and values [b, p, l, n, e] and length [b, p].
+          modulation: float32 [b, t, 6, d], the same for all blocks.
+          num_valid: int [b] or None, frames that temporal attention sees.
+        """
+        width = self.config.hidden_size
+        table = self.param("modulation_table", normal(width**-0.5), (NUM_MODULATIONS, width))
+        # Each [b, t, 1, d]: one modulation for all tokens of a latent frame.
+        modulations = jnp.split(table[None, None] + modulation, NUM_MODULATIONS, 2)
+        shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulations
+        # Temporal blocks start as the identity but for their modulation, so that training begins from an image model.
+        out_init = zeros if self.temporal else XAVIER
+
+        y = self._self_attention(modulated_norm(x, shift_attention, scale_attention, self.dtype), num_valid)
+        x = _gated_sum(x, gate_attention, _linear(width, self.dtype, "attention_out", out_init)(y))
+        y = self._cross_attention(x, *caption)
+        x = x + _linear(width, self.dtype, "cross_out", out_init)(y)
+        y = modulated_norm(x, shift_mlp, scale_mlp, self.dtype)
+        y = nn.gelu(_linear(self.config.mlp_size, self.dtype, "mlp_in")(y), approximate=True)
+        return _gated_sum(x, gate_mlp, _linear(width, self.dtype, "mlp_out", out_init)(y))
+
+    def _self_attention(self, x: jax.Array, num_valid: jax.Array | None) -> jax.Array:
+        b, t, s, d = x.shape
+        n, e = self.config.num_heads, self.config.head_width
+        q, k, v = jnp.split(_linear(3 * d, self.dtype, "qkv")(x).reshape(b, t, s, 3 * n, e), 3, 3)
+        q = nn.RMSNorm(NORM_EPSILON, dtype=jnp.float32, name="query_norm")(q)
+        k = nn.RMSNorm(NORM_EPSILON, dtype=jnp.float32, name="key_norm")(k)
+        if not self.temporal:
+            q, k, v = (a.astype(self.dtype).reshape(b * t, s, n, e) for a in (q, k, v))
+            return attention(q, k, v).reshape(b, t, s, d)
+        q, k = rotate(q), rotate(k)
+        q, k, v = (a.astype(self.dtype).swapaxes(1, 2).reshape(b * s, t, n, e) for a in (q, k, v))
+        kv_length = None if num_valid is None else jnp.repeat(num_valid, s)
+        return attention(q, k, v, kv_length).reshape(b, s, t, d).swapaxes(1, 2)
+
+    def _cross_attention(self, x: jax.Array, keys: jax.Array, values: jax.Array, length: jax.Array) -> jax.Array:
+        b, t, s, d = x.shape
+        p, n, e = length.shape[1], self.config.num_heads, self.config.head_width
+        q = _linear(d, self.dtype, "cross_query")(x).reshape(b * p, t // p * s, n, e)
+        keys, values = (a.reshape(b * p, *a.shape[2:]) for a in (keys, values))
+        return attention(q, keys, values, length.reshape(b * p)).reshape(b, t, s, d)
+
+
+class Pair(nn.Module):
+    """A spatial and a temporal block: the step of the scan over depth."""
+
+    config: STDiT3Config
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, keys, values, length, modulation, num_valid):
+        """`Block.__call__` twice; keys and values [2, b, p, l, n, e] are this pair's."""
+        x = Block(self.config, False, self.dtype, name="spatial")(
+            x, (keys[0], values[0], length), modulation, num_valid
+        )
+        x = Block(self.config, True, self.dtype, name="temporal")(
+            x, (keys[1], values[1], length), modulation, num_valid
+        )
+        return x, None
+
+
+def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """LayerNorm(x)·(1 + scale) + shift, computed in float32, returned in `dtype`."""
+    x = x.astype(jnp.float32)
+    x = x - x.mean(-1, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + NORM_EPSILON)
+    return (x * (1.0 + scale) + shift).astype(dtype)
+
+
+def _gated_sum(x: jax.Array, gate: jax.Array, y: jax.Array) -> jax.Array:
+    return (x + gate * y).astype(x.dtype)
+
+
+def _linear(width: int, dtype: jnp.dtype, name: str | None = None, kernel_init=XAVIER) -> nn.Dense:
+    return nn.Dense(width, dtype=dtype, kernel_init=kernel_init, name=name)
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+class STDiT3(nn.Module):
+    """Predicts the velocity (clean minus noise) of every latent frame, each at its own noise level.
+
+    Parameters are float32 and those of the blocks are stacked, [depth, ...]. `init(key, method="init_all")` makes them all.
+
+    Attributes:
+      config: the architecture.
+      dtype: of matrix products and of the residual stream.
+      remat: recompute each pair of blocks in the backward pass instead of keeping its intermediate values; less memory, a third
+        more arithmetic.
+    """
+
+    config: STDiT3Config
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    def setup(self) -> None:
+        config = self.config
+        depth = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "length": config.depth}
+        pair = nn.remat(Pair, prevent_cse=False) if self.remat else Pair
+        blocks = nn.scan(pair, in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast), **depth)
+        self.blocks = blocks(config, self.dtype)
+
+        self.patch_embed = _linear(config.hidden_size, self.dtype)
+        self.level_embed = ScalarEmbedder(config.hidden_size)
+        self.fps_embed = ScalarEmbedder(config.hidden_size)
+        self.modulation = _linear(
+            NUM_MODULATIONS * config.hidden_size, jnp.float32, kernel_init=normal(EMBEDDING_DEVIATION)
+        )
+
+        caption_shape = (config.max_caption_tokens, config.caption_channels)
+        self.null_caption = self.param("null_caption", normal(config.caption_channels**-0.5), caption_shape)
+        self.caption_in = _linear(config.hidden_size, self.dtype)
+        self.caption_out = _linear(config.hidden_size, self.dtype)
+        self.caption_blocks = nn.scan(CaptionKeysValues, in_axes=nn.broadcast, **depth)(config, self.dtype)
+
+        cell = config.patch_size[0] * config.patch_size[1] * 2 * config.latent_channels
+        self.final_table = self.param("final_table", normal(config.hidden_size**-0.5), (2, config.hidden_size))
+        self.final = _linear(cell, self.dtype, kernel_init=zeros)
+
+    def encode_caption(self, features: jax.Array, lengths: jax.Array) -> Caption:
+        """The part of cross-attention that does not depend on the latents; needed once a video.
+
+        Args:
+          features: float [b, p, l, caption_channels], from the text encoder; latent frame τ of t sees prompt τ // (t / p).
+          lengths: int [b, p], real tokens, a prefix of l; the padding's features are never read.
+        """
+        x = nn.gelu(self.caption_in(features), approximate=True)
+        _, (keys, values) = self.caption_blocks(None, self.caption_out(x))
+        return Caption(keys, values, lengths)
+
+    def encode_null_caption(self, lengths: jax.Array) -> Caption:
+        """The caption of the unconditional half of guidance, cut to the token counts `lengths` int [b, p] of the prompts."""
+        one = self.encode_caption(self.null_caption[None, None], jnp.ones((1, 1), jnp.int32))
+        shape = (*one.keys.shape[:2], *lengths.shape, *one.keys.shape[4:])
+        return Caption(jnp.broadcast_to(one.keys, shape), jnp.broadcast_to(one.values, shape), lengths)
+
+    def __call__(
+        self,
+        latents: jax.Array,
+        levels: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        height: jax.Array,
+        width: jax.Array,
+        num_valid: jax.Array | None = None,
+    ) -> jax.Array:
+        """One prediction.
+
+        Args:
+          latents: float [b, t, h, w, c]; any h and w, they are padded to whole patches.
+          levels: float [b, t], noise of each latent frame, 0 clean .. 1 noise.
+          caption: of the same b; its p divides t.
+          fps: float [b], pixel frames per second.
+          height: float [b], pixels of the video.
+          width: float [b], pixels of the video.
+          num_valid: int [b], the latent frames of each sample that count, a prefix of t; None: all. The output of the others is
+            finite and means nothing.
+
+        Returns:
+          float32 [b, t, h, w, 2c]: the velocity, then c channels that Open-Sora's weights have and nothing uses.
+
+        Raises:
+          ConfigError: the caption's batch or number of prompts does not fit the latents.
+        """
+        config = self.config
+        b, t, h, w, _ = latents.shape
+        caption_b, p = caption.length.shape
+        require(caption_b == b, f"the caption is for a batch of {caption_b}, the latents are a batch of {b}")
+        require(t % p == 0, f"{p} prompts cannot share {t} latent frames evenly; use a divisor of {t}")
+
+        rows, columns = grid_size(h, w, config.patch_size)
+        position = position_embedding(rows, columns, height, width, config.hidden_size, config.base_size)
+        x = self.patch_embed(patchify(latents, config.patch_size))
+        x = (x + position[:, None]).astype(self.dtype)
+
+        time = self.level_embed(levels.astype(jnp.float32) * TIMESTEPS) + self.fps_embed(fps)[:, None]
+        modulation = self.modulation(nn.silu(time)).reshape(b, t, NUM_MODULATIONS, config.hidden_size)
+        keys, values = caption.keys.astype(self.dtype), caption.values.astype(self.dtype)
+        x, _ = self.blocks(x, keys, values, caption.length, modulation, num_valid)
+
+        shift, scale = jnp.split(self.final_table[None, None] + time[:, :, None], 2, 2)
+        x = self.final(modulated_norm(x, shift, scale, self.dtype))
+        return unpatchify(x, h, w, config.patch_size).astype(jnp.float32)
+
+    def init_all(self) -> jax.Array:
+        """Touch every parameter: `init(key, method="init_all")`."""
+        config, one = self.config, jnp.ones((1,))
+        caption = self.encode_null_caption(jnp.ones((1, 1), jnp.int32))
+        latents = jnp.zeros((1, 1, *config.patch_size, config.latent_channels))
+        return self(latents, jnp.ones((1, 1)), caption, one, one, one)

@@ -1,0 +1,120 @@
+"""The T5 v1.1 text encoder.
+
+Source: "GLU Variants Improve Transformer" (arXiv 2002.05202) and Hugging Face's `T5EncoderModel`, which Open-Sora runs. Linear layers
+have no biases, attention scores are not scaled (the query's initial values carry the scale), and the only positional information is
+a bias added to the scores, one number for each head and bucket of distances, shared by all layers.
+"""
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.linen.initializers import normal
+
+from pavdm_jax.config import T5Config
+
+NORM_EPSILON = 1e-6
+
+
+class T5Encoder(nn.Module):
+    """Caption features from token ids.
+
+    The residual stream, norm statistics and softmax are float32 whatever `dtype` is. Deviation: the reference keeps the residual
+    stream in the computing dtype; in float32 the two agree.
+
+    Attributes:
+      config: the architecture.
+      dtype: of the matrix products. float32 or bfloat16: float16 overflows in the feed-forward layers of the published weights.
+    """
+
+    config: T5Config
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
+        """Encode captions.
+
+        Args:
+          ids: int [b, l], token ids in 0..vocab_size-1, padded at the end.
+          lengths: int [b], real tokens of each caption, 1..l (the closing `</s>` counts).
+
+        Returns:
+          float32 [b, l, d_model]; the features of the padding are finite and mean nothing.
+        """
+        config = self.config
+        table = self.param("token_embedding", normal(1.0), (config.vocab_size, config.d_model))
+        bias_table = self.param(
+            "relative_bias", normal(config.d_model**-0.5), (config.relative_buckets, config.num_heads)
+        )
+        num_tokens = ids.shape[1]
+        distances = np.arange(num_tokens)[None, :] - np.arange(num_tokens)[:, None]
+        buckets = relative_buckets(distances, config.relative_buckets, config.relative_max_distance)
+        bias = einops.rearrange(bias_table[buckets].astype(jnp.float32), "query key n -> n query key")
+        is_token = jnp.arange(num_tokens)[None, :] < lengths[:, None]
+
+        layers = nn.scan(
+            EncoderLayer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=config.num_layers,
+        )
+        x, _ = layers(config, self.dtype, name="layers")(table[ids].astype(jnp.float32), bias, is_token)
+        return _norm(jnp.float32, "final_norm")(x)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then a gated feed-forward network, each behind an RMSNorm and added to its input."""
+
+    config: T5Config
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, bias: jax.Array, is_token: jax.Array) -> tuple[jax.Array, None]:
+        """Map x float32 [b, l, d], with score biases [n, l, l] and is_token bool [b, l], to ([b, l, d], None), as `nn.scan` wants."""
+        x = x + self._attention(_norm(self.dtype, "attention_norm")(x), bias, is_token)
+        x = x + self._feed_forward(_norm(self.dtype, "mlp_norm")(x))
+        return x, None
+
+    def _attention(self, x: jax.Array, bias: jax.Array, is_token: jax.Array) -> jax.Array:
+        config = self.config
+        width = config.num_heads * config.d_kv
+        query = self._linear("query", width, (config.d_model * config.d_kv) ** -0.5)(x)
+        key = self._linear("key", width, config.d_model**-0.5)(x)
+        value = self._linear("value", width, config.d_model**-0.5)(x)
+        query, key, value = (
+            einops.rearrange(a, "b l (n e) -> b l n e", n=config.num_heads) for a in (query, key, value)
+        )
+        scores = jnp.einsum("bqne,bkne->bnqk", query, key, preferred_element_type=jnp.float32) + bias[None]
+        scores = jnp.where(is_token[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(scores).astype(self.dtype)
+        heads = einops.rearrange(jnp.einsum("bnqk,bkne->bqne", weights, value), "b l n e -> b l (n e)")
+        return self._linear("attention_out", config.d_model, width**-0.5)(heads)
+
+    def _feed_forward(self, x: jax.Array) -> jax.Array:
+        config = self.config
+        gate = nn.gelu(self._linear("mlp_gate", config.d_ff, config.d_model**-0.5)(x), approximate=True)
+        hidden = gate * self._linear("mlp_in", config.d_ff, config.d_model**-0.5)(x)
+        return self._linear("mlp_out", config.d_model, config.d_ff**-0.5)(hidden)
+
+    def _linear(self, name: str, width: int, deviation: float) -> nn.Dense:
+        return nn.Dense(width, use_bias=False, dtype=self.dtype, kernel_init=normal(deviation), name=name)
+
+
+def relative_buckets(distances: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:
+    """The bucket of each distance (key position minus query position), in 0..num_buckets-1.
+
+    Each direction has half of the buckets, keys after the query the upper half. Of a half, the first half holds one distance a bucket;
+    the others widen logarithmically up to `max_distance`, and the last takes everything beyond.
+    """
+    half = num_buckets // 2
+    exact = half // 2
+    distance = np.abs(distances)
+    octaves = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.log(max_distance / exact)
+    wide = np.minimum(exact + (octaves * (half - exact)).astype(np.int32), half - 1)
+    return np.where(distances > 0, half, 0) + np.where(distance < exact, distance, wide)
+
+
+def _norm(dtype: jnp.dtype, name: str) -> nn.RMSNorm:
+    return nn.RMSNorm(NORM_EPSILON, dtype=dtype, name=name)

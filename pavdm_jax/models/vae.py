@@ -1,0 +1,106 @@
+"""The video VAE: spatial, then temporal, per-channel normalisation, and micro clips coded one by one (Open-Sora `VideoAutoencoderPipeline`)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from pavdm_jax.config import VAEConfig
+from pavdm_jax.models.vae_spatial import SpatialVAE
+from pavdm_jax.models.vae_temporal import TemporalVAE
+
+PUBLISHED_SHIFT = (-0.10, 0.34, 0.27, 0.98)
+PUBLISHED_SCALE = (3.85, 2.32, 2.33, 3.06)
+
+
+def sample_posterior(mean: jax.Array, log_variance: jax.Array, key: jax.Array) -> jax.Array:
+    """A draw from the diagonal Gaussian posterior; log-variances are clamped to -30..20 as in the reference."""
+    deviation = jnp.exp(0.5 * jnp.clip(log_variance, -30.0, 20.0))
+    return mean + deviation * jax.random.normal(key, mean.shape)
+
+
+class VideoVAE(nn.Module):
+    """Pixel frames `[b, f, h, w, 3]` in -1..1 ↔ normalised latents `[b, t, h, w, c]`.
+
+    Clips are cut into micro clips of `config.micro_frames` frames, coded independently: 17 frames ↔ 5 latent frames, a remainder of r frames
+    ↔ ceil(r / 4). The normalisation, `(z - shift) / scale` per channel, is stored with the weights.
+    """
+
+    config: VAEConfig
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        config = self.config
+        self.spatial = SpatialVAE(config.spatial, self.dtype)
+        self.temporal = TemporalVAE(config.temporal, self.dtype)
+        channels = (config.latent_channels,)
+        self.shift = self.param("shift", lambda _: jnp.resize(jnp.asarray(PUBLISHED_SHIFT), channels))
+        self.scale = self.param("scale", lambda _: jnp.resize(jnp.asarray(PUBLISHED_SCALE), channels))
+
+    def encode_spatial(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Spatial latents `[b, f, h, w, c]` of frames in -1..1: posterior means, or draws when a key is given.
+
+        Frames go through in groups of a micro clip, so that memory does not grow with the clip.
+        """
+        b, f = frames.shape[:2]
+        means, log_variances = [], []
+        for start in range(0, f, self.config.micro_frames):
+            group = frames[:, start : start + self.config.micro_frames]
+            mean, log_variance = self.spatial.encode(group.reshape(-1, *frames.shape[2:]))
+            means.append(mean.reshape(b, -1, *mean.shape[1:]))
+            log_variances.append(log_variance.reshape(b, -1, *mean.shape[1:]))
+        mean, log_variance = jnp.concatenate(means, 1), jnp.concatenate(log_variances, 1)
+        if key is None:
+            return mean
+        scaling = self.config.spatial.scaling_factor
+        return sample_posterior(mean / scaling, log_variance, key) * scaling
+
+    def encode_temporal(self, latents: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Video latents, not yet normalised, of the spatial latents of a whole clip."""
+        keys = iter(() if key is None else jax.random.split(key, latents.shape[1]))
+        clips = []
+        for start in range(0, latents.shape[1], self.config.micro_frames):
+            mean, log_variance = self.temporal.encode(latents[:, start : start + self.config.micro_frames])
+            clips.append(mean if key is None else sample_posterior(mean, log_variance, next(keys)))
+        return jnp.concatenate(clips, axis=1)
+
+    def decode_temporal(self, latents: jax.Array, num_frames: int) -> jax.Array:
+        """Spatial latents of `num_frames` frames from video latents that are not normalised."""
+        clips = []
+        for clip in range(-(-num_frames // self.config.micro_frames)):
+            frames = min(self.config.micro_frames, num_frames - clip * self.config.micro_frames)
+            start = clip * self.config.micro_latents
+            clips.append(self.temporal.decode(latents[:, start : start + self.config.micro_latents], frames))
+        return jnp.concatenate(clips, axis=1)
+
+    def decode_spatial(self, latents: jax.Array) -> jax.Array:
+        """Frames in about -1..1 from the spatial latents `[b, f, h, w, c]` of a clip."""
+        groups = []
+        for start in range(0, latents.shape[1], self.config.micro_frames):
+            group = latents[:, start : start + self.config.micro_frames]
+            frames = self.spatial.decode(group.reshape(-1, *latents.shape[2:]))
+            groups.append(frames.reshape(latents.shape[0], -1, *frames.shape[1:]))
+        return jnp.concatenate(groups, axis=1)
+
+    def normalise(self, latents: jax.Array) -> jax.Array:
+        return (latents - self.shift[None, None, None, None]) / self.scale[None, None, None, None]
+
+    def denormalise(self, latents: jax.Array) -> jax.Array:
+        return latents * self.scale[None, None, None, None] + self.shift[None, None, None, None]
+
+    def encode(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Normalised latents of a clip.
+
+        Args:
+          frames: `[b, f, h, w, 3]` in -1..1; h and w should be multiples of the spatial VAE's cell.
+          key: when given, both posteriors are sampled (as in training); when None their means are used.
+        """
+        spatial_key, temporal_key = (None, None) if key is None else jax.random.split(key)
+        return self.normalise(self.encode_temporal(self.encode_spatial(frames, spatial_key), temporal_key))
+
+    def decode(self, latents: jax.Array, num_frames: int) -> jax.Array:
+        """The `num_frames` frames, in about -1..1 (not clipped), of normalised latents."""
+        return self.decode_spatial(self.decode_temporal(self.denormalise(latents), num_frames))
+
+    def reconstruct(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Encode, then decode; used to initialise every parameter and in training."""
+        return self.decode(self.encode(frames, key), frames.shape[1])

@@ -1,0 +1,126 @@
+"""The temporal autoencoder of the video VAE: MAGVIT-v2-like causal 3-D convolutions over spatial latents (Open-Sora `VAE_Temporal`).
+
+Arrays are `[b, t, h, w, c]`; rows and columns keep their number, time shrinks by `TemporalVAEConfig.downsample`.
+"""
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from pavdm_jax.config import TemporalVAEConfig
+from pavdm_jax.models.normalisation import GroupNorm
+
+GROUP_NORM_EPSILON = 1e-5
+
+
+class _CausalConv(nn.Module):
+    """A 3-D convolution that sees no later frame: time is padded with zeros in front only."""
+
+    channels: int
+    kernel: int = 3
+    time_stride: int = 1
+    use_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        past, side = self.kernel - 1 + (1 - self.time_stride), self.kernel // 2
+        return nn.Conv(
+            self.channels,
+            (self.kernel,) * 3,
+            strides=(self.time_stride, 1, 1),
+            padding=((past, 0), (side, side), (side, side)),
+            use_bias=self.use_bias,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+
+
+class _ResBlock(nn.Module):
+    """norm, SiLU, conv, norm, SiLU, conv, all without bias, and a 1×1×1 convolution past them when the channels change."""
+
+    channels: int
+    num_groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.silu(GroupNorm(self.num_groups, GROUP_NORM_EPSILON, name="norm1")(x))
+        y = _CausalConv(self.channels, use_bias=False, dtype=self.dtype, name="conv1")(y)
+        y = nn.silu(GroupNorm(self.num_groups, GROUP_NORM_EPSILON, name="norm2")(y))
+        y = _CausalConv(self.channels, use_bias=False, dtype=self.dtype, name="conv2")(y)
+        if x.shape[-1] != self.channels:
+            x = _CausalConv(self.channels, kernel=1, use_bias=False, dtype=self.dtype, name="shortcut")(x)
+        return x + y
+
+
+class _Encoder(nn.Module):
+    config: TemporalVAEConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        config = self.config
+        x = _CausalConv(config.filters, use_bias=False, dtype=self.dtype, name="conv_in")(x)
+        for level, multiplier in enumerate(config.channel_multipliers):
+            channels = config.filters * multiplier
+            for layer in range(config.num_res_blocks):
+                x = _ResBlock(channels, config.num_groups, self.dtype, name=f"level_{level}_resnet_{layer}")(x)
+            if level < len(config.temporal_downsample) and config.temporal_downsample[level]:
+                x = _CausalConv(channels, time_stride=2, dtype=self.dtype, name=f"level_{level}_down")(x)
+        for layer in range(config.num_res_blocks):
+            x = _ResBlock(x.shape[-1], config.num_groups, self.dtype, name=f"resnet_{layer}")(x)
+        x = nn.silu(GroupNorm(config.num_groups, GROUP_NORM_EPSILON, name="norm_out")(x))
+        return _CausalConv(2 * config.latent_channels, kernel=1, dtype=self.dtype, name="conv_out")(x)
+
+
+class _Decoder(nn.Module):
+    config: TemporalVAEConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, z):
+        config = self.config
+        widest = config.filters * config.channel_multipliers[-1]
+        x = _CausalConv(widest, dtype=self.dtype, name="conv_in")(z)
+        for layer in range(config.num_res_blocks):
+            x = _ResBlock(widest, config.num_groups, self.dtype, name=f"resnet_{layer}")(x)
+        for level in reversed(range(len(config.channel_multipliers))):
+            channels = config.filters * config.channel_multipliers[level]
+            for layer in range(config.num_res_blocks):
+                x = _ResBlock(channels, config.num_groups, self.dtype, name=f"level_{level}_resnet_{layer}")(x)
+            if level > 0 and config.temporal_downsample[level - 1]:
+                x = _CausalConv(2 * channels, dtype=self.dtype, name=f"level_{level}_up")(x)
+                x = einops.rearrange(x, "b t h w (c two) -> b (t two) h w c", two=2)
+        x = nn.silu(GroupNorm(config.num_groups, GROUP_NORM_EPSILON, name="norm_out")(x))
+        return _CausalConv(config.latent_channels, dtype=self.dtype, name="conv_out")(x)
+
+
+class TemporalVAE(nn.Module):
+    """Spatial latents of one micro clip to video latents and back."""
+
+    config: TemporalVAEConfig
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        config = self.config
+        self.encoder = _Encoder(config, self.dtype)
+        self.decoder = _Decoder(config, self.dtype)
+        self.quant_conv = nn.Dense(2 * config.latent_channels, dtype=self.dtype)
+        self.post_quant_conv = nn.Dense(config.latent_channels, dtype=self.dtype)
+
+    def encode(self, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log-variance of the posterior, `[b, ceil(t / downsample), h, w, c]` each.
+
+        Time is padded with zero frames in front to a multiple of `config.downsample`.
+        """
+        front = -latents.shape[1] % self.config.downsample
+        padded = jnp.pad(latents, ((0, 0), (front, 0), (0, 0), (0, 0), (0, 0))).astype(self.dtype)
+        mean, log_variance = jnp.split(self.quant_conv(self.encoder(padded)), 2, axis=-1)
+        return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
+
+    def decode(self, latents: jax.Array, num_frames: int) -> jax.Array:
+        """Spatial latents of the `num_frames` frames that were encoded: the frames of the front padding are dropped."""
+        frames = self.decoder(self.post_quant_conv(latents.astype(self.dtype)))
+        return frames[:, frames.shape[1] - num_frames :].astype(jnp.float32)

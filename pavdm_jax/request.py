@@ -1,0 +1,193 @@
+"""What a user asks for, checked before anything is compiled."""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from pavdm_jax.config import ConfigError, ModelConfig, WindowConfig, require
+from pavdm_jax.geometry import check_size, chunk_frames, decoded_size, resolution
+from pavdm_jax.video_io import read_video, resize_crop
+
+Timeline = tuple[tuple[float, str], ...]
+"""Prompts by the second from which they hold; the first one is 0."""
+
+_EXAMPLE = "give a text such as 'a red circle moves left'"
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be asked for beside the prompt; None takes the model's default.
+
+    Attributes:
+      frames: pixel frames of the whole video, a start clip's included; None makes a video without end.
+      seconds: the same in seconds; overrides `frames`.
+      height, width: in pixels; the nearest possible sizes are named when these are not possible.
+      resolution, aspect_ratio: a named size instead, such as "240p" and "9:16".
+      fps: frames per second; the model is told, and the file is played so.
+      steps: network calls that each latent frame receives, a multiple of the window's noisy chunks.
+      guidance_scale: 1 follows the model's plain prediction; higher follows the prompt more closely.
+      seed: sample n of a prompt is the video of seed + n, alone or in a batch; a list gives each video of the batch its own.
+      samples: videos of each prompt.
+      start: the beginning of the video: a path of a clip or an image, or uint8 frames [f, h, w, 3]; an image is held for a chunk.
+      dtype: in which the transformer computes, "float32" or "bfloat16".
+      segment: shifts of one compiled call; frames come out after each.
+    """
+
+    frames: int | None = 1440
+    seconds: float | None = None
+    height: int | None = None
+    width: int | None = None
+    resolution: str | None = None
+    aspect_ratio: str = "9:16"
+    fps: float | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | Sequence[int] = 0
+    samples: int = 1
+    start: str | os.PathLike | np.ndarray | None = None
+    dtype: str = "float32"
+    segment: int = 2
+
+
+@dataclass(frozen=True)
+class Request:
+    """A video, or a batch of them, with every choice made and checked (see `Options` for the fields that are not explained here).
+
+    Attributes:
+      prompts: a timeline for each sample; all samples change prompts at the same seconds.
+      single: one sample of one prompt, for which no batch axis is expected.
+      seeds: one for each sample.
+      window: the model's, with the number of steps that was asked for.
+      start: uint8 [f, height, width, 3] or None.
+    """
+
+    prompts: tuple[Timeline, ...]
+    single: bool
+    window: WindowConfig
+    frames: int | None
+    height: int
+    width: int
+    fps: float
+    guidance_scale: float
+    seeds: tuple[int, ...]
+    start: np.ndarray | None
+    dtype: str
+    segment: int
+
+    @property
+    def batch(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def change_seconds(self) -> tuple[float, ...]:
+        """When the second, third, ... prompt of the timeline begins."""
+        return tuple(second for second, _ in self.prompts[0][1:])
+
+
+def make_request(config: ModelConfig, prompt: str | Sequence, **options) -> Request:
+    """Check a prompt and `Options`, fill in the model's defaults, and read the start clip.
+
+    Raises:
+      ConfigError: something cannot work; the message names the value and the remedy.
+    """
+    known = [field.name for field in dataclasses.fields(Options)]
+    for name in options:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known options are {', '.join(known)}"
+        require(name in known, f"there is no option '{name}'; {hint}")
+    asked = Options(**options)
+
+    timelines, single = read_prompts(prompt)
+    require(asked.samples >= 1, f"samples must be at least 1, not {asked.samples}")
+    require(asked.segment >= 1, f"segment must be at least 1 shift, not {asked.segment}")
+    require(asked.dtype in DTYPES, f"dtype '{asked.dtype}' is not known; use {' or '.join(DTYPES)}")
+    fps = config.fps if asked.fps is None else asked.fps
+    require(fps > 0, f"fps must be above 0, not {fps:g}")
+    frames = asked.frames if asked.seconds is None else round(asked.seconds * fps)
+    asked_for = f"frames {frames}" if asked.seconds is None else f"seconds {asked.seconds:g}"
+    require(frames is None or frames >= 1, f"{asked_for} leaves no frame to make; ask for at least 1")
+    height, width = _size(config, asked)
+    seeds = (
+        tuple(asked.seed + n for _ in timelines for n in range(asked.samples))
+        if isinstance(asked.seed, int)
+        else tuple(asked.seed)
+    )
+    batch = len(timelines) * asked.samples
+    require(len(seeds) == batch, f"{len(seeds)} seeds are given for {batch} videos; give one each, or a single number")
+    window = config.window if asked.steps is None else dataclasses.replace(config.window, steps=asked.steps)
+    return Request(
+        prompts=tuple(timeline for timeline in timelines for _ in range(asked.samples)),
+        single=single and asked.samples == 1,
+        window=window,
+        frames=frames,
+        height=height,
+        width=width,
+        fps=fps,
+        guidance_scale=config.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
+        seeds=seeds,
+        start=_start_frames(config, asked.start, height, width),
+        dtype=asked.dtype,
+        segment=asked.segment,
+    )
+
+
+def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
+    """The timelines of a text, of one timeline `[(second, text), ...]`, or of a list of either; and whether it was a single one.
+
+    Raises:
+      ConfigError: no prompt, an empty one, or timelines that do not begin at 0, do not rise, or change at different seconds.
+    """
+    require(len(prompt) > 0, f"there is no prompt; {_EXAMPLE}")
+    single = isinstance(prompt, str) or isinstance(prompt[0], tuple)
+    videos = [prompt] if single else prompt
+    timelines = [
+        ((0.0, video),) if isinstance(video, str) else tuple((float(s), text) for s, text in video) for video in videos
+    ]
+    seconds = [second for second, _ in timelines[0]]
+    require(seconds[0] == 0, f"the first prompt of a timeline must begin at second 0, not {seconds[0]:g}")
+    shown = ", ".join(f"{second:g}" for second in seconds)
+    require(seconds == sorted(set(seconds)), f"the seconds of a timeline must rise: {shown}")
+    for timeline in timelines:
+        require(
+            [second for second, _ in timeline] == seconds,
+            f"all videos of a batch must change prompts at the same seconds: {shown}",
+        )
+        for _, text in timeline:
+            require(bool(text.strip()), f"a prompt is empty; {_EXAMPLE}")
+    return timelines, single
+
+
+def _size(config: ModelConfig, asked: Options) -> tuple[int, int]:
+    if asked.resolution is not None:
+        require(
+            asked.height is None and asked.width is None,
+            "give either resolution and aspect_ratio, or height and width, not both",
+        )
+        return decoded_size(*resolution(asked.resolution, asked.aspect_ratio), config.vae)
+    height = config.height if asked.height is None else asked.height
+    width = config.width if asked.width is None else asked.width
+    check_size(height, width, config)
+    return height, width
+
+
+def _start_frames(
+    config: ModelConfig, start: str | os.PathLike | np.ndarray | None, height: int, width: int
+) -> np.ndarray | None:
+    """The start clip at the video's size; an image is repeated to fill a chunk."""
+    if start is None:
+        return None
+    frames = start if isinstance(start, np.ndarray) else read_video(start)
+    require(
+        frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[-1] == 3,
+        f"start frames must be uint8 [frames, height, width, 3], not {frames.dtype} {list(frames.shape)}",
+    )
+    if len(frames) == 1:
+        frames = np.repeat(frames, chunk_frames(config), axis=0)
+    return resize_crop(frames, height, width)

@@ -1,0 +1,211 @@
+"""Runs the phases of a training config: batches in, checkpoints and a log out; an interrupted run goes on at its last checkpoint."""
+
+import csv
+import functools
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from tqdm import tqdm
+
+from pavdm_jax.checkpoints import load, save_model
+from pavdm_jax.config import ConfigError, ModelConfig, require, to_json
+from pavdm_jax.data.loader import batches
+from pavdm_jax.data.shapes_world import sample_captions
+from pavdm_jax.data.sources import LatentClips, ShapesClips, precompute
+from pavdm_jax.model import Model, init_params
+from pavdm_jax.models.vae import VideoVAE
+from pavdm_jax.text import Tokenizer, train_tokenizer
+from pavdm_jax.train_config import (
+    JointReconstruction,
+    Phase,
+    ProgressiveDiffusion,
+    SpatialReconstruction,
+    TemporalReconstruction,
+    TrainConfig,
+    UniformDiffusion,
+)
+from pavdm_jax.training.denoising import progressive_loss, uniform_loss
+from pavdm_jax.training.reconstruction import (
+    Loss,
+    joint_loss,
+    measure_normalisation,
+    spatial_loss,
+    temporal_loss,
+    to_unit,
+)
+from pavdm_jax.training.state import TrainState, init_state, make_optimizer, make_train_step, merge, split
+
+
+def make_loss(model: ModelConfig, phase: Phase) -> Loss:
+    """The loss of a phase's objective."""
+    match phase.objective:
+        case SpatialReconstruction(kl_weight):
+            return spatial_loss(model.vae, kl_weight)
+        case TemporalReconstruction(kl_weight):
+            return temporal_loss(model.vae, kl_weight)
+        case JointReconstruction():
+            return joint_loss(model.vae)
+        case UniformDiffusion():
+            return uniform_loss(model, phase.objective)
+        case ProgressiveDiffusion():
+            return progressive_loss(model, phase.objective)
+
+
+def make_batches(config: TrainConfig, phase: Phase, model: Model, seed: int, start_step: int) -> Iterator[dict]:
+    """The phase's batches from `start_step` on; latents are computed first where the objective works on them."""
+    source = ShapesClips(phase.data, config.model.height)
+    if isinstance(phase.objective, UniformDiffusion | ProgressiveDiffusion):
+        window = config.model.window
+        chunks = phase.objective.clip_chunks if isinstance(phase.objective, UniformDiffusion) else window.slots
+        folder = latent_folder(config, phase, model)
+        encode = jax.jit(
+            lambda frames: VideoVAE(model.config.vae).apply(
+                {"params": model.params["vae"]}, to_unit(frames), method="encode"
+            )
+        )
+        precompute(source, encode, folder, functools.partial(tqdm, desc="latents", unit="clip", smoothing=0.02))
+        source = LatentClips(
+            folder, model.tokenizer, model.config.text.max_tokens, chunks * window.chunk_size, window.chunk_size
+        )
+    return batches(source, phase.batch_size, seed, start_step)
+
+
+def latent_folder(config: TrainConfig, phase: Phase, model: Model) -> Path:
+    """Where the latents of this data, coded by this very VAE, are kept: beside the runs, shared by all that need the same."""
+    digest = hashlib.sha256(repr((phase.data, config.model.vae, config.model.height)).encode())
+    for leaf in jax.tree.leaves(model.params["vae"]):
+        digest.update(np.asarray(leaf).tobytes())
+    return Path(config.output).parent / f"latents-{digest.hexdigest()[:12]}"
+
+
+def start_model(config: TrainConfig) -> Model:
+    """The model before the first step: loaded from `init_from`, or random with a tokenizer made for the shapes world."""
+    if config.init_from is not None:
+        model = load(config.init_from)
+        require(
+            (model.config.stdit3, model.config.vae, model.config.t5)
+            == (config.model.stdit3, config.model.vae, config.model.t5),
+            f"init_from {config.init_from} holds the model '{model.config.name}' of another architecture than this config's",
+        )
+        return model.replace(config=config.model)
+    tokenizer = Tokenizer(
+        train_tokenizer(
+            sample_captions(np.random.default_rng(config.seed), 4000, split="train"), config.model.t5.vocab_size
+        )
+    )
+    params = jax.jit(functools.partial(init_params, config.model))(jax.random.key(config.seed))
+    return Model(params, config.model, tokenizer)
+
+
+def fit(config: TrainConfig) -> Model:
+    """Train, and return (and write to `output/model`) the model of averaged weights.
+
+    A run that was interrupted is continued from its last checkpoint in `output`; a finished phase is not repeated.
+
+    Raises:
+      ConfigError: `output` holds a run of another config, or the loss is not finite.
+    """
+    output = Path(config.output)
+    _claim(output, config)
+    model = start_model(config)
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+    with ocp.CheckpointManager((output / "checkpoints").absolute(), options=options) as manager:
+        first = 0  # step of the whole run at which the phase starts
+        for number, phase in enumerate(config.phases):
+            model = _run_phase(config, phase, number, first, model, manager)
+            first += phase.steps
+    save_model(output / "model", model)
+    return model
+
+
+def _claim(output: Path, config: TrainConfig) -> None:
+    """Make the run's folder, or check that it belongs to a run of this config."""
+    record = output / "train_config.json"
+    if record.exists():
+        require(
+            record.read_text() == to_json(config),
+            f"{output} holds a run of another config; choose another --output or remove that folder",
+        )
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    record.write_text(to_json(config))
+
+
+def _run_phase(
+    config: TrainConfig, phase: Phase, number: int, first: int, model: Model, manager: ocp.CheckpointManager
+) -> Model:
+    trained, frozen = split(model.params, phase.train)
+    optimizer = make_optimizer(phase.optimizer, phase.steps)
+    state = init_state(trained, optimizer)
+    last = manager.latest_step() or 0
+    if last > first + phase.steps:  # a checkpoint of a later phase holds this one's result among its frozen parameters
+        return model
+    if first < last <= first + phase.steps:
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"state": state, "frozen": frozen})
+        restored = manager.restore(last, args=ocp.args.StandardRestore(target))
+        state, frozen = restored["state"], restored["frozen"]
+    model = model.replace(params=merge(state.params, frozen))
+
+    done = int(state.step)
+    if done < phase.steps:
+        seed = config.seed + 1000 * number
+        feed = make_batches(config, phase, model, seed, done)
+        step = make_train_step(make_loss(config.model, phase), optimizer, phase.optimizer.ema_decay)
+        key = jax.random.key(seed)
+        with _Log(Path(config.output) / "log.csv", phase, done) as log:
+            for index in range(done, phase.steps):
+                state, metrics = step(state, frozen, next(feed), key)
+                if (index + 1) % config.log_every == 0 or index + 1 == phase.steps:
+                    log.write(first, index + 1, {name: float(value) for name, value in metrics.items()})
+                log.advance()
+                if (index + 1) % config.save_every == 0 or index + 1 == phase.steps:
+                    manager.save(first + index + 1, args=ocp.args.StandardSave({"state": state, "frozen": frozen}))
+        manager.wait_until_finished()
+    params = merge(state.ema, frozen)
+    if isinstance(phase.objective, TemporalReconstruction):
+        feed = make_batches(config, phase, model, config.seed + 7, 0)
+        params = measure_normalisation(config.model.vae, params, [next(feed) for _ in range(16)])
+    return model.replace(params=params)
+
+
+class _Log:
+    """A progress bar on the terminal and a line of comma-separated values each `log_every` steps."""
+
+    def __init__(self, path: Path, phase: Phase, done: int):
+        self.path, self.phase, self.started = path, phase, time.time()
+        self.bar = tqdm(total=phase.steps, initial=done, desc=phase.name, unit="step", smoothing=0.05)
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+
+    def advance(self) -> None:
+        self.bar.update()
+
+    def write(self, first: int, step: int, metrics: dict[str, float]) -> None:
+        if not np.isfinite(metrics["loss"]):
+            raise ConfigError(
+                f"the loss is {metrics['loss']} at step {step} of phase {self.phase.name}; the last checkpoint is whole: lower the learning rate and start again"
+            )
+        self.bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["phase", "step", "seconds", "metrics"])
+            writer.writerow(
+                [
+                    self.phase.name,
+                    first + step,
+                    round(time.time() - self.started, 1),
+                    " ".join(f"{k}={v:.6g}" for k, v in metrics.items()),
+                ]
+            )

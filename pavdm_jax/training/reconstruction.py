@@ -1,0 +1,100 @@
+"""Training losses of the video VAE, one for each of its three phases (as Open-Sora trained its own).
+
+Each is a function `loss(params, batch, key) -> (loss, metrics)` of the whole model's parameters and a batch with `frames`,
+uint8 `[b, f, h, w, 3]`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from pavdm_jax.config import VAEConfig
+from pavdm_jax.models.vae import VideoVAE, sample_posterior
+
+Loss = Callable[[dict, dict, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+def to_unit(frames: jax.Array) -> jax.Array:
+    """uint8 pixels to float32 in -1..1."""
+    return frames.astype(jnp.float32) / 127.5 - 1.0
+
+
+def psnr(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+    """Peak signal-to-noise ratio in dB of images in -1..1."""
+    return -10.0 * jnp.log10(jnp.mean(jnp.square((jnp.clip(ours, -1, 1) - theirs) / 2)) + 1e-12)
+
+
+def _kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """Divergence from a standard normal, a value each latent cell."""
+    log_variance = jnp.clip(log_variance, -30.0, 20.0)
+    return 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
+
+
+def _pixel_error(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.abs(ours - theirs)) + jnp.mean(jnp.square(ours - theirs))
+
+
+def spatial_loss(config: VAEConfig, kl_weight: float) -> Loss:
+    """Single frames through the spatial VAE."""
+    vae = VideoVAE(config)
+
+    def loss(params, batch, key):
+        variables = {"params": params["vae"]}
+        images = to_unit(batch["frames"]).reshape(-1, *batch["frames"].shape[2:])
+        mean, log_variance = vae.apply(variables, images, method=lambda vae, x: vae.spatial.encode(x))
+        scaling = config.spatial.scaling_factor
+        latents = sample_posterior(mean / scaling, log_variance, key) * scaling
+        decoded = vae.apply(variables, latents, method=lambda vae, z: vae.spatial.decode(z))
+        error, divergence = _pixel_error(decoded, images), _kl(mean / scaling, log_variance)
+        return error + kl_weight * divergence, {"psnr": psnr(decoded, images), "kl": divergence}
+
+    return loss
+
+
+def temporal_loss(config: VAEConfig, kl_weight: float) -> Loss:
+    """Micro clips of spatial latents through the temporal VAE; errors are relative to the spread of the latents."""
+    vae = VideoVAE(config)
+
+    def loss(params, batch, key):
+        variables = {"params": params["vae"]}
+        target = jax.lax.stop_gradient(vae.apply(variables, to_unit(batch["frames"]), method="encode_spatial"))
+        mean, log_variance = vae.apply(variables, target, method=lambda vae, z: vae.temporal.encode(z))
+        latents = sample_posterior(mean, log_variance, key)
+        decoded = vae.apply(variables, latents, target.shape[1], method="decode_temporal")
+        spread = jnp.std(target, axis=(0, 1, 2, 3), keepdims=True)
+        error, divergence = _pixel_error(decoded / spread, target / spread), _kl(mean, log_variance)
+        return error + kl_weight * divergence, {
+            "latent_mse": jnp.mean(jnp.square((decoded - target) / spread)),
+            "kl": divergence,
+        }
+
+    return loss
+
+
+def joint_loss(config: VAEConfig) -> Loss:
+    """Micro clips through the whole VAE, compared in pixels; the encoders stay as they are, so latents keep their meaning."""
+    vae = VideoVAE(config)
+
+    def loss(params, batch, key):
+        variables = {"params": params["vae"]}
+        frames = to_unit(batch["frames"])
+        latents = jax.lax.stop_gradient(vae.apply(variables, frames, key, method="encode"))
+        decoded = vae.apply(variables, latents, frames.shape[1], method="decode")
+        return _pixel_error(decoded, frames), {"psnr": psnr(decoded, frames)}
+
+    return loss
+
+
+def measure_normalisation(config: VAEConfig, params: dict, batches: list[dict]) -> dict:
+    """`params` with the VAE's shift and scale set to the mean and the deviation of its latents on `batches`."""
+    vae = VideoVAE(config)
+
+    @jax.jit
+    def latents(frames):
+        spatial = vae.apply({"params": params["vae"]}, to_unit(frames), method="encode_spatial")
+        return vae.apply({"params": params["vae"]}, spatial, method="encode_temporal")
+
+    values = jnp.concatenate([latents(batch["frames"]) for batch in batches])
+    shift, scale = values.mean((0, 1, 2, 3)), values.std((0, 1, 2, 3))
+    return {**params, "vae": {**params["vae"], "shift": shift, "scale": scale}}

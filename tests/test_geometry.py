@@ -1,0 +1,110 @@
+"""Frames, latent frames and chunks; sizes and their names."""
+
+import dataclasses
+import json
+
+import pytest
+from golden_data import GOLDEN
+
+from pavdm_jax import geometry
+from pavdm_jax.config import OPEN_SORA_1_2, ConfigError, ModelConfig, tiny
+
+VAE = OPEN_SORA_1_2.vae
+NAMED = json.loads((GOLDEN / "resolutions.json").read_text())
+
+
+def with_chunk_size(chunk_size: int) -> ModelConfig:
+    return dataclasses.replace(OPEN_SORA_1_2, window=dataclasses.replace(OPEN_SORA_1_2.window, chunk_size=chunk_size))
+
+
+@pytest.mark.parametrize(
+    ("frames", "latents"),
+    [(1, 1), (4, 1), (5, 2), (16, 4), (17, 5), (18, 6), (21, 6), (22, 7), (34, 10), (51, 15), (119, 35), (1445, 425)],
+)
+def test_latent_frames_with_remainders(frames, latents):
+    assert geometry.latent_frames(frames, VAE) == latents
+
+
+def test_chunks_are_whole_micro_clips():
+    assert geometry.chunk_frames(OPEN_SORA_1_2) == 17
+    assert geometry.chunk_frames(with_chunk_size(10)) == 34
+    assert geometry.window_frames(OPEN_SORA_1_2) == 119
+    for chunk_size in (1, 4, 7):
+        with pytest.raises(ConfigError, match=f"chunk_size {chunk_size} .*multiple of 5"):
+            geometry.chunk_frames(with_chunk_size(chunk_size))
+
+
+def test_every_length_has_just_enough_chunks():
+    for config in (OPEN_SORA_1_2, with_chunk_size(10)):
+        step = geometry.chunk_frames(config)
+        for frames in range(1, 200):
+            chunks = geometry.num_chunks(frames, config)
+            assert (chunks - 1) * step < frames <= chunks * step
+    assert geometry.num_chunks(1440, OPEN_SORA_1_2) == geometry.num_chunks(1445, OPEN_SORA_1_2) == 85
+
+
+def test_seconds_become_frames():
+    assert geometry.seconds_to_frames(60, 24) == 1440
+    assert geometry.seconds_to_frames(0.001, 24) == 1
+    assert geometry.seconds_to_frames(1, 23.976) == 24
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: geometry.seconds_to_frames(float("nan"), 24),
+        lambda: geometry.seconds_to_frames(float("inf"), 24),
+        lambda: geometry.seconds_to_frames(0, 24),
+        lambda: geometry.seconds_to_frames(2, 0),
+        lambda: geometry.num_chunks(0, OPEN_SORA_1_2),
+        lambda: geometry.latent_frames(0, VAE),
+        lambda: geometry.resolution("241p", "9:16"),
+        lambda: geometry.resolution("240p", "9:15"),
+        lambda: geometry.resolution("256", "9:16"),
+        lambda: geometry.frame_count("3s"),
+    ],
+)
+def test_nonsense_is_one_clear_line(call):
+    with pytest.raises(ConfigError) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_sizes_round_down_to_latent_cells():
+    assert geometry.latent_size(240, 426, VAE) == (30, 53)
+    assert geometry.decoded_size(240, 426, VAE) == (240, 424)
+    assert geometry.decoded_size(17, 23, tiny().vae) == (16, 22)
+
+
+def test_check_size_names_the_nearest():
+    geometry.check_size(240, 424, OPEN_SORA_1_2)
+    geometry.check_size(18, 22, tiny())
+    with pytest.raises(ConfigError, match="240x424 or 240x432"):
+        geometry.check_size(240, 426, OPEN_SORA_1_2)
+    with pytest.raises(ConfigError, match=r"nearest: 8x424$"):
+        geometry.check_size(0, 424, OPEN_SORA_1_2)
+    with pytest.raises(ConfigError, match="8x424"):
+        geometry.check_size(-240, 424, OPEN_SORA_1_2)
+
+
+def test_named_resolutions_are_the_references():
+    expected = {
+        name: {ratio: tuple(size) for ratio, size in sizes.items()}
+        for name, sizes in NAMED["image_size_height_width"].items()
+    }
+    assert expected == geometry.RESOLUTIONS
+    for name, sizes in expected.items():
+        for ratio, size in sizes.items():
+            assert geometry.resolution(name, ratio) == size
+
+
+def test_named_lengths_are_the_references():
+    assert NAMED["frames"] == geometry.FRAME_COUNTS
+    assert all(geometry.frame_count(name) == frames for name, frames in NAMED["frames"].items())
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ConfigError, match=r"144p.*1080p.*1024"):
+        geometry.resolution("4k", "9:16")
+    with pytest.raises(ConfigError, match="12:25, 1:2, 1:1, 2:1"):
+        geometry.resolution("512", "9:16")
