@@ -183,7 +183,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_outputs(names, arguments.crf)
     from pavdm_jax.checkpoints import load
+    from pavdm_jax.compilation import enable_cache
 
+    enable_cache()
     model = load(arguments.checkpoint)
     options = {
         name: getattr(arguments, name)

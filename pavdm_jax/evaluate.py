@@ -15,6 +15,7 @@ import tyro
 from tqdm import tqdm
 
 from pavdm_jax.checkpoints import load
+from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.data.shapes_world import SPEED_PX_PER_S, Description, caption, parse_caption, render, sample_scene
 from pavdm_jax.evaluation.tracker import detect, measured_speed, present, scene_cuts, track
@@ -102,6 +103,7 @@ def test_prompts(count: int, seed: int, canvas: int) -> list[str]:
 def evaluate(config: EvaluateConfig) -> dict:
     """All scores of a model, as JSON values."""
     require(config.videos >= 1, f"videos must be at least 1, not {config.videos}")
+    enable_cache()
     model = load(config.checkpoint)
     fps = model.config.fps
     seconds = tuple(second for second in config.seconds if round(second * fps) <= config.frames)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.config import ConfigError, ModelConfig, WindowConfig, require
+from pavdm_jax.config import ModelConfig, WindowConfig, require
 from pavdm_jax.geometry import check_size, chunk_frames, decoded_size, resolution
 from pavdm_jax.video_io import read_video, resize_crop
 

@@ -51,19 +51,17 @@ def main() -> None:
     """The command line; user mistakes print one line and exit with 2."""
     try:
         config = parse(sys.argv[1:])
-        from pavdm_jax.training.loop import fit  # after parsing: `--help` should not wait for jax
+        from pavdm_jax.compilation import enable_cache  # after parsing: `--help` should not wait for jax
+        from pavdm_jax.training.loop import fit
 
+        enable_cache()
         fit(config)
     except ConfigError as error:
-        sys.exit(_complain(error))
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
-
-
-def _complain(error: ConfigError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -18,7 +18,16 @@ from PIL import Image, ImageOps
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.video_writer import VideoWriter, check_output, partial_path, storage_error
 
-__all__ = ["VideoWriter", "check_output", "contact_sheet", "read_video", "resize_crop", "write_gif", "write_png"]
+__all__ = [
+    "VideoWriter",
+    "check_output",
+    "contact_sheet",
+    "iterate_video",
+    "read_video",
+    "resize_crop",
+    "write_gif",
+    "write_png",
+]
 
 MAX_PIXELS = 2**26
 """Of a frame (8192 by 8192): a larger one is a broken header or the wrong file."""
@@ -109,6 +118,16 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
     require(bool(frames), f"{path} has only {number} frames; frame {start} is beyond its end")
     require(len({frame.shape for frame in frames}) == 1, f"{path} changes its size on the way; convert it to one size")
     return np.stack(frames)
+
+
+def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
+    """The frames of a whole video one by one, `[1, h, w, 3]`, in bounded memory; `ConfigError` where it cannot be read."""
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield _pixels(frame)[None]
+    except (OSError, av.FFmpegError) as error:
+        raise ConfigError(f"{path} cannot be read as a video ({error.strerror})") from None
 
 
 def _check_pixels(path: Path, height: int, width: int) -> None:

@@ -249,15 +249,15 @@ def test_bfloat16_stays_near_float32(golden_a):
     assert 1e-4 < relative_error(golden_a.run(dtype=jnp.bfloat16), golden_a.run()) < 5e-2
 
 
-def test_a_new_model_predicts_zero_and_a_moved_one_trains_every_parameter_with_and_without_remat():
+def test_a_new_model_predicts_zero_and_a_moved_one_trains_every_parameter():
     config = dataclasses.replace(tiny().stdit3, depth=1)
     latents, levels = np.random.default_rng(0).normal(size=(1, 2, 4, 4, 4)).astype(np.float32), np.full((1, 2), 0.5)
     video = np.full((1,), 24.0), np.full((1,), 32.0), np.full((1,), 32.0)
 
-    @functools.partial(jax.jit, static_argnames="remat")
-    def loss_and_gradient(params, remat):
+    @jax.jit
+    def loss_and_gradient(params):
         def loss(params):
-            model, variables = STDiT3(config, remat=remat), {"params": params}
+            model, variables = STDiT3(config, remat=True), {"params": params}
             null = model.apply(variables, jnp.array([[3]]), method="encode_null_caption")
             return jnp.square(model.apply(variables, latents, levels, null, *video)).sum()
 
@@ -265,16 +265,14 @@ def test_a_new_model_predicts_zero_and_a_moved_one_trains_every_parameter_with_a
 
     init = jax.jit(functools.partial(STDiT3(config).init, method="init_all"))
     params = init(jax.random.key(0))["params"]
-    assert loss_and_gradient(params, remat=False)[0] == 0
+    assert loss_and_gradient(params)[0] == 0
 
     noise = np.random.default_rng(1)
     moved = jax.tree.map(lambda leaf: leaf + noise.normal(scale=0.1, size=leaf.shape).astype(np.float32), params)
-    loss, gradient = loss_and_gradient(moved, remat=False)
+    loss, gradient = loss_and_gradient(moved)
     assert loss > 0
     for path, leaf in traverse_util.flatten_dict(gradient, sep="/").items():
         assert np.abs(leaf).max() > 0, path
-    recomputed = loss_and_gradient(moved, remat=True)[1]
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), recomputed, gradient)
 
 
 @pytest.mark.parametrize(("config", "size"), [(STDiT3Config(), 1_208_872_736), (STDIT3_3B, 3_183_440_336)])

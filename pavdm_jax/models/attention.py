@@ -1,7 +1,7 @@
 """The one door to attention: prefix lengths instead of masks, and a backend chosen by device, dtype and head width.
 
-Prefix lengths say all that this project needs (real caption tokens, valid frames of a window), and unlike masks they fit every
-backend: cuDNN takes them without building a bias, and without its rule that masked sequences be of even length.
+Prefix lengths say all that we need (real caption tokens, valid frames of a window), and unlike masks they fit
+every backend: cuDNN takes them without building a bias, and without its rule that masked sequences be of even length.
 """
 
 import functools
@@ -37,7 +37,10 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | N
 
 
 def choose_backend(dtype: jnp.dtype, head_width: int, compute_capability: float) -> str:
-    """ "cudnn" for half precision and heads that it can take on an NVIDIA GPU (0 stands for any other device), else "xla"."""
+    """The backend's name: "cudnn" for half precision on an NVIDIA GPU, if the heads fit it, else "xla".
+
+    `compute_capability` is 0 on any other device.
+    """
     fits = head_width % CUDNN_HEAD_WIDTH_MULTIPLE == 0 and head_width <= CUDNN_MAX_HEAD_WIDTH
     half = dtype in (jnp.bfloat16, jnp.float16)
     return "cudnn" if half and fits and compute_capability >= CUDNN_MIN_COMPUTE_CAPABILITY else "xla"

@@ -1,6 +1,6 @@
 """How noise levels, frame rates and places enter the transformer, and how latents become tokens and back.
 
-Source: Open-Sora opensora/models/layers/blocks.py (embedders) and the RoPE paper (arXiv 2104.09864). All angles are float32.
+Source: Open-Sora opensora/models/layers/blocks.py (embedders) and RoPE (arXiv 2104.09864). All angles are float32.
 """
 
 import einops
@@ -31,7 +31,7 @@ class ScalarEmbedder(nn.Module):
 
 
 def sinusoids(values: jax.Array, width: int) -> jax.Array:
-    """Cosines, then sines, of `values` [...] at width/2 frequencies from 1 down to almost 1/10000: float32 [..., width]."""
+    """Cosines, then sines, of `values` [...] at width/2 frequencies from 1 to almost 1/10000: float32 [..., width]."""
     angles = values.astype(jnp.float32)[..., None] * _expand(_frequencies(width), values.ndim)
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
 
@@ -67,7 +67,7 @@ def position_embedding(
 
 
 def rotate(x: jax.Array) -> jax.Array:
-    """Rotary position embedding along the frames: turns each neighbouring pair of channels by an angle that grows with t.
+    """Rotary position embedding along the frames: turns each pair of neighbour channels by an angle that grows with t.
 
     Args:
       x: queries or keys, float32 [b, t, s, n, e].
@@ -83,7 +83,7 @@ def rotate(x: jax.Array) -> jax.Array:
 
 
 def patchify(latents: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
-    """Latents [b, t, h, w, c] to tokens [b, t, s, row·column·c], row-major; zeros fill up the last row and column of patches."""
+    """Latents [b, t, h, w, c] to tokens [b, t, s, row·column·c], row-major; zeros fill up the last patches."""
     ph, pw = patch_size
     rows, columns = grid_size(latents.shape[2], latents.shape[3], patch_size)
     missing = (rows * ph - latents.shape[2], columns * pw - latents.shape[3])

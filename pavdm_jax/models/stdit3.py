@@ -1,4 +1,4 @@
-"""STDiT3, the video diffusion transformer: spatial and temporal blocks in turn, with a noise level for every latent frame.
+"""STDiT3, the video diffusion transformer: spatial and temporal blocks in turn, a noise level for every latent frame.
 
 Source: Open-Sora opensora/models/stdit/stdit3.py, with the per-frame levels of PA-VDM (paper, section 3.2). Deviations:
   - levels are always [b, t]; one level for the whole clip, or clean frames among noisy ones, are values of that array;
@@ -20,8 +20,8 @@ from flax.linen.initializers import normal, xavier_uniform, zeros
 from pavdm_jax.config import STDiT3Config, require
 from pavdm_jax.models.attention import attention
 from pavdm_jax.models.embeddings import (
-    TIMESTEPS,
     EMBEDDING_DEVIATION,
+    TIMESTEPS,
     ScalarEmbedder,
     grid_size,
     patchify,
@@ -63,7 +63,7 @@ def concatenate(captions: Sequence[Caption]) -> Caption:
 
 
 def take(caption: Caption, prompt_index: jax.Array) -> Caption:
-    """The prompts `prompt_index` int [slots] of a caption, in that order; indices beyond the last prompt mean the last."""
+    """The prompts `prompt_index` int [slots] of a caption, in that order; an index beyond the last means the last."""
     return Caption(
         keys=jnp.take(caption.keys, prompt_index, 3, mode="clip"),
         values=jnp.take(caption.values, prompt_index, 3, mode="clip"),
@@ -79,7 +79,7 @@ class CaptionKeysValues(nn.Module):
 
     @nn.compact
     def __call__(self, carry: None, x: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
-        """Map projected features [b, p, l, d] to keys and values [2, b, p, l, n, e], in the form that `nn.scan` wants."""
+        """Map projected features [b, p, l, d] to keys and values [2, b, p, l, n, e], as `nn.scan` wants."""
         width = 2 * self.config.hidden_size
         both = jnp.stack([_linear(width, self.dtype, name)(x) for name in ("spatial", "temporal")])
         both = both.reshape(*both.shape[:-1], 2, self.config.num_heads, self.config.head_width)
@@ -90,7 +90,7 @@ class CaptionKeysValues(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention within a frame (spatial) or across frames at one place (temporal), cross-attention, feed-forward network."""
+    """Self-attention in a frame (spatial) or across frames at one place (temporal), cross-attention, feed-forward."""
 
     config: STDiT3Config
     temporal: bool
@@ -190,13 +190,13 @@ def _linear(width: int, dtype: jnp.dtype, name: str | None = None, kernel_init=X
 class STDiT3(nn.Module):
     """Predicts the velocity (clean minus noise) of every latent frame, each at its own noise level.
 
-    Parameters are float32 and those of the blocks are stacked, [depth, ...]. `init(key, method="init_all")` makes them all.
+    Parameters are float32, those of the blocks stacked, [depth, ...]. `init(key, method="init_all")` makes them all.
 
     Attributes:
       config: the architecture.
       dtype: of matrix products and of the residual stream.
-      remat: recompute each pair of blocks in the backward pass instead of keeping its intermediate values; less memory, a third
-        more arithmetic.
+      remat: recompute each pair of blocks in the backward pass instead of keeping its intermediate values; less memory,
+        a third more arithmetic.
     """
 
     config: STDiT3Config
@@ -231,7 +231,7 @@ class STDiT3(nn.Module):
         """The part of cross-attention that does not depend on the latents; needed once a video.
 
         Args:
-          features: float [b, p, l, caption_channels], from the text encoder; latent frame τ of t sees prompt τ // (t / p).
+          features: float [b, p, l, caption_channels], from the text encoder; latent frame τ sees prompt τ // (t/p).
           lengths: int [b, p], real tokens, a prefix of l; the padding's features are never read.
         """
         x = nn.gelu(self.caption_in(features), approximate=True)
@@ -239,7 +239,7 @@ class STDiT3(nn.Module):
         return Caption(keys, values, lengths)
 
     def encode_null_caption(self, lengths: jax.Array) -> Caption:
-        """The caption of the unconditional half of guidance, cut to the token counts `lengths` int [b, p] of the prompts."""
+        """The caption of guidance's unconditional half, cut to the token counts `lengths` int [b, p] of the prompts."""
         one = self.encode_caption(self.null_caption[None, None], jnp.ones((1, 1), jnp.int32))
         shape = (*one.keys.shape[:2], *lengths.shape, *one.keys.shape[4:])
         return Caption(jnp.broadcast_to(one.keys, shape), jnp.broadcast_to(one.values, shape), lengths)
@@ -263,8 +263,8 @@ class STDiT3(nn.Module):
           fps: float [b], pixel frames per second.
           height: float [b], pixels of the video.
           width: float [b], pixels of the video.
-          num_valid: int [b], the latent frames of each sample that count, a prefix of t; None: all. The output of the others is
-            finite and means nothing.
+          num_valid: int [b], the latent frames of each sample that count, a prefix of t; None: all. The output of the
+            others is finite and means nothing.
 
         Returns:
           float32 [b, t, h, w, 2c]: the velocity, then c channels that Open-Sora's weights have and nothing uses.

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from tqdm import tqdm
@@ -39,7 +38,7 @@ from pavdm_jax.training.reconstruction import (
     temporal_loss,
     to_unit,
 )
-from pavdm_jax.training.state import TrainState, init_state, make_optimizer, make_train_step, merge, split
+from pavdm_jax.training.state import init_state, make_optimizer, make_train_step, merge, split
 
 
 def make_loss(model: ModelConfig, phase: Phase) -> Loss:

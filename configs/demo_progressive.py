@@ -1,0 +1,27 @@
+"""The embedded model: the progressive finetune of the demo base, full windows among growing and shrinking ones.
+
+    python -m pavdm_jax.train --config configs/demo_progressive.py        (after configs/demo_base.py)
+
+Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`.
+"""
+
+from pavdm_jax.config import demo
+from pavdm_jax.train_config import OptimizerConfig, Phase, ProgressiveDiffusion, ShapesData, TrainConfig
+
+config = TrainConfig(
+    model=demo(),
+    init_from="runs/demo_base",
+    output="runs/demo_progressive",
+    phases=(
+        Phase(
+            "progressive",
+            ProgressiveDiffusion(),
+            ShapesData(frames=17 * 9, samples=500, seed=2),
+            train=("stdit3", "t5"),
+            steps=800,
+            batch_size=8,
+            optimizer=OptimizerConfig(5e-4, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
+        ),
+    ),
+    save_every=100,
+)

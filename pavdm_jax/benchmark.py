@@ -1,0 +1,141 @@
+"""Speed, memory and compile time of this machine: `python -m pavdm_jax.benchmark`.
+
+Each measurement runs in a process of its own, so that peaks of memory do not mix. A cold start has an empty compilation cache, a warm
+one the cache that the cold one left.
+"""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+
+from pavdm_jax.config import ConfigError, require
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What to measure."""
+
+    checkpoint: str = "demo"  # a model folder, or "demo"
+    prompt: str = "a small blue square and a large red circle bounce slowly"
+    frames: tuple[int, ...] = (1440, 5760)  # lengths of video; memory should not depend on them
+    segment: int = 2  # shifts of a compiled call
+    output: str | None = None  # a JSON file for the numbers
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One video, made in a fresh process."""
+
+    frames: int
+    cache: str  # "cold" or "warm"
+    start_seconds: float  # imports and loading the model
+    compile_seconds: float  # until the first segment and the first decoded chunk are done, less their running time
+    generate_seconds: float  # all frames, without start and compilation
+    frames_per_second: float
+    peak_memory_mb: float  # of the process: resident, or of the device where it tells
+
+
+def measure(checkpoint: str, prompt: str, frames: int, segment: int) -> dict:
+    """Make one video in this process, without writing it, and measure."""
+    began = time.perf_counter()
+    from pavdm_jax.checkpoints import load
+    from pavdm_jax.compilation import enable_cache
+    from pavdm_jax.pipeline import generate_stream
+
+    enable_cache()
+    model = load(checkpoint)
+    loaded = time.perf_counter()
+    # A video of one chunk runs every compiled program of a longer one; the second time, nothing is compiled.
+    short = []
+    for _ in range(2):
+        started = time.perf_counter()
+        list(generate_stream(model, prompt, 17, segment=segment))
+        short.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    made = sum(chunk.shape[1] for chunk in generate_stream(model, prompt, frames, segment=segment))
+    seconds = time.perf_counter() - started
+    return {
+        "frames": made,
+        "start_seconds": loaded - began,
+        "compile_seconds": short[0] - short[1],
+        "generate_seconds": seconds,
+        "frames_per_second": made / seconds,
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+
+
+def _peak_memory_mb() -> float:
+    import jax
+
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        return statistics["peak_bytes_in_use"] / 1e6
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def benchmark(config: BenchmarkConfig) -> list[Measurement]:
+    """The first length with a cold and a warm cache, the others warm."""
+    require(bool(config.frames), "frames names no length; give at least one")
+    runs = [(config.frames[0], "cold"), *((frames, "warm") for frames in config.frames)]
+    measurements = []
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "PAVDM_CACHE": cache}
+        for frames, state in runs:
+            request = [config.checkpoint, config.prompt, str(frames), str(config.segment)]
+            command = [sys.executable, "-m", "pavdm_jax.benchmark", "--one", *request]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            require(
+                done.returncode == 0,
+                f"the measurement failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}",
+            )
+            measurements.append(Measurement(cache=state, **json.loads(done.stdout.splitlines()[-1])))
+            _print_row(measurements[-1], header=len(measurements) == 1)
+    return measurements
+
+
+def _print_row(measurement: Measurement, header: bool) -> None:
+    if header:
+        print(
+            f"{'frames':>7} {'cache':>6} {'start s':>8} {'compile s':>10} {'generate s':>11} {'frames/s':>9} {'peak MB':>8}"
+        )
+    print(
+        f"{measurement.frames:7} {measurement.cache:>6} {measurement.start_seconds:8.1f} {measurement.compile_seconds:10.1f} "
+        f"{measurement.generate_seconds:11.1f} {measurement.frames_per_second:9.1f} {measurement.peak_memory_mb:8.0f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """The command line; `--one` is how it calls itself for a single measurement."""
+    try:
+        if sys.argv[1:2] == ["--one"]:
+            checkpoint, prompt, frames, segment = sys.argv[2:]
+            print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment))))
+            return
+        config = tyro.cli(BenchmarkConfig, description=__doc__)
+        measurements = benchmark(config)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if config.output is not None:
+        numbers = {
+            "machine": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        numbers["measurements"] = [asdict(measurement) for measurement in measurements]
+        Path(config.output).write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

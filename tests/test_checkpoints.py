@@ -1,0 +1,86 @@
+"""Model folders: what is saved comes back, and what is missing, damaged or of another architecture is refused with one line."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import tiny_model
+
+from pavdm_jax.checkpoints import load, save_model
+from pavdm_jax.config import ConfigError, to_json
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(path, tiny_model())
+    return path
+
+
+def test_a_saved_model_comes_back(saved):
+    model = load(saved)
+    assert model.config == tiny_model().config
+    assert model.tokenizer == tiny_model().tokenizer
+    jax.tree.map(np.testing.assert_array_equal, model.params, tiny_model().params)
+
+
+def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
+    save_model(tmp_path / "half", tiny_model(), jnp.float16)
+    params = load(tmp_path / "half").params
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    rounded = jax.tree.map(lambda x: x.astype(jnp.float16).astype(jnp.float32), tiny_model().params)
+    jax.tree.map(np.testing.assert_array_equal, params, rounded)
+
+
+def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path):
+    for _ in range(2):
+        save_model(tmp_path / "model", tiny_model())
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("pavdm_jax.checkpoints.to_json", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_model(tmp_path / "model", tiny_model())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_training_run_is_read_through_its_model(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "run" / "model")
+    assert load(tmp_path / "run").config == tiny_model().config
+
+
+def test_a_missing_folder_is_named():
+    with pytest.raises(ConfigError, match="no checkpoint folder nowhere"):
+        load("nowhere")
+
+
+@pytest.mark.parametrize("name", ["config.json", "spiece.model", "params"])
+def test_an_incomplete_folder_is_refused(saved, tmp_path, name):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    part = copy / name
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    with pytest.raises(ConfigError, match=f"{name} is missing"):
+        load(copy)
+
+
+def test_half_written_parameters_are_refused(saved, tmp_path):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    for path in list((copy / "params").rglob("*")):
+        if path.is_file() and "d" in path.parts[-2]:
+            path.unlink()
+    with pytest.raises(ConfigError) as caught:
+        load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_architecture_is_refused(saved, tmp_path):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    config = tiny_model().config
+    deeper = dataclasses.replace(config, stdit3=dataclasses.replace(config.stdit3, depth=3))
+    (copy / "config.json").write_text(to_json(deeper))
+    with pytest.raises(ConfigError, match="another architecture"):
+        load(copy)

@@ -1,0 +1,97 @@
+"""Configs: JSON round trips, validation, the walls between the rooms, and the files in configs/."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pavdm_jax import config as c
+from pavdm_jax.train import parse, read_config
+from pavdm_jax.train_config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pavdm_jax"
+
+
+@pytest.mark.parametrize("model", [c.OPEN_SORA_1_2, c.demo(), c.tiny()], ids=lambda model: model.name)
+def test_json_round_trip(model):
+    assert c.from_json(c.ModelConfig, c.to_json(model)) == model
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nonsense", "not a JSON"),
+        ('{"hidden_sise": 3}', "unknown field hidden_sise"),
+        ('{"hidden_size": "3"}', "expected int"),
+        ('{"patch_size": 2}', "expected a list"),
+        ('{"patch_size": [1, 2, 2]}', "expected 2 values"),
+        ('{"hidden_size": true}', "expected int"),
+    ],
+)
+def test_wrong_json_is_refused(text, message):
+    with pytest.raises(c.ConfigError, match=message):
+        c.from_json(c.STDiT3Config, text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda: c.WindowConfig(steps=31), "use 30 or 36"),
+        (lambda: c.WindowConfig(steps=4), "use 6"),
+        (lambda: c.WindowConfig(chunk_size=0), "chunk_size"),
+        (lambda: c.WindowConfig(context_chunks=-1), "context_chunks"),
+        (lambda: c.STDiT3Config(hidden_size=100), "num_heads 16"),
+        (lambda: c.TextConfig(max_tokens=1), "max_tokens"),
+        (lambda: c.TemporalVAEConfig(temporal_downsample=(True,)), "temporal_downsample"),
+        (lambda: dataclasses.replace(c.demo(), text=c.TextConfig(max_tokens=7)), "max_caption_tokens"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(change, message):
+    with pytest.raises(c.ConfigError, match=message) as caught:
+        change()
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_that_the_window_derives():
+    window = c.WindowConfig(chunk_size=5, noisy_chunks=10, context_chunks=1, steps=50)
+    assert (window.steps_per_shift, window.slots, window.window_size) == (5, 11, 55)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_file_loads_and_says_how_it_is_run(path):
+    assert isinstance(read_config(str(path)), TrainConfig)
+    first_lines = ast.get_docstring(ast.parse(path.read_text()))
+    assert f"--config configs/{path.name}" in first_lines
+
+
+def test_fields_are_overridden_by_dotted_names():
+    config = parse(["--config", str(ROOT / "configs/demo_base.py"), "--seed", "7", "--model.stdit3.depth", "5"])
+    assert (config.seed, config.model.stdit3.depth) == (7, 5)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--config", "configs/absent.py"]])
+def test_a_missing_config_is_named(arguments):
+    with pytest.raises(c.ConfigError, match="config"):
+        parse(arguments)
+
+
+def _imports(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.removeprefix("pavdm_jax.") for name in names if name.startswith("pavdm_jax.")}
+
+
+def test_the_walls_between_the_rooms_stand():
+    for path in (PACKAGE / "diffusion").glob("*.py"):
+        assert all(name.startswith(("config", "diffusion")) for name in _imports(path)), path
+    for path in (PACKAGE / "models").glob("*.py"):
+        assert all(name.startswith(("config", "models")) for name in _imports(path)), path
+    assert _imports(PACKAGE / "config.py") == set()
+    assert _imports(PACKAGE / "geometry.py") <= {"config"}
+
+
+def test_no_file_is_longer_than_400_lines():
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
+        assert len(path.read_text().splitlines()) <= 400, path

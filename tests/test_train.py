@@ -1,0 +1,171 @@
+"""The trainer on the tiny model: every objective learns, runs resume bit for bit, and mistakes are refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from pavdm_jax import train
+from pavdm_jax.checkpoints import load
+from pavdm_jax.config import ConfigError, tiny
+from pavdm_jax.data.loader import batches
+from pavdm_jax.data.sources import LatentClips, ShapesClips, precompute
+from pavdm_jax.train_config import (
+    JointReconstruction,
+    OptimizerConfig,
+    Phase,
+    ProgressiveDiffusion,
+    ShapesData,
+    SpatialReconstruction,
+    TemporalReconstruction,
+    TrainConfig,
+    UniformDiffusion,
+)
+from pavdm_jax.training import loop
+from pavdm_jax.training.state import merge, split
+
+SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
+CANVAS = 64
+MODEL = dataclasses.replace(tiny(), height=CANVAS, width=CANVAS)
+VAE_PHASES = (
+    Phase("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 4, 2, SPEED),
+    Phase("temporal", TemporalReconstruction(), ShapesData(17), ("vae/temporal",), 3, 1, SPEED),
+    Phase("joint", JointReconstruction(), ShapesData(17), ("vae/spatial/decoder",), 2, 1, SPEED),
+)
+
+
+def first_value(model):
+    return np.asarray(jax.tree.leaves(model.params["stdit3"]["blocks"])[0])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a finished run of the three VAE phases."""
+    folder = tmp_path_factory.mktemp("runs")
+    loop.fit(TrainConfig(MODEL, VAE_PHASES, output=str(folder / "vae"), save_every=2, log_every=1))
+    return folder
+
+
+def test_the_vae_phases_make_a_model_with_measured_normalisation(runs):
+    model = load(runs / "vae")
+    assert model.config == MODEL
+    log = (runs / "vae" / "log.csv").read_text()
+    assert all(phase.name in log for phase in VAE_PHASES)
+    assert float(np.abs(np.asarray(model.params["vae"]["scale"]) - 3.85).min()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "objective", [UniformDiffusion(clip_chunks=2), ProgressiveDiffusion()], ids=lambda o: type(o).__name__
+)
+def test_diffusion_phases_train_the_transformer_and_the_text_encoder_only(runs, objective):
+    frames = 17 * (2 if isinstance(objective, UniformDiffusion) else MODEL.window.slots)
+    phase = Phase("diffusion", objective, ShapesData(frames, samples=3), ("stdit3", "t5"), 3, 2, SPEED)
+    name = type(objective).__name__
+    config = TrainConfig(MODEL, (phase,), output=str(runs / name), init_from=str(runs / "vae"), log_every=1)
+    trained, before = loop.fit(config), load(runs / "vae")
+    jax.tree.map(np.testing.assert_array_equal, trained.params["vae"], before.params["vae"])
+    assert np.abs(first_value(trained) - first_value(before)).max() > 0
+    assert load(runs / name).config == MODEL
+
+
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(runs, monkeypatch):
+    """The second run stops after a checkpoint in the middle of a phase, and again between phases."""
+    config = TrainConfig(MODEL, VAE_PHASES[:2], output=str(runs / "whole"), save_every=2, log_every=1)
+    whole = loop.fit(config)
+
+    class Killed(Exception):
+        pass
+
+    cut = dataclasses.replace(config, output=str(runs / "cut"))
+    write = loop._Log.write
+    for last in (3, 4):
+
+        def killing(log, first, step, metrics, last=last):
+            write(log, first, step, metrics)
+            if first + step == last:
+                raise Killed
+
+        monkeypatch.setattr(loop._Log, "write", killing)
+        with pytest.raises(Killed):
+            loop.fit(cut)
+    monkeypatch.setattr(loop._Log, "write", write)
+    resumed = loop.fit(cut)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
+
+
+def test_the_spatial_loss_falls(tmp_path):
+    phase = Phase("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 30, 4, SPEED)
+    loop.fit(TrainConfig(MODEL, (phase,), output=str(tmp_path / "run"), log_every=1))
+    lines = (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]
+    losses = [float(line.split("loss=")[1].split()[0]) for line in lines]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_batches_go_on_from_any_step():
+    source = ShapesClips(ShapesData(1, samples=50), CANVAS)
+    whole = batches(source, 4, seed=3)
+    expected = [next(whole)["frames"] for _ in range(4)]
+    later = batches(source, 4, seed=3, start_step=2)
+    for frames in expected[2:]:
+        np.testing.assert_array_equal(next(later)["frames"], frames)
+    assert (expected[0] != expected[1]).any()
+
+
+def test_latents_are_computed_once_and_an_interrupted_call_goes_on(tmp_path):
+    source = ShapesClips(ShapesData(17, samples=250), CANVAS)
+    calls = []
+
+    def encode(frames):
+        calls.append(1)
+        if len(calls) == 150:
+            raise KeyboardInterrupt
+        return frames[:, :5, :8, :8].astype(np.float32) / 255
+
+    with pytest.raises(KeyboardInterrupt):
+        precompute(source, encode, tmp_path, iter)
+    assert not (tmp_path / "latents.npy").exists()
+    precompute(source, encode, tmp_path, iter)
+    assert len(calls) == 150 + 150  # the first hundred were kept
+    precompute(source, encode, tmp_path, iter)
+    assert len(calls) == 300
+    stored = np.load(tmp_path / "latents.npy")
+    assert stored.shape == (250, 5, 8, 8, 3)
+    expected = source.frames(7)[:5, :8, :8].astype(np.float32) / 255
+    np.testing.assert_allclose(stored[7], expected, atol=1e-3)
+    with pytest.raises(ConfigError, match="10 are needed"):
+        LatentClips(tmp_path, None, 8, clip_latents=10, chunk_size=5)
+
+
+def test_parameters_are_split_by_prefix_and_put_together_again():
+    params = {"a": {"b": 1, "bc": 2}, "d": 3}
+    trained, frozen = split(params, ("a/b", "d"))
+    assert trained == {"a/b": 1, "d": 3}
+    assert merge(trained, frozen) == params
+    with pytest.raises(ConfigError, match="'e', which is no part"):
+        split(params, ("e",))
+
+
+def test_the_folder_of_another_run_is_refused(runs):
+    other = TrainConfig(MODEL, VAE_PHASES, output=str(runs / "vae"), save_every=2, log_every=1, seed=1)
+    with pytest.raises(ConfigError, match="run of another config"):
+        loop.fit(other)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    broken = dataclasses.replace(SPEED, learning_rate=float("inf"))
+    phase = Phase("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 5, 1, broken)
+    with pytest.raises(ConfigError, match="the loss is nan at step"):
+        loop.fit(TrainConfig(MODEL, (phase,), output=str(tmp_path / "run"), log_every=1))
+
+
+def test_mistakes_of_the_command_line_exit_with_2(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train", "--config", "configs/demo_base.py", "--optimiser.rate", "1"])
+    with pytest.raises(SystemExit) as caught:
+        train.main()
+    assert caught.value.code == 2
+    monkeypatch.setattr("sys.argv", ["train"])
+    with pytest.raises(SystemExit) as caught:
+        train.main()
+    assert caught.value.code == 2
+    assert "error: no config given" in capsys.readouterr().err
