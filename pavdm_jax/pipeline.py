@@ -105,12 +105,19 @@ def make_plan(config: ModelConfig, request: Request) -> Plan:
 @functools.partial(jax.jit, static_argnames="config")
 def encode_prompts(params: dict, ids: jax.Array, lengths: jax.Array, *, config: ModelConfig) -> Caption:
     """Token ids [b, p, l] to the caption keys and values of guidance: the prompts, then the null caption, along the batch."""
-    b, p, l = ids.shape
-    features = T5Encoder(config.t5).apply({"params": params["t5"]}, ids.reshape(b * p, l), lengths.reshape(b * p))
+    b, p, tokens = ids.shape
+    text_encoder = T5Encoder(config.t5)
+    features = text_encoder.apply({"params": params["t5"]}, ids.reshape(b * p, tokens), lengths.reshape(b * p))
     network, variables = STDiT3(config.stdit3), {"params": params["stdit3"]}
-    prompts = network.apply(variables, features.reshape(b, p, l, -1), lengths, method="encode_caption")
+    prompts = network.apply(variables, features.reshape(b, p, tokens, -1), lengths, method="encode_caption")
     null = network.apply(variables, lengths, method="encode_null_caption")
     return concatenate([prompts, null])
+
+
+@functools.partial(jax.jit, static_argnames="chunk")
+def first_window(keys: jax.Array, known: jax.Array, first_shift: ShiftInputs, *, chunk: tuple[int, ...]) -> WindowState:
+    """The window before the first shift; `chunk` is the shape [k, h, w, c] of a chunk (see `initial_state`)."""
+    return initial_state(gaussian_noise(keys, chunk), keys, known, first_shift)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="state")
@@ -205,7 +212,7 @@ class VideoStream:
             known = jnp.broadcast_to(latents, (b, *latents.shape[1:]))
         keys = sample_keys(self.request.seeds)
         first_shift = jax.tree.map(lambda array: array[0], plan.segment(0, 1))
-        return initial_state(gaussian_noise(keys, (k, *cell)), keys, known, first_shift)
+        return first_window(keys, known, first_shift, chunk=(k, *cell))
 
     def save(self) -> dict[str, np.ndarray]:
         """The position in the video as plain arrays."""

@@ -3,11 +3,12 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax.config import tiny
 from pavdm_jax.data.shapes_world import sample_captions
-from pavdm_jax.model import Model, init_params
+from pavdm_jax.model import Model, abstract_params
 from pavdm_jax.text import Tokenizer, train_tokenizer
 
 PROMPT = "a red circle moves left"
@@ -16,12 +17,13 @@ CHUNK = 17  # pixel frames
 
 @functools.cache
 def tiny_model() -> Model:
-    config = tiny()
-    params = jax.jit(functools.partial(init_params, config))(jax.random.key(0))
-    # Layers that start at zero (the final one, what temporal blocks add) would make every test of the sampler blind.
-    leaves, tree = jax.tree.flatten(params["stdit3"])
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    params["stdit3"] = jax.tree.unflatten(tree, leaves)
+    """Every parameter is random: layers that start at zero would make every test of the sampler blind."""
+    config, rng = tiny(), np.random.default_rng(0)
+
+    def fill(shape: jax.ShapeDtypeStruct) -> jax.Array:
+        fan_in = shape.shape[-2] if len(shape.shape) > 1 else 1
+        return jnp.asarray(rng.normal(size=shape.shape) / np.sqrt(fan_in), jnp.float32)
+
     captions = list(sample_captions(np.random.default_rng(0), 300))
-    return Model(params, config, Tokenizer(train_tokenizer(captions, config.t5.vocab_size)))
+    tokenizer = Tokenizer(train_tokenizer(captions, config.t5.vocab_size))
+    return Model(jax.tree.map(fill, abstract_params(config)), config, tokenizer)
