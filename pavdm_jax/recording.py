@@ -15,7 +15,7 @@ from pavdm_jax.model import Model
 from pavdm_jax.pipeline import VideoStream
 from pavdm_jax.request import Request, make_request
 from pavdm_jax.video_io import iterate_video, write_gif
-from pavdm_jax.video_writer import VideoWriter, check_output, partial_path
+from pavdm_jax.video_writer import VideoWriter, check_output, partial_path, storage_error
 
 
 def check_outputs(paths: Sequence[Path], crf: int) -> None:
@@ -114,12 +114,16 @@ class Recording:
 
     def _write_record(self, stream: VideoStream, writers: list[VideoWriter]) -> None:
         beside = self.record.with_suffix(".new")
-        with beside.open("wb") as file:
-            positions = np.asarray([writer.position for writer in writers])
-            np.savez(file, identity=json.dumps(self.identity), positions=positions, **stream.save())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, self.record)
+        positions = np.asarray([writer.position for writer in writers])
+        try:
+            with beside.open("wb") as file:
+                np.savez(file, identity=json.dumps(self.identity), positions=positions, **stream.save())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, self.record)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise storage_error(error, self.record) from None
 
     def _read_record(self) -> dict[str, np.ndarray] | None:
         if not self.record.exists():

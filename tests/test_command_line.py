@@ -60,7 +60,9 @@ def test_a_start_clip_begins_the_video(checkpoint, tmp_path):
     run(PROMPT, "--checkpoint", checkpoint, "--frames", 50, "--start", first, "--output", longer, "--quiet", "--crf", 1)
     start, video = read_video(first), read_video(longer)
     assert len(video) == 50
-    assert np.abs(video[: len(start)].astype(int) - start).mean() < 3  # H.264 has been there twice
+    # H.264 has been there twice, so the frames are alike, not equal; a frame of noise is unlike the next one.
+    change = np.abs(start[1:].astype(int) - start[:-1]).mean()
+    assert np.abs(video[: len(start)].astype(int) - start).mean() < 0.5 * change
 
 
 def test_kill_and_resume_give_the_same_file(checkpoint, tmp_path):
@@ -68,11 +70,11 @@ def test_kill_and_resume_give_the_same_file(checkpoint, tmp_path):
     killed, whole = tmp_path / "killed.mp4", tmp_path / "whole.mp4"
     environment = {**os.environ, "PAVDM_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "pavdm_jax", *arguments, "--output", str(killed)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=environment)
     record, partial = tmp_path / "killed.resume.npz", tmp_path / "killed.partial.mp4"
     deadline = time.monotonic() + 300
     while not (record.exists() and partial.exists() and partial.stat().st_size > 20_000):
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
