@@ -4,23 +4,23 @@
 
 Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`.
 One noise level a clip, with Open-Sora's mask strategies. Clips are two chunks: short ones show more scenes in the same time, and the
-progressive phase brings the long windows.
+progressive stage brings the long windows.
 """
 
 from pavdm_jax.config import demo
-from pavdm_jax.train_config import OptimizerConfig, Phase, ShapesData, TrainConfig, UniformDiffusion
+from pavdm_jax.train_config import OptimizerConfig, ShapesData, Stage, TrainConfig, UniformDiffusion
 
 config = TrainConfig(
     model=demo(),
     init_from="runs/demo_vae",
     output="runs/demo_base",
-    phases=(
-        Phase(
+    stages=(
+        Stage(
             "base",
             UniformDiffusion(clip_chunks=2),
             ShapesData(frames=34, samples=3000, seed=1),
             train=("stdit3", "t5"),
-            steps=2800,
+            steps=2000,
             batch_size=16,
             optimizer=OptimizerConfig(1e-3, warmup_steps=100, beta2=0.99, epsilon=1e-8, ema_decay=0.995),
         ),

@@ -6,22 +6,23 @@ Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.
 """
 
 from pavdm_jax.config import demo
-from pavdm_jax.train_config import OptimizerConfig, Phase, ProgressiveDiffusion, ShapesData, TrainConfig
+from pavdm_jax.train_config import OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
 
 config = TrainConfig(
     model=demo(),
     init_from="runs/demo_base",
     output="runs/demo_progressive",
-    phases=(
-        Phase(
+    stages=(
+        Stage(
             "progressive",
             ProgressiveDiffusion(),
-            ShapesData(frames=17 * 9, samples=500, seed=2),
+            ShapesData(frames=17 * 8, samples=400, seed=2),
             train=("stdit3", "t5"),
-            steps=800,
+            steps=900,
             batch_size=8,
             optimizer=OptimizerConfig(5e-4, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
         ),
     ),
+    model_dtype="float16",
     save_every=100,
 )

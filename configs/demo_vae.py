@@ -3,16 +3,16 @@
     python -m pavdm_jax.train --config configs/demo_vae.py
 
 Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`.
-Three phases, as Open-Sora trained its own: the spatial VAE on single frames, the temporal VAE on its latents, then both decoders together.
+Three stages, as Open-Sora trained its own: the spatial VAE on single frames, the temporal VAE on its latents, then both decoders together.
 """
 
 from pavdm_jax.config import demo
 from pavdm_jax.train_config import (
     JointReconstruction,
     OptimizerConfig,
-    Phase,
     ShapesData,
     SpatialReconstruction,
+    Stage,
     TemporalReconstruction,
     TrainConfig,
 )
@@ -25,8 +25,8 @@ def adamw(learning_rate: float) -> OptimizerConfig:
 config = TrainConfig(
     model=demo(),
     output="runs/demo_vae",
-    phases=(
-        Phase(
+    stages=(
+        Stage(
             "spatial",
             SpatialReconstruction(kl_weight=1e-4),
             ShapesData(frames=1),
@@ -35,7 +35,7 @@ config = TrainConfig(
             16,
             adamw(3e-3),
         ),
-        Phase(
+        Stage(
             "temporal",
             TemporalReconstruction(kl_weight=1e-3),
             ShapesData(frames=17),
@@ -44,7 +44,7 @@ config = TrainConfig(
             8,
             adamw(3e-3),
         ),
-        Phase(
+        Stage(
             "joint",
             JointReconstruction(),
             ShapesData(frames=17),

@@ -12,4 +12,5 @@ if [ ! -f "$VENV/installed$extra" ] || [ pyproject.toml -nt "$VENV/installed$ext
   "$VENV/bin/python" -m pip install --quiet -e ".$extra"
   touch "$VENV/installed$extra"
 fi
-export PATH="$PWD/$VENV/bin:$PATH"
+PATH="$(cd "$VENV" && pwd)/bin:$PATH"
+export PATH

@@ -9,7 +9,29 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+
+from pavdm_jax import geometry
+from pavdm_jax.checkpoints import load
+from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
+from pavdm_jax.recording import Recording, check_outputs
+
+PASSED_ON = (
+    "frames",
+    "seconds",
+    "height",
+    "width",
+    "resolution",
+    "aspect_ratio",
+    "fps",
+    "steps",
+    "guidance_scale",
+    "start",
+    "dtype",
+    "segment",
+)
+"""Command-line options that are options of `generate`, too."""
 
 EXAMPLES = """
 examples:
@@ -36,12 +58,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def frame_count(text: str) -> int | None:
-    """A number of frames, or None for "inf"."""
+    """A number of frames, None for "inf", or one of Open-Sora's named lengths."""
     if text == "inf":
         return None
     try:
-        return int(text)
-    except ValueError:
+        return int(text) if text.lstrip("-").isdigit() else geometry.frame_count(text)
+    except ConfigError:
         raise argparse.ArgumentTypeError(f"{text} is not a number of frames; give a whole number, or inf") from None
 
 
@@ -86,7 +108,6 @@ def make_parser() -> Parser:
     add("--resolution", help="a named size instead, such as 240p or 720p")
     add(
         "--aspect-ratio",
-        default="9:16",
         help="height to width of a named size, as Open-Sora writes it (default 9:16, landscape)",
     )
 
@@ -118,7 +139,7 @@ def make_parser() -> Parser:
         "--crf",
         type=int,
         default=18,
-        help="H.264 quality, 0 (lossless) to 51; smaller is better and larger (default 18)",
+        help="H.264 quality, 1 to 51; smaller is better and makes larger files (default 18)",
     )
     add("--gif", action="store_true", help="write a GIF beside the video, too")
     add("--resume", action="store_true", help="continue an interrupted run of the same command")
@@ -133,12 +154,12 @@ def read_prompts_file(path: str) -> list[str]:
       ConfigError: no such file, not text, or no prompt in it.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"the prompts file {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not a text file'}"
         ) from None
-    prompts = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    prompts = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     require(bool(prompts), f"the prompts file {path} holds no prompt; write one a line")
     return prompts
 
@@ -176,34 +197,10 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = [(timeline, arguments.seed + n) for timeline in timelines for n in range(arguments.samples)]
     names = output_names(arguments.output, len(jobs))
 
-    from pavdm_jax.recording import (
-        Recording,
-        check_outputs,
-    )  # jax is imported here: --help and mistakes do not wait for it
-
     check_outputs(names, arguments.crf)
-    from pavdm_jax.checkpoints import load
-    from pavdm_jax.compilation import enable_cache
-
     enable_cache()
     model = load(arguments.checkpoint)
-    options = {
-        name: getattr(arguments, name)
-        for name in (
-            "frames",
-            "seconds",
-            "height",
-            "width",
-            "resolution",
-            "aspect_ratio",
-            "fps",
-            "steps",
-            "guidance_scale",
-            "start",
-            "dtype",
-            "segment",
-        )
-    }
+    options = {name: getattr(arguments, name) for name in PASSED_ON}
     for first in range(0, len(jobs), arguments.batch_size):
         group = slice(first, first + arguments.batch_size)
         recording = Recording(
@@ -212,7 +209,6 @@ def run(arguments: argparse.Namespace) -> int:
             seeds=[seed for _, seed in jobs[group]],
             outputs=names[group],
             crf=arguments.crf,
-            checkpoint=arguments.checkpoint,
             options=options,
         )
         started = time.time()
@@ -220,13 +216,16 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.gif and finished:
             recording.write_gifs()
         for name in names[group] if finished else []:
-            print(f"{name}: {recording.frames_done} frames in {time.time() - started:.0f} s")
-        if not finished:
-            partial = ", ".join(str(path) for path in recording.partial_paths)
-            print(
-                f"interrupted after {recording.frames_done} frames, which play: {partial}\ncontinue with the same command and --resume",
-                file=sys.stderr,
+            made = (
+                f"{recording.frames_done} frames in {time.time() - started:.0f} s"
+                if recording.frames_done
+                else "was finished"
             )
+            print(f"{name}: {made}")
+        if not finished:
+            shown = ", ".join(map(str, recording.partial_paths))
+            kept = f"the {recording.frames_done} frames so far play: {shown}; " if shown else ""
+            print(f"interrupted; {kept}the same command with --resume goes on", file=sys.stderr)
             return 130
     return 0
 
@@ -239,8 +238,11 @@ def main() -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        print(f"error: out of memory, or a fault of the device: {str(error).splitlines()[:1]}", file=sys.stderr)
+        code = 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; the same command with --resume goes on", file=sys.stderr)
         code = 130
     sys.exit(code)
 

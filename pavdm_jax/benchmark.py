@@ -15,9 +15,15 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import jax
 import tyro
 
+from pavdm_jax.checkpoints import load
+from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
+from pavdm_jax.geometry import chunk_frames
+from pavdm_jax.pipeline import generate_stream
+from pavdm_jax.video_writer import VideoWriter
 
 
 @dataclass(frozen=True)
@@ -39,29 +45,28 @@ class Measurement:
     cache: str  # "cold" or "warm"
     start_seconds: float  # imports and loading the model
     compile_seconds: float  # until the first segment and the first decoded chunk are done, less their running time
-    generate_seconds: float  # all frames, without start and compilation
+    generate_seconds: float  # all frames, into a file, without start and compilation
     frames_per_second: float
     peak_memory_mb: float  # of the process: resident, or of the device where it tells
 
 
-def measure(checkpoint: str, prompt: str, frames: int, segment: int) -> dict:
-    """Make one video in this process, without writing it, and measure."""
-    began = time.perf_counter()
-    from pavdm_jax.checkpoints import load
-    from pavdm_jax.compilation import enable_cache
-    from pavdm_jax.pipeline import generate_stream
-
+def measure(checkpoint: str, prompt: str, frames: int, segment: int, began: float) -> dict:
+    """Make and encode one video in this process, which was started at the time `began`, and measure."""
     enable_cache()
     model = load(checkpoint)
-    loaded = time.perf_counter()
+    loaded = time.time()
     # A video of one chunk runs every compiled program of a longer one; the second time, nothing is compiled.
     short = []
     for _ in range(2):
         started = time.perf_counter()
-        list(generate_stream(model, prompt, 17, segment=segment))
+        list(generate_stream(model, prompt, chunk_frames(model.config), segment=segment))
         short.append(time.perf_counter() - started)
     started = time.perf_counter()
-    made = sum(chunk.shape[1] for chunk in generate_stream(model, prompt, frames, segment=segment))
+    with tempfile.TemporaryDirectory() as folder:
+        with VideoWriter(Path(folder) / "video.mp4", model.config.fps) as writer:
+            for chunk in generate_stream(model, prompt, frames, segment=segment):
+                writer.write(chunk[0])
+        made = writer.position.num_frames
     seconds = time.perf_counter() - started
     return {
         "frames": made,
@@ -74,8 +79,6 @@ def measure(checkpoint: str, prompt: str, frames: int, segment: int) -> dict:
 
 
 def _peak_memory_mb() -> float:
-    import jax
-
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         return statistics["peak_bytes_in_use"] / 1e6
@@ -91,7 +94,7 @@ def benchmark(config: BenchmarkConfig) -> list[Measurement]:
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "PAVDM_CACHE": cache}
         for frames, state in runs:
-            request = [config.checkpoint, config.prompt, str(frames), str(config.segment)]
+            request = [config.checkpoint, config.prompt, str(frames), str(config.segment), repr(time.time())]
             command = [sys.executable, "-m", "pavdm_jax.benchmark", "--one", *request]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             require(
@@ -119,8 +122,8 @@ def main() -> None:
     """The command line; `--one` is how it calls itself for a single measurement."""
     try:
         if sys.argv[1:2] == ["--one"]:
-            checkpoint, prompt, frames, segment = sys.argv[2:]
-            print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment))))
+            checkpoint, prompt, frames, segment, began = sys.argv[2:]
+            print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment), float(began))))
             return
         config = tyro.cli(BenchmarkConfig, description=__doc__)
         measurements = benchmark(config)

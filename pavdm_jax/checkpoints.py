@@ -3,6 +3,7 @@
 A folder is written beside its final name and renamed, so that it is whole or absent.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -40,9 +41,11 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
                 partial.absolute() / "params", jax.tree.map(lambda x: jnp.asarray(x, dtype), model.params)
             )
         partial.chmod(0o755)
+        older = partial.with_name(partial.name + ".older")
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(older)
         partial.rename(path)
+        shutil.rmtree(older, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -60,12 +63,16 @@ def load(path: str | os.PathLike) -> Model:
     require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
     for name in ("config.json", "spiece.model", "params"):
         require((folder / name).exists(), f"{path} is not a complete checkpoint: {name} is missing from it")
-    config = from_json(ModelConfig, (folder / "config.json").read_text())
-    return Model(
-        params=_restore(folder / "params", config),
-        config=config,
-        tokenizer=Tokenizer((folder / "spiece.model").read_bytes()),
+    try:
+        config = from_json(ModelConfig, (folder / "config.json").read_text())
+        tokenizer = Tokenizer((folder / "spiece.model").read_bytes())
+    except (OSError, ValueError, ArithmeticError) as error:  # ConfigError and bad text are ValueErrors
+        raise ConfigError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from None
+    require(
+        tokenizer.vocab_size <= config.t5.vocab_size,
+        f"the tokenizer of {path} has {tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}",
     )
+    return Model(params=_restore(folder / "params", config), config=config, tokenizer=tokenizer)
 
 
 def _restore(folder: Path, config: ModelConfig) -> dict:
@@ -84,7 +91,12 @@ def _restore(folder: Path, config: ModelConfig) -> dict:
             f"first {wrong[0] if wrong else ''}",
         )
         try:
-            return checkpointer.restore(folder.absolute(), abstract_params(config))
+            # Where to put them is said here: else Orbax wants the devices that they were saved from.
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            target = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract_params(config)
+            )
+            return checkpointer.restore(folder.absolute(), target)
         except Exception as error:
             raise ConfigError(f"{folder} is damaged and cannot be read: {_first_line(error)}") from None
 
@@ -93,6 +105,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def count_parameters(params: dict) -> int:
-    """The number of values in a parameter tree."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+def fingerprint(model: Model) -> str:
+    """Tells models apart: a digest of the config and of the first values of every parameter."""
+    digest = hashlib.sha256(to_json(model.config).encode() + model.tokenizer.model_bytes)
+    for leaf in jax.tree.leaves(model.params):
+        digest.update(np.asarray(leaf.ravel()[:64], np.float32).tobytes())
+    return digest.hexdigest()[:16]

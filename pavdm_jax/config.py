@@ -55,6 +55,10 @@ class STDiT3Config:
 
     def __post_init__(self) -> None:
         require(
+            min(self.depth, self.hidden_size, self.num_heads) >= 1,
+            "depth, hidden_size and num_heads must be at least 1",
+        )
+        require(
             self.hidden_size % self.num_heads == 0,
             f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}",
         )

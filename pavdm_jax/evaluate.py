@@ -21,7 +21,7 @@ from pavdm_jax.data.shapes_world import SPEED_PX_PER_S, Description, caption, pa
 from pavdm_jax.evaluation.tracker import detect, measured_speed, present, scene_cuts, track
 from pavdm_jax.model import Model
 from pavdm_jax.pipeline import decode_chunk, encode_frames, generate
-from pavdm_jax.video_io import contact_sheet, write_png
+from pavdm_jax.video_io import check_output, contact_sheet, write_png
 
 WINDOW_SECONDS = 2
 
@@ -89,7 +89,7 @@ def reconstruction_psnr(model: Model, clips: int, seed: int) -> float:
     return float(np.mean(ratios))
 
 
-def test_prompts(count: int, seed: int, canvas: int) -> list[str]:
+def held_out_prompts(count: int, seed: int, canvas: int) -> list[str]:
     """Distinct prompts of held-out scenes that name every size and speed."""
     prompts: dict[str, None] = {}
     number = 0
@@ -103,6 +103,10 @@ def test_prompts(count: int, seed: int, canvas: int) -> list[str]:
 def evaluate(config: EvaluateConfig) -> dict:
     """All scores of a model, as JSON values."""
     require(config.videos >= 1, f"videos must be at least 1, not {config.videos}")
+    require(all(second > 0 for second in config.seconds), f"seconds must be above 0, not {config.seconds}")
+    for path, ending in ((config.output, ".json"), (config.sheet, ".png")):
+        if path is not None:
+            check_output(path, (ending,))
     enable_cache()
     model = load(config.checkpoint)
     fps = model.config.fps
@@ -111,7 +115,9 @@ def evaluate(config: EvaluateConfig) -> dict:
         bool(seconds), f"none of the moments {config.seconds} lies within {config.frames} frames; ask for longer videos"
     )
     scores, rows = [], []
-    for number, prompt in enumerate(tqdm(test_prompts(config.videos, config.seed, model.config.height), unit="video")):
+    for number, prompt in enumerate(
+        tqdm(held_out_prompts(config.videos, config.seed, model.config.height), unit="video")
+    ):
         seed = config.seed + number
         video = generate(model, prompt, config.frames, seed=seed, guidance_scale=config.guidance_scale)
         scores.append(score_video(video, prompt, seed, seconds, fps))
@@ -147,6 +153,9 @@ def main() -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     for name, value in result.items():
         if name != "scores":
             shown = ", ".join(f"{k}: {v:.2f}" for k, v in value.items()) if isinstance(value, dict) else value

@@ -37,11 +37,6 @@ def chunk_frames(config: ModelConfig) -> int:
     return chunk_size // micro_latents * config.vae.micro_frames
 
 
-def window_frames(config: ModelConfig) -> int:
-    """Frames of a full window, context included (119 in the paper's "O" setting). Raises like `chunk_frames`."""
-    return config.window.slots * chunk_frames(config)
-
-
 def num_chunks(num_frames: int, config: ModelConfig) -> int:
     """Chunks to generate for `num_frames` frames: rounded up, and the video is cut to `num_frames`. Raises like `chunk_frames`."""
     require(num_frames >= 1, f"a video of {num_frames} frames cannot be made; ask for at least 1")

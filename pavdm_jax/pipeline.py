@@ -5,7 +5,6 @@ compiled program, and every chunk that they finish is decoded and yielded. Memor
 """
 
 import functools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.config import ModelConfig, WindowConfig, require
+from pavdm_jax.config import ModelConfig, TextConfig, WindowConfig, require
 from pavdm_jax.diffusion.flow import shift_levels
 from pavdm_jax.diffusion.guidance import guided
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.sampler import WindowState, gaussian_noise, initial_state, sample_keys, sample_segment
 from pavdm_jax.diffusion.window import ShiftInputs, num_shifts, plan_shifts, segments
 from pavdm_jax.geometry import chunk_frames, latent_size
+from pavdm_jax.geometry import num_chunks as count_chunks
 from pavdm_jax.model import Model
 from pavdm_jax.models.stdit3 import Caption, STDiT3, concatenate, take
 from pavdm_jax.models.t5 import T5Encoder
@@ -79,13 +79,14 @@ def make_plan(config: ModelConfig, request: Request) -> Plan:
             request.frames > given_frames,
             f"{request.frames} frames are asked for, and the start clip has {given_frames} already; ask for more",
         )
-        num_chunks = num_given - (given_frames - request.frames) // frames
+        num_chunks = num_given + count_chunks(request.frames - given_frames, config)
     table = shift_levels(level_table(window), request.height, request.width, window.window_size, config.noise_base_size)
     # Chunk 0 of the plan is the first one that the window sees; the start clip may begin before it.
-    first_second, chunk_seconds = (given_frames - num_given * frames) / request.fps, frames / request.fps
+    first_frame = given_frames - num_given * frames
     timeline, number = [], 0
-    for change in request.change_seconds:
-        chunks_before = max(0, math.ceil((change - first_second) / chunk_seconds))
+    for second in request.change_seconds:
+        chunks_before = max(0, -((first_frame - round(second * request.fps)) // frames))
+        require(chunks_before < num_chunks, f"the prompt at second {second:g} would begin after the end of the video")
         timeline += [number] * (chunks_before - len(timeline))
         number += 1
     return Plan(
@@ -179,23 +180,21 @@ class VideoStream:
     Attributes:
       plan: what will be computed.
       shift: shifts done so far, of `plan.num_shifts`.
-      frames_done: frames yielded so far, the start clip's included.
+      frames_done: frames made so far, the start clip's included.
     """
 
     def __init__(self, model: Model, request: Request):
         self.model, self.request = model, request
         self.plan = make_plan(model.config, request)
         self.shift, self.frames_done = 0, 0
+        self._pending: list[np.ndarray] = []
         self._caption = self._encode_prompts()
         self._state = self._first_state()
 
     def _encode_prompts(self) -> Caption:
         config = self.model.config.text
         batch = [
-            self.model.tokenizer.tokenize(
-                [clean_caption(compose_prompt(prompt, config.aesthetic_score)) for _, prompt in timeline],
-                config.max_tokens,
-            )
+            self.model.tokenizer.tokenize([_clean(prompt, config) for _, prompt in timeline], config.max_tokens)
             for timeline in self.request.prompts
         ]
         ids, lengths = (jnp.asarray(np.stack(arrays)) for arrays in zip(*batch, strict=True))
@@ -217,11 +216,16 @@ class VideoStream:
     def save(self) -> dict[str, np.ndarray]:
         """The position in the video as plain arrays."""
         return {
-            "latents": np.asarray(self._state.latents),
-            "key": np.asarray(jax.random.key_data(self._state.key)),
+            # Copies: the next segment takes the memory of the window.
+            "latents": np.array(self._state.latents),
+            "key": np.array(jax.random.key_data(self._state.key)),
             "shift": np.asarray(self.shift),
             "frames_done": np.asarray(self.frames_done),
+            "pending": np.concatenate([self._no_frames(), *self._pending], axis=1),
         }
+
+    def _no_frames(self) -> np.ndarray:
+        return np.zeros((self.request.batch, 0, self.request.height, self.request.width, 3), np.uint8)
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """Go to a position that `save` gave.
@@ -233,8 +237,9 @@ class VideoStream:
             saved["latents"].shape == self._state.latents.shape,
             f"the saved position has a window of shape {saved['latents'].shape}; this request's is {self._state.latents.shape}",
         )
-        self._state = WindowState(jnp.asarray(saved["latents"]), jax.random.wrap_key_data(jnp.asarray(saved["key"])))
+        self._state = WindowState(jnp.array(saved["latents"]), jax.random.wrap_key_data(jnp.array(saved["key"])))
         self.shift, self.frames_done = int(saved["shift"]), int(saved["frames_done"])
+        self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
 
     @property
     def done(self) -> bool:
@@ -255,8 +260,11 @@ class VideoStream:
         return chunks
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        while not self.done:
-            yield from self.advance()
+        while self._pending or not self.done:
+            if self._pending:
+                yield self._pending.pop(0)
+            else:
+                self._pending = self.advance()
 
     def _run(self, segment: ShiftInputs) -> list[jax.Array]:
         config, request = self.model.config, self.request
@@ -280,6 +288,15 @@ class VideoStream:
         return np.asarray(frames)[:, :room]
 
 
+def _clean(prompt: str, config: TextConfig) -> str:
+    caption = clean_caption(compose_prompt(prompt, config.aesthetic_score))
+    require(
+        bool(clean_caption(prompt)),
+        f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words",
+    )
+    return caption
+
+
 def generate_stream(model: Model, prompt, frames: int | None = 1440, **options) -> VideoStream:
     """Frames of a video while it is made; `frames=None` goes on for ever.
 
@@ -296,7 +313,8 @@ def generate(model: Model, prompt, frames: int = 1440, **options) -> np.ndarray:
       model: from `load`.
       prompt: a text; a list of texts for a batch; or a timeline `[(second, text), ...]` that starts at second 0.
       frames: pixel frames of the whole video, a start clip's included; any number.
-      options: the fields of `Request`: seconds, height, width, fps, steps, guidance_scale, seed, samples, start, dtype, segment.
+      options: the other fields of `request.Options`: seconds, height and width or resolution and aspect_ratio, fps, steps,
+        guidance_scale, seed, samples, start, dtype, segment.
 
     Returns:
       uint8 `[frames, height, width, 3]`; with a batch axis in front for a list of prompts or `samples` > 1.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax.config import ModelConfig, WindowConfig, require
-from pavdm_jax.geometry import check_size, chunk_frames, decoded_size, resolution
+from pavdm_jax.geometry import check_size, chunk_frames, decoded_size, resolution, seconds_to_frames
 from pavdm_jax.video_io import read_video, resize_crop
 
 Timeline = tuple[tuple[float, str], ...]
 """Prompts by the second from which they hold; the first one is 0."""
 
 _EXAMPLE = "give a text such as 'a red circle moves left'"
+
+MAX_FRAMES = 10**9
+MAX_SEGMENT = 1000
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -29,7 +33,7 @@ class Options:
       frames: pixel frames of the whole video, a start clip's included; None makes a video without end.
       seconds: the same in seconds; overrides `frames`.
       height, width: in pixels; the nearest possible sizes are named when these are not possible.
-      resolution, aspect_ratio: a named size instead, such as "240p" and "9:16".
+      resolution, aspect_ratio: a named size instead, such as "240p" and "9:16" (the default ratio).
       fps: frames per second; the model is told, and the file is played so.
       steps: network calls that each latent frame receives, a multiple of the window's noisy chunks.
       guidance_scale: 1 follows the model's plain prediction; higher follows the prompt more closely.
@@ -45,7 +49,7 @@ class Options:
     height: int | None = None
     width: int | None = None
     resolution: str | None = None
-    aspect_ratio: str = "9:16"
+    aspect_ratio: str | None = None
     fps: float | None = None
     steps: int | None = None
     guidance_scale: float | None = None
@@ -106,21 +110,19 @@ def make_request(config: ModelConfig, prompt: str | Sequence, **options) -> Requ
 
     timelines, single = read_prompts(prompt)
     require(asked.samples >= 1, f"samples must be at least 1, not {asked.samples}")
-    require(asked.segment >= 1, f"segment must be at least 1 shift, not {asked.segment}")
+    require(1 <= asked.segment <= MAX_SEGMENT, f"segment must be 1 to {MAX_SEGMENT} shifts, not {asked.segment}")
     require(asked.dtype in DTYPES, f"dtype '{asked.dtype}' is not known; use {' or '.join(DTYPES)}")
     fps = config.fps if asked.fps is None else asked.fps
-    require(fps > 0, f"fps must be above 0, not {fps:g}")
-    frames = asked.frames if asked.seconds is None else round(asked.seconds * fps)
-    asked_for = f"frames {frames}" if asked.seconds is None else f"seconds {asked.seconds:g}"
-    require(frames is None or frames >= 1, f"{asked_for} leaves no frame to make; ask for at least 1")
-    height, width = _size(config, asked)
-    seeds = (
-        tuple(asked.seed + n for _ in timelines for n in range(asked.samples))
-        if isinstance(asked.seed, int)
-        else tuple(asked.seed)
+    require(0 < fps <= 1000, f"fps must be above 0 and at most 1000, not {fps:g}")
+    guidance_scale = config.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
+    require(math.isfinite(guidance_scale), f"guidance_scale must be a finite number, not {guidance_scale}")
+    frames = asked.frames if asked.seconds is None else seconds_to_frames(asked.seconds, fps)
+    require(
+        frames is None or 1 <= frames <= MAX_FRAMES,
+        f"frames {frames} is not possible; ask for 1 to {MAX_FRAMES}, or for a video without end",
     )
-    batch = len(timelines) * asked.samples
-    require(len(seeds) == batch, f"{len(seeds)} seeds are given for {batch} videos; give one each, or a single number")
+    height, width = _size(config, asked)
+    seeds = _seeds(asked, len(timelines))
     window = config.window if asked.steps is None else dataclasses.replace(config.window, steps=asked.steps)
     return Request(
         prompts=tuple(timeline for timeline in timelines for _ in range(asked.samples)),
@@ -130,7 +132,7 @@ def make_request(config: ModelConfig, prompt: str | Sequence, **options) -> Requ
         height=height,
         width=width,
         fps=fps,
-        guidance_scale=config.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
+        guidance_scale=guidance_scale,
         seeds=seeds,
         start=_start_frames(config, asked.start, height, width),
         dtype=asked.dtype,
@@ -144,7 +146,7 @@ def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
     Raises:
       ConfigError: no prompt, an empty one, or timelines that do not begin at 0, do not rise, or change at different seconds.
     """
-    require(len(prompt) > 0, f"there is no prompt; {_EXAMPLE}")
+    require(isinstance(prompt, str | list | tuple) and len(prompt) > 0, f"there is no prompt; {_EXAMPLE}")
     single = isinstance(prompt, str) or isinstance(prompt[0], tuple)
     videos = [prompt] if single else prompt
     timelines = [
@@ -153,6 +155,7 @@ def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
     seconds = [second for second, _ in timelines[0]]
     require(seconds[0] == 0, f"the first prompt of a timeline must begin at second 0, not {seconds[0]:g}")
     shown = ", ".join(f"{second:g}" for second in seconds)
+    require(all(second <= MAX_FRAMES for second in seconds), f"a timeline cannot reach that far: {shown} s")
     require(seconds == sorted(set(seconds)), f"the seconds of a timeline must rise: {shown}")
     for timeline in timelines:
         require(
@@ -161,7 +164,31 @@ def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
         )
         for _, text in timeline:
             require(bool(text.strip()), f"a prompt is empty; {_EXAMPLE}")
+            require(_is_text(text), f"the prompt {text!r} is not text; write it in UTF-8")
     return timelines, single
+
+
+def _is_text(text: str) -> bool:
+    """Whether no byte of it was undecodable (Python keeps those of a command line as surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _seeds(asked: Options, prompts: int) -> tuple[int, ...]:
+    """A seed for each video: counted up over the samples of a prompt, or as given."""
+    if isinstance(asked.seed, Sequence):
+        seeds = tuple(map(int, asked.seed))
+    else:
+        seeds = tuple(int(asked.seed) + n for _ in range(prompts) for n in range(asked.samples))
+    videos = prompts * asked.samples
+    require(
+        len(seeds) == videos, f"{len(seeds)} seeds are given for {videos} videos; give one each, or a single number"
+    )
+    require(all(0 <= seed < 2**31 for seed in seeds), f"seeds must be 0 to {2**31 - 1}, not {seeds[0]}")
+    return seeds
 
 
 def _size(config: ModelConfig, asked: Options) -> tuple[int, int]:
@@ -170,7 +197,10 @@ def _size(config: ModelConfig, asked: Options) -> tuple[int, int]:
             asked.height is None and asked.width is None,
             "give either resolution and aspect_ratio, or height and width, not both",
         )
-        return decoded_size(*resolution(asked.resolution, asked.aspect_ratio), config.vae)
+        return decoded_size(*resolution(asked.resolution, asked.aspect_ratio or "9:16"), config.vae)
+    require(
+        asked.aspect_ratio is None, f"aspect_ratio {asked.aspect_ratio} needs a resolution, such as 240p, beside it"
+    )
     height = config.height if asked.height is None else asked.height
     width = config.width if asked.width is None else asked.width
     check_size(height, width, config)

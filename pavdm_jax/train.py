@@ -10,8 +10,10 @@ from pathlib import Path
 
 import tyro
 
+from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.train_config import TrainConfig
+from pavdm_jax.training.loop import fit
 
 
 def read_config(path: str) -> TrainConfig:
@@ -23,7 +25,12 @@ def read_config(path: str) -> TrainConfig:
     if not Path(path).is_file():
         others = ", ".join(sorted(str(p) for p in Path(path).parent.glob("*.py"))) or "none in that folder"
         raise ConfigError(f"there is no config file {path}; config files there: {others}")
-    config = runpy.run_path(path).get("config")
+    try:
+        config = runpy.run_path(path).get("config")
+    except ConfigError:
+        raise
+    except Exception as error:  # the file is a program of the user's: it may fail in any way
+        raise ConfigError(f"the config file {path} fails: {type(error).__name__}: {error}") from None
     require(isinstance(config, TrainConfig), f"{path} does not define `config = TrainConfig(...)`")
     return config
 
@@ -51,13 +58,13 @@ def main() -> None:
     """The command line; user mistakes print one line and exit with 2."""
     try:
         config = parse(sys.argv[1:])
-        from pavdm_jax.compilation import enable_cache  # after parsing: `--help` should not wait for jax
-        from pavdm_jax.training.loop import fit
-
         enable_cache()
         fit(config)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {error}; the last checkpoint is whole", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues from the last checkpoint", file=sys.stderr)

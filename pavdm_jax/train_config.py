@@ -1,4 +1,4 @@
-"""Settings of a training run: phases, objectives, optimiser, data. A file in `configs/` defines one `config = TrainConfig(...)`."""
+"""Settings of a training run: stages, objectives, optimiser, data. A file in `configs/` defines one `config = TrainConfig(...)`."""
 
 from dataclasses import dataclass, field
 
@@ -11,12 +11,12 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     warmup_steps: int = 1000
-    decay: bool = True  # cosine decay over the phase; False keeps the rate after the warm-up
+    decay: bool = True  # cosine decay over the stage; False keeps the rate after the warm-up
     beta2: float = 0.999
     epsilon: float = 1e-15
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    ema_decay: float = 0.99  # of the exponential moving average, which is what a phase hands on
+    ema_decay: float = 0.99  # of the exponential moving average, which is what a stage hands on
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ Objective = (
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A stretch of training with one objective; its averaged weights are where the next phase starts."""
+class Stage:
+    """A stretch of training with one objective; its averaged weights are where the next stage starts."""
 
     name: str
     objective: Objective
@@ -84,10 +84,10 @@ class Phase:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, f"phase {self.name}: steps must be at least 1, not {self.steps}")
-        require(self.batch_size >= 1, f"phase {self.name}: batch_size must be at least 1, not {self.batch_size}")
+        require(self.steps >= 1, f"stage {self.name}: steps must be at least 1, not {self.steps}")
+        require(self.batch_size >= 1, f"stage {self.name}: batch_size must be at least 1, not {self.batch_size}")
         require(
-            bool(self.train), f"phase {self.name}: train names no parameters; 'stdit3' trains the whole transformer"
+            bool(self.train), f"stage {self.name}: train names no parameters; 'stdit3' trains the whole transformer"
         )
 
 
@@ -96,14 +96,19 @@ class TrainConfig:
     """One run: `python -m pavdm_jax.train --config FILE`."""
 
     model: ModelConfig
-    phases: tuple[Phase, ...]
+    stages: tuple[Stage, ...]
     output: str = "runs/train"  # folder of checkpoints, log and the finished model
     init_from: str | None = None  # a model or run folder to start from; None starts from random weights
     seed: int = 0
+    model_dtype: str = "float32"  # in which the finished model is stored; float16 halves its size
     save_every: int = 500  # steps between checkpoints
     log_every: int = 20  # steps between lines of the log
 
     def __post_init__(self) -> None:
-        require(bool(self.phases), "a training run needs at least one phase")
+        require(bool(self.stages), "a training run needs at least one stage")
         require(self.save_every >= 1, f"save_every must be at least 1, not {self.save_every}")
+        require(
+            self.model_dtype in ("float32", "float16"),
+            f"model_dtype must be float32 or float16, not {self.model_dtype}",
+        )
         require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")

@@ -89,7 +89,7 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
     frames: list[np.ndarray] = []
     number = packets = 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             require(bool(container.streams.video), f"{path} has no pictures in it; it may be cut off, or no video")
             stream = container.streams.video[0]
             _check_pixels(path, stream.height, stream.width)
@@ -123,7 +123,7 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
 def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
     """The frames of a whole video one by one, `[1, h, w, 3]`, in bounded memory; `ConfigError` where it cannot be read."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             for frame in container.decode(video=0):
                 yield _pixels(frame)[None]
     except (OSError, av.FFmpegError) as error:

@@ -89,6 +89,7 @@ class VideoWriter:
       codec: a key of `PIXEL_FORMATS`.
       preset: one of `PRESETS`: time against size.
       resume: the `position` of a writer that was interrupted; what its file holds beyond it is dropped.
+      comment: kept in the finished file, where players and `ffprobe` show it.
 
     Raises:
       ConfigError: a setting out of range, a place that cannot be written, a full disk, or nothing to resume.
@@ -103,6 +104,7 @@ class VideoWriter:
         codec: str = "libx264",
         preset: str = "medium",
         resume: tuple[int, int] | None = None,
+        comment: str = "",
     ) -> None:
         require(math.isfinite(fps) and 0 < fps <= 1000, f"fps {fps} must lie between 0 and 1000")
         require(codec in PIXEL_FORMATS, f"unknown codec {codec!r}; known are {', '.join(PIXEL_FORMATS)}")
@@ -111,7 +113,7 @@ class VideoWriter:
             0 <= crf <= 51 and (crf > 0 or codec == "libx264rgb"),
             f"crf {crf} must be 1 to 51; 0, lossless, only with codec libx264rgb, as many players show it black otherwise",
         )
-        self.path = check_output(path)
+        self.path, self._comment = check_output(path), comment
         self.partial_path = partial_path(self.path)
         self.position = Position(0, 0) if resume is None else Position(*resume)
         self._rate = Fraction(fps).limit_denominator(1001)
@@ -162,7 +164,7 @@ class VideoWriter:
         self.abandon()
         require(self.position.num_frames > 0, f"output {self.path}: no frame was written")
         try:
-            _finish(self.partial_path, self.path)
+            _finish(self.partial_path, self.path, self._comment)
         except OSError as error:
             raise storage_error(error, self.path) from None
 
@@ -257,7 +259,7 @@ def _fragment_start(segment: bytes) -> int:
     return offset
 
 
-def _finish(partial: Path, path: Path) -> None:
+def _finish(partial: Path, path: Path, comment: str) -> None:
     """Turn the fragments into an ordinary MP4 with an index (exact frame count, quick seeking), and put it at `path` at once.
 
     Without room for the second copy the fragments themselves, a whole video too, become the result.
@@ -265,6 +267,7 @@ def _finish(partial: Path, path: Path) -> None:
     indexed = partial.with_name(f"{path.stem}.indexing{path.suffix}")
     try:
         with av.open(str(partial)) as source, av.open(str(indexed), "w", options={"movflags": "faststart"}) as target:
+            target.metadata["comment"] = comment
             stream = target.add_stream_from_template(source.streams.video[0])
             for packet in source.demux(video=0):
                 if packet.size:

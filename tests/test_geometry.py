@@ -28,7 +28,6 @@ def test_latent_frames_with_remainders(frames, latents):
 def test_chunks_are_whole_micro_clips():
     assert geometry.chunk_frames(OPEN_SORA_1_2) == 17
     assert geometry.chunk_frames(with_chunk_size(10)) == 34
-    assert geometry.window_frames(OPEN_SORA_1_2) == 119
     for chunk_size in (1, 4, 7):
         with pytest.raises(ConfigError, match=f"chunk_size {chunk_size} .*multiple of 5"):
             geometry.chunk_frames(with_chunk_size(chunk_size))

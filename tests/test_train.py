@@ -5,19 +5,20 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from tiny_model import tiny_model
 
 from pavdm_jax import train
-from pavdm_jax.checkpoints import load
+from pavdm_jax.checkpoints import load, save_model
 from pavdm_jax.config import ConfigError, tiny
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.sources import LatentClips, ShapesClips, precompute
 from pavdm_jax.train_config import (
     JointReconstruction,
     OptimizerConfig,
-    Phase,
     ProgressiveDiffusion,
     ShapesData,
     SpatialReconstruction,
+    Stage,
     TemporalReconstruction,
     TrainConfig,
     UniformDiffusion,
@@ -28,10 +29,10 @@ from pavdm_jax.training.state import merge, split
 SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
 CANVAS = 64
 MODEL = dataclasses.replace(tiny(), height=CANVAS, width=CANVAS)
-VAE_PHASES = (
-    Phase("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 4, 2, SPEED),
-    Phase("temporal", TemporalReconstruction(), ShapesData(17), ("vae/temporal",), 3, 1, SPEED),
-    Phase("joint", JointReconstruction(), ShapesData(17), ("vae/spatial/decoder",), 2, 1, SPEED),
+VAE_STAGES = (
+    Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 4, 2, SPEED),
+    Stage("temporal", TemporalReconstruction(), ShapesData(17), ("vae/temporal",), 3, 1, SPEED),
+    Stage("joint", JointReconstruction(), ShapesData(17), ("vae/spatial/decoder",), 2, 1, SPEED),
 )
 
 
@@ -41,43 +42,47 @@ def first_value(model):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with a finished run of the three VAE phases."""
+    """A folder with a start model and a finished run of the three VAE stages."""
     folder = tmp_path_factory.mktemp("runs")
-    loop.fit(TrainConfig(MODEL, VAE_PHASES, output=str(folder / "vae"), save_every=2, log_every=1))
+    save_model(folder / "start", tiny_model())
+    loop.fit(config(folder, "vae", *VAE_STAGES))
     return folder
 
 
-def test_the_vae_phases_make_a_model_with_measured_normalisation(runs):
+def config(folder, name, *stages, **changes):
+    start = str(folder / changes.pop("start", "start"))
+    return TrainConfig(MODEL, stages, str(folder / name), init_from=start, save_every=2, log_every=1, **changes)
+
+
+def test_the_vae_stages_make_a_model_with_measured_normalisation(runs):
     model = load(runs / "vae")
     assert model.config == MODEL
     log = (runs / "vae" / "log.csv").read_text()
-    assert all(phase.name in log for phase in VAE_PHASES)
+    assert all(stage.name in log for stage in VAE_STAGES)
     assert float(np.abs(np.asarray(model.params["vae"]["scale"]) - 3.85).min()) > 1e-3
 
 
 @pytest.mark.parametrize(
     "objective", [UniformDiffusion(clip_chunks=2), ProgressiveDiffusion()], ids=lambda o: type(o).__name__
 )
-def test_diffusion_phases_train_the_transformer_and_the_text_encoder_only(runs, objective):
+def test_diffusion_stages_train_the_transformer_and_the_text_encoder_only(runs, objective):
     frames = 17 * (2 if isinstance(objective, UniformDiffusion) else MODEL.window.slots)
-    phase = Phase("diffusion", objective, ShapesData(frames, samples=3), ("stdit3", "t5"), 3, 2, SPEED)
+    stage = Stage("diffusion", objective, ShapesData(frames, samples=3), ("stdit3", "t5"), 3, 2, SPEED)
     name = type(objective).__name__
-    config = TrainConfig(MODEL, (phase,), output=str(runs / name), init_from=str(runs / "vae"), log_every=1)
-    trained, before = loop.fit(config), load(runs / "vae")
+    trained, before = loop.fit(config(runs, name, stage, start="vae")), load(runs / "vae")
     jax.tree.map(np.testing.assert_array_equal, trained.params["vae"], before.params["vae"])
     assert np.abs(first_value(trained) - first_value(before)).max() > 0
     assert load(runs / name).config == MODEL
 
 
 def test_a_run_that_was_cut_off_ends_like_one_that_was_not(runs, monkeypatch):
-    """The second run stops after a checkpoint in the middle of a phase, and again between phases."""
-    config = TrainConfig(MODEL, VAE_PHASES[:2], output=str(runs / "whole"), save_every=2, log_every=1)
-    whole = loop.fit(config)
+    """The second run stops after a checkpoint in the middle of a stage, and again between stages."""
+    whole = loop.fit(config(runs, "whole", *VAE_STAGES[:2]))
 
     class Killed(Exception):
         pass
 
-    cut = dataclasses.replace(config, output=str(runs / "cut"))
+    cut = config(runs, "cut", *VAE_STAGES[:2])
     write = loop._Log.write
     for last in (3, 4):
 
@@ -94,9 +99,9 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(runs, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
 
 
-def test_the_spatial_loss_falls(tmp_path):
-    phase = Phase("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 30, 4, SPEED)
-    loop.fit(TrainConfig(MODEL, (phase,), output=str(tmp_path / "run"), log_every=1))
+def test_the_spatial_loss_falls_from_random_weights(tmp_path):
+    stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 30, 4, SPEED)
+    loop.fit(TrainConfig(MODEL, (stage,), output=str(tmp_path / "run"), log_every=1))
     lines = (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]
     losses = [float(line.split("loss=")[1].split()[0]) for line in lines]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
@@ -147,16 +152,15 @@ def test_parameters_are_split_by_prefix_and_put_together_again():
 
 
 def test_the_folder_of_another_run_is_refused(runs):
-    other = TrainConfig(MODEL, VAE_PHASES, output=str(runs / "vae"), save_every=2, log_every=1, seed=1)
     with pytest.raises(ConfigError, match="run of another config"):
-        loop.fit(other)
+        loop.fit(config(runs, "vae", *VAE_STAGES, seed=1))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run(runs):
     broken = dataclasses.replace(SPEED, learning_rate=float("inf"))
-    phase = Phase("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 5, 1, broken)
+    stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 5, 1, broken)
     with pytest.raises(ConfigError, match="the loss is nan at step"):
-        loop.fit(TrainConfig(MODEL, (phase,), output=str(tmp_path / "run"), log_every=1))
+        loop.fit(config(runs, "broken", stage))
 
 
 def test_mistakes_of_the_command_line_exit_with_2(monkeypatch, capsys):

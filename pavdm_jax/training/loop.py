@@ -1,19 +1,22 @@
-"""Runs the phases of a training config: batches in, checkpoints and a log out; an interrupted run goes on at its last checkpoint."""
+"""Runs the stages of a training config: batches in, checkpoints and a log out; an interrupted run goes on at its last checkpoint."""
 
 import csv
+import dataclasses
 import functools
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from tqdm import tqdm
 
 from pavdm_jax.checkpoints import load, save_model
-from pavdm_jax.config import ConfigError, ModelConfig, require, to_json
+from pavdm_jax.config import ConfigError, ModelConfig, require
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.data.sources import LatentClips, ShapesClips, precompute
@@ -22,9 +25,9 @@ from pavdm_jax.models.vae import VideoVAE
 from pavdm_jax.text import Tokenizer, train_tokenizer
 from pavdm_jax.train_config import (
     JointReconstruction,
-    Phase,
     ProgressiveDiffusion,
     SpatialReconstruction,
+    Stage,
     TemporalReconstruction,
     TrainConfig,
     UniformDiffusion,
@@ -41,9 +44,9 @@ from pavdm_jax.training.reconstruction import (
 from pavdm_jax.training.state import init_state, make_optimizer, make_train_step, merge, split
 
 
-def make_loss(model: ModelConfig, phase: Phase) -> Loss:
-    """The loss of a phase's objective."""
-    match phase.objective:
+def make_loss(model: ModelConfig, stage: Stage) -> Loss:
+    """The loss of a stage's objective."""
+    match stage.objective:
         case SpatialReconstruction(kl_weight):
             return spatial_loss(model.vae, kl_weight)
         case TemporalReconstruction(kl_weight):
@@ -51,18 +54,18 @@ def make_loss(model: ModelConfig, phase: Phase) -> Loss:
         case JointReconstruction():
             return joint_loss(model.vae)
         case UniformDiffusion():
-            return uniform_loss(model, phase.objective)
+            return uniform_loss(model, stage.objective)
         case ProgressiveDiffusion():
-            return progressive_loss(model, phase.objective)
+            return progressive_loss(model, stage.objective)
 
 
-def make_batches(config: TrainConfig, phase: Phase, model: Model, seed: int, start_step: int) -> Iterator[dict]:
-    """The phase's batches from `start_step` on; latents are computed first where the objective works on them."""
-    source = ShapesClips(phase.data, config.model.height)
-    if isinstance(phase.objective, UniformDiffusion | ProgressiveDiffusion):
+def make_batches(config: TrainConfig, stage: Stage, model: Model, seed: int, start_step: int) -> Iterator[dict]:
+    """The stage's batches from `start_step` on; latents are computed first where the objective works on them."""
+    source = ShapesClips(stage.data, config.model.height)
+    if isinstance(stage.objective, UniformDiffusion | ProgressiveDiffusion):
         window = config.model.window
-        chunks = phase.objective.clip_chunks if isinstance(phase.objective, UniformDiffusion) else window.slots
-        folder = latent_folder(config, phase, model)
+        chunks = stage.objective.clip_chunks if isinstance(stage.objective, UniformDiffusion) else window.slots
+        folder = latent_folder(config, stage, model)
         encode = jax.jit(
             lambda frames: VideoVAE(model.config.vae).apply(
                 {"params": model.params["vae"]}, to_unit(frames), method="encode"
@@ -72,12 +75,12 @@ def make_batches(config: TrainConfig, phase: Phase, model: Model, seed: int, sta
         source = LatentClips(
             folder, model.tokenizer, model.config.text.max_tokens, chunks * window.chunk_size, window.chunk_size
         )
-    return batches(source, phase.batch_size, seed, start_step)
+    return batches(source, stage.batch_size, seed, start_step)
 
 
-def latent_folder(config: TrainConfig, phase: Phase, model: Model) -> Path:
+def latent_folder(config: TrainConfig, stage: Stage, model: Model) -> Path:
     """Where the latents of this data, coded by this very VAE, are kept: beside the runs, shared by all that need the same."""
-    digest = hashlib.sha256(repr((phase.data, config.model.vae, config.model.height)).encode())
+    digest = hashlib.sha256(repr((stage.data, config.model.vae, config.model.height)).encode())
     for leaf in jax.tree.leaves(model.params["vae"]):
         digest.update(np.asarray(leaf).tobytes())
     return Path(config.output).parent / f"latents-{digest.hexdigest()[:12]}"
@@ -105,7 +108,7 @@ def start_model(config: TrainConfig) -> Model:
 def fit(config: TrainConfig) -> Model:
     """Train, and return (and write to `output/model`) the model of averaged weights.
 
-    A run that was interrupted is continued from its last checkpoint in `output`; a finished phase is not repeated.
+    A run that was interrupted is continued from its last checkpoint in `output`; a finished stage is not repeated.
 
     Raises:
       ConfigError: `output` holds a run of another config, or the loss is not finite.
@@ -115,60 +118,68 @@ def fit(config: TrainConfig) -> Model:
     model = start_model(config)
     options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
     with ocp.CheckpointManager((output / "checkpoints").absolute(), options=options) as manager:
-        first = 0  # step of the whole run at which the phase starts
-        for number, phase in enumerate(config.phases):
-            model = _run_phase(config, phase, number, first, model, manager)
-            first += phase.steps
-    save_model(output / "model", model)
+        first = 0  # step of the whole run at which the stage starts
+        for number, stage in enumerate(config.stages):
+            model = _run_stage(config, stage, number, first, model, manager)
+            first += stage.steps
+    save_model(output / "model", model, jnp.dtype(config.model_dtype))
     return model
 
 
 def _claim(output: Path, config: TrainConfig) -> None:
     """Make the run's folder, or check that it belongs to a run of this config."""
-    record = output / "train_config.json"
+    record = output / "train_config.txt"
+    # How often to save and to log may change between the parts of a run.
+    text = repr(dataclasses.replace(config, save_every=1, log_every=1)) + "\n"
     if record.exists():
         require(
-            record.read_text() == to_json(config),
+            record.read_text() == text,
             f"{output} holds a run of another config; choose another --output or remove that folder",
         )
         return
     output.mkdir(parents=True, exist_ok=True)
-    record.write_text(to_json(config))
+    beside = record.with_suffix(".new")
+    beside.write_text(text)
+    os.replace(beside, record)
 
 
-def _run_phase(
-    config: TrainConfig, phase: Phase, number: int, first: int, model: Model, manager: ocp.CheckpointManager
+def _run_stage(
+    config: TrainConfig, stage: Stage, number: int, first: int, model: Model, manager: ocp.CheckpointManager
 ) -> Model:
-    trained, frozen = split(model.params, phase.train)
-    optimizer = make_optimizer(phase.optimizer, phase.steps)
+    trained, frozen = split(model.params, stage.train)
+    optimizer = make_optimizer(stage.optimizer, stage.steps)
     state = init_state(trained, optimizer)
     last = manager.latest_step() or 0
-    if last > first + phase.steps:  # a checkpoint of a later phase holds this one's result among its frozen parameters
+    if last > first + stage.steps:  # a checkpoint of a later stage holds this one's result among its frozen parameters
         return model
-    if first < last <= first + phase.steps:
+    if first < last <= first + stage.steps:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"state": state, "frozen": frozen})
         restored = manager.restore(last, args=ocp.args.StandardRestore(target))
         state, frozen = restored["state"], restored["frozen"]
     model = model.replace(params=merge(state.params, frozen))
 
     done = int(state.step)
-    if done < phase.steps:
+    if done < stage.steps:
         seed = config.seed + 1000 * number
-        feed = make_batches(config, phase, model, seed, done)
-        step = make_train_step(make_loss(config.model, phase), optimizer, phase.optimizer.ema_decay)
+        feed = make_batches(config, stage, model, seed, done)
+        step = make_train_step(make_loss(config.model, stage), optimizer, stage.optimizer.ema_decay)
         key = jax.random.key(seed)
-        with _Log(Path(config.output) / "log.csv", phase, done) as log:
-            for index in range(done, phase.steps):
+        with _Log(Path(config.output) / "log.csv", stage, done) as log:
+            for index in range(done, stage.steps):
                 state, metrics = step(state, frozen, next(feed), key)
-                if (index + 1) % config.log_every == 0 or index + 1 == phase.steps:
+                saves, logs = (
+                    (index + 1) % every == 0 or index + 1 == stage.steps
+                    for every in (config.save_every, config.log_every)
+                )
+                if saves or logs:  # before saving, so that no checkpoint holds what is not finite
                     log.write(first, index + 1, {name: float(value) for name, value in metrics.items()})
                 log.advance()
-                if (index + 1) % config.save_every == 0 or index + 1 == phase.steps:
+                if saves:
                     manager.save(first + index + 1, args=ocp.args.StandardSave({"state": state, "frozen": frozen}))
         manager.wait_until_finished()
     params = merge(state.ema, frozen)
-    if isinstance(phase.objective, TemporalReconstruction):
-        feed = make_batches(config, phase, model, config.seed + 7, 0)
+    if isinstance(stage.objective, TemporalReconstruction):
+        feed = make_batches(config, stage, model, config.seed + 7, 0)
         params = measure_normalisation(config.model.vae, params, [next(feed) for _ in range(16)])
     return model.replace(params=params)
 
@@ -176,9 +187,9 @@ def _run_phase(
 class _Log:
     """A progress bar on the terminal and a line of comma-separated values each `log_every` steps."""
 
-    def __init__(self, path: Path, phase: Phase, done: int):
-        self.path, self.phase, self.started = path, phase, time.time()
-        self.bar = tqdm(total=phase.steps, initial=done, desc=phase.name, unit="step", smoothing=0.05)
+    def __init__(self, path: Path, stage: Stage, done: int):
+        self.path, self.stage, self.started = path, stage, time.time()
+        self.bar = tqdm(total=stage.steps, initial=done, desc=stage.name, unit="step", smoothing=0.05)
 
     def __enter__(self) -> "_Log":
         return self
@@ -192,17 +203,17 @@ class _Log:
     def write(self, first: int, step: int, metrics: dict[str, float]) -> None:
         if not np.isfinite(metrics["loss"]):
             raise ConfigError(
-                f"the loss is {metrics['loss']} at step {step} of phase {self.phase.name}; the last checkpoint is whole: lower the learning rate and start again"
+                f"the loss is {metrics['loss']} at step {step} of stage {self.stage.name}; lower the learning rate and start again in another --output"
             )
         self.bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["phase", "step", "seconds", "metrics"])
+                writer.writerow(["stage", "step", "seconds", "metrics"])
             writer.writerow(
                 [
-                    self.phase.name,
+                    self.stage.name,
                     first + step,
                     round(time.time() - self.started, 1),
                     " ".join(f"{k}={v:.6g}" for k, v in metrics.items()),

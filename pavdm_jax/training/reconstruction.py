@@ -1,4 +1,4 @@
-"""Training losses of the video VAE, one for each of its three phases (as Open-Sora trained its own).
+"""Training losses of the video VAE, one for each of its three stages (as Open-Sora trained its own).
 
 Each is a function `loss(params, batch, key) -> (loss, metrics)` of the whole model's parameters and a batch with `frames`,
 uint8 `[b, f, h, w, 3]`.

@@ -1,4 +1,4 @@
-"""The state of a training phase, and one step of it."""
+"""The state of a training stage, and one step of it."""
 
 from collections.abc import Callable
 
@@ -18,9 +18,9 @@ class TrainState:
 
     Attributes:
       params: the trained parameters, flat: path → array.
-      ema: their exponential moving average, float32; the phase's result.
+      ema: their exponential moving average, float32; the stage's result.
       opt_state: of the optimiser.
-      step: steps done in this phase.
+      step: steps done in this stage.
     """
 
     params: dict[str, jax.Array]
@@ -55,7 +55,7 @@ def _below(name: str, prefix: str) -> bool:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW after clipping by the global norm; the rate warms up, then decays over the phase's `steps`."""
+    """AdamW after clipping by the global norm; the rate warms up, then decays over the stage's `steps`."""
     warmup = min(config.warmup_steps, steps)
     rate = optax.linear_schedule(0.0, config.learning_rate, warmup)
     if config.decay:
@@ -86,7 +86,7 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, ema_dec
         # The average of few steps should not remember the random start.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, state.ema, params)
-        metrics = {"loss": value, "grad_norm": optax.global_norm(gradients), **metrics}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(gradients), **metrics}
         return TrainState(params, ema, opt_state, state.step + 1), metrics
 
     return jax.jit(train_step, donate_argnums=0)
