@@ -16,6 +16,7 @@ from pavdm_jax.checkpoints import load
 from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.recording import Recording, check_outputs
+from pavdm_jax.request import METHODS
 
 PASSED_ON = (
     "frames",
@@ -28,6 +29,7 @@ PASSED_ON = (
     "steps",
     "guidance_scale",
     "start",
+    "method",
     "dtype",
     "segment",
 )
@@ -119,6 +121,12 @@ def make_parser() -> Parser:
     )
     add("--steps", type=int, help="network calls for each latent frame (default: the model's, 30)")
     add("--guidance-scale", type=float, help="higher follows the prompt more closely (default: the model's)")
+    add(
+        "--method",
+        default="progressive",
+        choices=METHODS,
+        help="how the video is extended: the paper's way, or one of its baselines (default progressive)",
+    )
     add(
         "--dtype",
         default="float32",

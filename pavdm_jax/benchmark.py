@@ -52,7 +52,6 @@ class Measurement:
 
 def measure(checkpoint: str, prompt: str, frames: int, segment: int, began: float) -> dict:
     """Make and encode one video in this process, which was started at the time `began`, and measure."""
-    enable_cache()
     model = load(checkpoint)
     loaded = time.time()
     # A video of one chunk runs every compiled program of a longer one; the second time, nothing is compiled.
@@ -122,6 +121,7 @@ def main() -> None:
     """The command line; `--one` is how it calls itself for a single measurement."""
     try:
         if sys.argv[1:2] == ["--one"]:
+            enable_cache()
             checkpoint, prompt, frames, segment, began = sys.argv[2:]
             print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment), float(began))))
             return

@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from pavdm_jax.checkpoints import load
 from pavdm_jax.compilation import enable_cache
+from pavdm_jax.compiled import decode_chunk, encode_frames
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.data.shapes_world import SPEED_PX_PER_S, Description, caption, parse_caption, render, sample_scene
 from pavdm_jax.evaluation.tracker import detect, measured_speed, present, scene_cuts, track
 from pavdm_jax.model import Model
-from pavdm_jax.pipeline import decode_chunk, encode_frames, generate
+from pavdm_jax.pipeline import generate
 from pavdm_jax.video_io import check_output, contact_sheet, write_png
 
 WINDOW_SECONDS = 2
@@ -36,6 +37,7 @@ class EvaluateConfig:
     seconds: tuple[float, ...] = (5, 30, 60)  # when to look; moments after the end are left out
     seed: int = 1000  # of the first video
     guidance_scale: float | None = None  # None: the model's
+    method: str = "progressive"  # or one of the baselines, see `python -m pavdm_jax --help`
     output: str | None = None  # a JSON file for the scores of every video
     sheet: str | None = None  # a PNG with frames of the first videos at 0, 15, 30, 45 and 60 s
     sheet_rows: int = 6  # videos on the sheet
@@ -119,7 +121,9 @@ def evaluate(config: EvaluateConfig) -> dict:
         tqdm(held_out_prompts(config.videos, config.seed, model.config.height), unit="video")
     ):
         seed = config.seed + number
-        video = generate(model, prompt, config.frames, seed=seed, guidance_scale=config.guidance_scale)
+        video = generate(
+            model, prompt, config.frames, seed=seed, guidance_scale=config.guidance_scale, method=config.method
+        )
         scores.append(score_video(video, prompt, seed, seconds, fps))
         rows.append([video[min(round(second * fps), len(video) - 1)] for second in (0, 15, 30, 45, 60)])
     if config.sheet is not None:
@@ -129,6 +133,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         "checkpoint": config.checkpoint,
         "videos": config.videos,
         "frames": config.frames,
+        "method": config.method,
         "guidance_scale": model.config.guidance_scale if config.guidance_scale is None else config.guidance_scale,
         "present": {f"{s:g} s": float(np.mean([score.present[i] for score in scores])) for i, s in enumerate(seconds)},
         "present_and_no_other": {

@@ -16,8 +16,9 @@ from tqdm import tqdm
 from pavdm_jax.checkpoints import fingerprint
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.model import Model
-from pavdm_jax.pipeline import VideoStream
+from pavdm_jax.pipeline import open_stream
 from pavdm_jax.request import Request, make_request
+from pavdm_jax.stream import VideoStream
 from pavdm_jax.video_io import iterate_video, write_gif
 from pavdm_jax.video_writer import VideoWriter, check_output, partial_path, storage_error
 
@@ -73,7 +74,7 @@ class Recording:
             f"{self.record} is left of an interrupted run; continue it with --resume, or delete that file to start anew",
         )
         saved = self._read_record() if self.record.exists() else None
-        stream = VideoStream(self.model, self.request)
+        stream = open_stream(self.model, self.request)
         positions = [None] * len(self.outputs)
         if saved is not None:
             stream.restore(saved)
@@ -96,17 +97,17 @@ class Recording:
         return finished
 
     def _record_all(self, stream: VideoStream, writers: list[VideoWriter], progress: bool) -> bool:
-        total = None if self.request.frames is None else stream.plan.num_shifts
-        bar = tqdm(total=total, initial=stream.shift, unit="shift", disable=not progress, smoothing=0.1)
+        total = None if self.request.frames is None else stream.num_rounds
+        bar = tqdm(total=total, initial=stream.round, unit=stream.unit, disable=not progress, smoothing=0.1)
         first_frame = stream.frames_done
         try:
             while not stream.done:
-                before = stream.shift
+                before = stream.round
                 for frames in stream.advance():
                     for writer, video in zip(writers, frames, strict=True):
                         writer.write(video)
                 self._write_record(stream, writers)
-                bar.update(stream.shift - before)
+                bar.update(stream.round - before)
                 rate = (stream.frames_done - first_frame) / max(bar.format_dict["elapsed"], 1e-9)
                 bar.set_postfix_str(f"{stream.frames_done} frames, {rate:.1f} frames/s")
             return True
@@ -151,7 +152,7 @@ class Recording:
             with np.load(self.record, allow_pickle=False) as file:
                 saved = {
                     name: file[name]
-                    for name in ("identity", "positions", "latents", "key", "shift", "frames_done", "pending")
+                    for name in ("identity", "positions", "latents", "key", "round", "frames_done", "pending")
                 }
             identity = json.loads(str(saved["identity"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

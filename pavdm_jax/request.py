@@ -22,6 +22,8 @@ _EXAMPLE = "give a text such as 'a red circle moves left'"
 MAX_FRAMES = 10**9
 MAX_SEGMENT = 1000
 
+METHODS = ("progressive", "replacement", "noisy-replacement")
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -40,6 +42,7 @@ class Options:
       seed: sample n of a prompt is the video of seed + n, alone or in a batch; a list gives each video of the batch its own.
       samples: videos of each prompt.
       start: the beginning of the video: a path of a clip or an image, or uint8 frames [f, h, w, 3]; an image is held for a chunk.
+      method: "progressive" (the paper's), or its baselines "replacement" and "noisy-replacement" (see `clip_by_clip`).
       dtype: in which the transformer computes, "float32" or "bfloat16".
       segment: shifts of one compiled call; frames come out after each.
     """
@@ -56,6 +59,7 @@ class Options:
     seed: int | Sequence[int] = 0
     samples: int = 1
     start: str | os.PathLike | np.ndarray | None = None
+    method: str = "progressive"
     dtype: str = "float32"
     segment: int = 2
 
@@ -82,6 +86,7 @@ class Request:
     guidance_scale: float
     seeds: tuple[int, ...]
     start: np.ndarray | None
+    method: str
     dtype: str
     segment: int
 
@@ -111,6 +116,7 @@ def make_request(config: ModelConfig, prompt: str | Sequence, **options) -> Requ
     timelines, single = read_prompts(prompt)
     require(asked.samples >= 1, f"samples must be at least 1, not {asked.samples}")
     require(1 <= asked.segment <= MAX_SEGMENT, f"segment must be 1 to {MAX_SEGMENT} shifts, not {asked.segment}")
+    require(asked.method in METHODS, f"method '{asked.method}' is not known; use {', '.join(METHODS)}")
     require(asked.dtype in DTYPES, f"dtype '{asked.dtype}' is not known; use {' or '.join(DTYPES)}")
     fps = config.fps if asked.fps is None else asked.fps
     require(0 < fps <= 1000, f"fps must be above 0 and at most 1000, not {fps:g}")
@@ -135,6 +141,7 @@ def make_request(config: ModelConfig, prompt: str | Sequence, **options) -> Requ
         guidance_scale=guidance_scale,
         seeds=seeds,
         start=_start_frames(config, asked.start, height, width),
+        method=asked.method,
         dtype=asked.dtype,
         segment=asked.segment,
     )

@@ -13,7 +13,7 @@ from tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import __main__ as command_line
 from pavdm_jax.checkpoints import save_model
-from pavdm_jax.pipeline import VideoStream
+from pavdm_jax.stream import VideoStream
 from pavdm_jax.video_io import read_video
 
 
@@ -96,7 +96,7 @@ def ctrl_c(monkeypatch):
     pending = []
 
     def interrupted(stream):
-        if pending and stream.shift >= pending[0]:
+        if pending and stream.round >= pending[0]:
             pending.clear()
             raise KeyboardInterrupt
         return advance(stream)

@@ -6,8 +6,9 @@ import pytest
 from tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import generate, generate_stream
+from pavdm_jax.compiled import decode_chunk, run_segment
 from pavdm_jax.config import ConfigError
-from pavdm_jax.pipeline import decode_chunk, make_plan, run_segment
+from pavdm_jax.progressive import make_plan
 from pavdm_jax.request import make_request
 
 
@@ -77,6 +78,20 @@ def test_a_stream_yields_chunks_and_goes_on_from_a_saved_position():
     np.testing.assert_array_equal(np.concatenate(first + rest, axis=1)[0], whole)
 
 
+def test_a_position_taken_between_two_frames_of_one_segment_loses_nothing():
+    whole = video(frames=6 * CHUNK, segment=4)
+    stream = generate_stream(tiny_model(), PROMPT, 6 * CHUNK, segment=4)
+    chunks = iter(stream)
+    first = next(chunks)
+    saved = stream.save()
+    kept = {name: array.copy() for name, array in saved.items()}
+    list(chunks)
+    jax.tree.map(np.testing.assert_array_equal, saved, kept)
+    again = generate_stream(tiny_model(), PROMPT, 6 * CHUNK, segment=4)
+    again.restore(saved)
+    np.testing.assert_array_equal(np.concatenate([first, *again], axis=1)[0], whole)
+
+
 def test_a_position_of_another_size_is_refused():
     saved = generate_stream(tiny_model(), PROMPT, CHUNK).save()
     other = generate_stream(tiny_model(), PROMPT, CHUNK, height=32)
@@ -123,12 +138,38 @@ def test_a_timeline_of_equal_prompts_is_a_plain_prompt():
     assert np.abs(timeline.astype(int) - video(frames=4 * CHUNK)).max() <= 1
 
 
-def test_the_latents_of_the_window_do_not_grow_with_the_video():
-    shapes = {
-        frames: jax.tree.map(np.shape, generate_stream(tiny_model(), PROMPT, frames).save())
-        for frames in (CHUNK, 10**6)
-    }
-    assert shapes[CHUNK] == shapes[10**6]
+def test_the_position_does_not_grow_while_a_video_is_made():
+    stream = generate_stream(tiny_model(), PROMPT, 30 * CHUNK)
+    sizes = set()
+    while not stream.done:
+        stream.advance()
+        sizes.add(sum(array.nbytes for array in stream.save().values()))
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("method", ["replacement", "noisy-replacement"])
+def test_the_baselines_make_videos_clip_by_clip(method):
+    made = video(frames=6 * CHUNK + 4, method=method, seed=2)
+    assert made.shape[0] == 6 * CHUNK + 4
+    # Three chunks of a first clip, then two of each: the last clip is the third.
+    stream = generate_stream(tiny_model(), PROMPT, 6 * CHUNK + 4, method=method, seed=2)
+    assert (stream.unit, stream.num_rounds) == ("clip", 3)
+    first = stream.advance()
+    again = generate_stream(tiny_model(), PROMPT, 6 * CHUNK + 4, method=method, seed=2)
+    again.restore(stream.save())
+    np.testing.assert_array_equal(np.concatenate([*first, *again], axis=1)[0], made)
+    start = np.random.default_rng(0).integers(0, 256, (CHUNK, 16, 24, 3), dtype=np.uint8)
+    continued = video(frames=3 * CHUNK, method=method, start=start)
+    np.testing.assert_array_equal(continued[:CHUNK], start)
+
+
+def test_the_baselines_differ():
+    progressive, clean, noisy = (
+        video(frames=5 * CHUNK, method=m) for m in ("progressive", "replacement", "noisy-replacement")
+    )
+    assert (clean[: 3 * CHUNK] == noisy[: 3 * CHUNK]).all()  # a first clip has no context
+    assert (clean != noisy).any()
+    assert (clean != progressive).any()
 
 
 @pytest.mark.parametrize(
@@ -139,12 +180,27 @@ def test_the_latents_of_the_window_do_not_grow_with_the_video():
         ({"prompt": []}, "no prompt"),
         ({"frames": 0}, "frames 0"),
         ({"frames": -5}, "frames -5"),
+        ({"frames": 10**20}, "frames 1000"),
         ({"seconds": 0.0}, "seconds 0"),
+        ({"seconds": float("nan")}, "seconds nan"),
+        ({"seconds": float("inf")}, "seconds inf"),
+        ({"fps": float("inf")}, "fps"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"seed": 2**40}, "seeds must be"),
+        ({"prompt": "caf\udce9"}, "UTF-8"),
+        ({"prompt": "漢字"}, "nothing is left"),
+        ({"prompt": None}, "no prompt"),
+        ({"prompt": [(0.0, PROMPT), (99.0, PROMPT)]}, "after the end"),
+        ({"prompt": [(0.0, PROMPT), (float("inf"), PROMPT)]}, "cannot reach"),
+        ({"aspect_ratio": "1:1"}, "needs a resolution"),
         ({"steps": 7}, "use 6 or 9"),
         ({"height": 15}, "16"),
         ({"fps": -1.0}, "fps"),
         ({"samples": 0}, "samples"),
         ({"segment": 0}, "segment"),
+        ({"method": "magic"}, "use progressive"),
+        ({"method": "replacement", "prompt": [(0.0, PROMPT), (0.1, PROMPT)]}, "takes one prompt"),
+        ({"segment": 10**9}, "segment"),
         ({"dtype": "float16"}, "bfloat16"),
         ({"resolution": "999p"}, "999p"),
         ({"start": "missing.mp4"}, "missing.mp4"),

@@ -1,6 +1,7 @@
 """The trainer on the tiny model: every objective learns, runs resume bit for bit, and mistakes are refused."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from pavdm_jax.train_config import (
 from pavdm_jax.training import loop
 from pavdm_jax.training.state import merge, split
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
 CANVAS = 64
 MODEL = dataclasses.replace(tiny(), height=CANVAS, width=CANVAS)
@@ -164,10 +166,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(runs):
 
 
 def test_mistakes_of_the_command_line_exit_with_2(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["train", "--config", "configs/demo_base.py", "--optimiser.rate", "1"])
+    monkeypatch.setattr("sys.argv", ["train", "--config", str(CONFIGS / "demo_base.py"), "--stepz", "1"])
     with pytest.raises(SystemExit) as caught:
         train.main()
     assert caught.value.code == 2
+    assert "--stepz" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["train"])
     with pytest.raises(SystemExit) as caught:
         train.main()

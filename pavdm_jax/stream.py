@@ -1,0 +1,151 @@
+"""What all streams of frames have in common: prompts, positions, decoding. The sampling methods are its subclasses."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pavdm_jax.compiled import decode_chunk, encode_frames, encode_prompts
+from pavdm_jax.config import TextConfig, require
+from pavdm_jax.diffusion.sampler import WindowState
+from pavdm_jax.geometry import chunk_frames, latent_size
+from pavdm_jax.model import Model
+from pavdm_jax.models.stdit3 import Caption
+from pavdm_jax.request import DTYPES, Request
+from pavdm_jax.text import clean_caption, compose_prompt
+
+ENDLESS_CHUNKS = 2**30
+"""Chunks of a video without end: more than twenty years of it."""
+
+
+class VideoStream(ABC):
+    """An iterator over a video's frames, uint8 `[b, f, h, w, 3]`, a chunk at a time.
+
+    At any moment `save()` gives all that is needed to go on later; a stream of the same request that is given it with `restore`
+    yields exactly the frames that are still to come. A round is what the sampling method does at a time: a shift, or a clip.
+
+    Attributes:
+      round: rounds done so far, of `num_rounds`.
+      frames_done: frames made so far, the start clip's included.
+    """
+
+    unit: str  # what a round is called in a progress bar
+    num_rounds: int
+    _state: WindowState
+
+    def __init__(self, model: Model, request: Request):
+        self.model, self.request = model, request
+        self.chunk_frames = chunk_frames(model.config)
+        self.round, self.frames_done = 0, 0
+        self._pending: list[np.ndarray] = []
+        self._caption = self._encode_prompts()
+
+    @abstractmethod
+    def _sample(self) -> list[jax.Array]:
+        """Do some rounds, count them in `round`, and return the latents of the chunks that are finished."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the video is whole."""
+        return self.round >= self.num_rounds
+
+    def advance(self) -> list[np.ndarray]:
+        """Run one compiled call, and return the frames that came out of it, a chunk each: none while the window fills."""
+        chunks = []
+        start = self.request.start
+        if start is not None and self.frames_done == 0:
+            chunks.append(np.broadcast_to(start, (self.request.batch, *start.shape)))
+            self.frames_done = len(start)
+        for latents in self._sample():
+            chunks.append(self._decode(latents))
+            self.frames_done += chunks[-1].shape[1]
+        return [frames for frames in chunks if frames.shape[1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        while self._pending or not self.done:
+            if self._pending:
+                yield self._pending.pop(0)
+            else:
+                self._pending = self.advance()
+
+    def save(self) -> dict[str, np.ndarray]:
+        """The position in the video as plain arrays."""
+        return {
+            # Copies: the next call takes the memory of the window.
+            "latents": np.array(self._state.latents),
+            "key": np.array(jax.random.key_data(self._state.key)),
+            "round": np.asarray(self.round),
+            "frames_done": np.asarray(self.frames_done),
+            "pending": np.concatenate([self._no_frames(), *self._pending], axis=1),
+        }
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Go to a position that `save` gave.
+
+        Raises:
+          ConfigError: the position belongs to a video of another size.
+        """
+        require(
+            saved["latents"].shape == self._state.latents.shape,
+            f"the saved position has a window of shape {saved['latents'].shape}; this request's is {self._state.latents.shape}",
+        )
+        self._state = WindowState(jnp.array(saved["latents"]), jax.random.wrap_key_data(jnp.array(saved["key"])))
+        self.round, self.frames_done = int(saved["round"]), int(saved["frames_done"])
+        self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
+
+    # What the subclasses share.
+
+    @property
+    def _cell(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of a latent frame."""
+        vae = self.model.config.vae
+        return (*latent_size(self.request.height, self.request.width, vae), vae.latent_channels)
+
+    @property
+    def _sampling(self) -> dict:
+        """Arguments that every sampling program takes."""
+        names = ("fps", "height", "width", "guidance_scale")
+        return {
+            "params": self.model.params["stdit3"],
+            "caption": self._caption,
+            "video": {name: jnp.float32(getattr(self.request, name)) for name in names},
+            "config": self.model.config,
+            "dtype": DTYPES[self.request.dtype],
+        }
+
+    def _encode(self, frames: np.ndarray) -> jax.Array:
+        """Latents [b, t, h, w, c] of uint8 frames, [f, h, w, 3] for all samples or [b, f, h, w, 3]."""
+        frames = np.broadcast_to(frames, (self.request.batch, *frames.shape[-4:]))
+        return encode_frames(self.model.params["vae"], frames, config=self.model.config)
+
+    def _decode(self, latents: jax.Array) -> np.ndarray:
+        """The frames of a chunk, cut at the end of the video."""
+        room = self.chunk_frames if self.request.frames is None else self.request.frames - self.frames_done
+        return self._frames(latents)[:, : max(0, room)]
+
+    def _frames(self, latents: jax.Array) -> np.ndarray:
+        config = self.model.config
+        return np.asarray(decode_chunk(self.model.params["vae"], latents, config=config, num_frames=self.chunk_frames))
+
+    def _encode_prompts(self) -> Caption:
+        config = self.model.config.text
+        batch = [
+            self.model.tokenizer.tokenize([_clean(prompt, config) for _, prompt in timeline], config.max_tokens)
+            for timeline in self.request.prompts
+        ]
+        ids, lengths = (jnp.asarray(np.stack(arrays)) for arrays in zip(*batch, strict=True))
+        return encode_prompts(self.model.params, ids, lengths, config=self.model.config)
+
+    def _no_frames(self) -> np.ndarray:
+        return np.zeros((self.request.batch, 0, self.request.height, self.request.width, 3), np.uint8)
+
+
+def _clean(prompt: str, config: TextConfig) -> str:
+    caption = clean_caption(compose_prompt(prompt, config.aesthetic_score))
+    require(
+        bool(clean_caption(prompt)),
+        f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words",
+    )
+    return caption
