@@ -18,7 +18,7 @@ config = TrainConfig(
             ProgressiveDiffusion(),
             ShapesData(frames=17 * 8, samples=400, seed=2),
             train=("stdit3", "t5"),
-            steps=900,
+            steps=700,
             batch_size=8,
             optimizer=OptimizerConfig(5e-4, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
         ),

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -186,7 +187,7 @@ def write_png(path: str | Path, frame: np.ndarray) -> None:
     """Write one frame `[h, w, 3]`; `ConfigError` where it cannot be written."""
     path = check_output(path, (".png",))
     with _growing(path) as partial:
-        Image.fromarray(frame).save(partial)
+        iio.imwrite(partial, frame, extension=".png")
 
 
 def write_gif(path: str | Path, clips: Iterable[np.ndarray], fps: float, gif_fps: float = 12) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from tiny_model import CHUNK, PROMPT, tiny_model
@@ -68,7 +69,7 @@ def test_a_start_clip_begins_the_video(checkpoint, tmp_path):
 def test_kill_and_resume_give_the_same_file(checkpoint, tmp_path):
     arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", str(60 * CHUNK), "--quiet"]
     killed, whole = tmp_path / "killed.mp4", tmp_path / "whole.mp4"
-    environment = {**os.environ, "PAVDM_CACHE": str(tmp_path / "cache")}
+    environment = {**os.environ, "PAVDM_CACHE": jax.config.jax_compilation_cache_dir}
     command = [sys.executable, "-m", "pavdm_jax", *arguments, "--output", str(killed)]
     process = subprocess.Popen(command, env=environment)
     record, partial = tmp_path / "killed.resume.npz", tmp_path / "killed.partial.mp4"
