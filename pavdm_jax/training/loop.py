@@ -156,6 +156,8 @@ def _run_stage(
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"state": state, "frozen": frozen})
         restored = manager.restore(last, args=ocp.args.StandardRestore(target))
         state, frozen = restored["state"], restored["frozen"]
+    # All on the device from the start: else the second step, whose state comes from the first, would be compiled anew.
+    state, frozen = jax.device_put((state, frozen), jax.local_devices()[0])
     model = model.replace(params=merge(state.params, frozen))
 
     done = int(state.step)
