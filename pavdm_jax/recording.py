@@ -128,9 +128,9 @@ class Recording:
     def _is_finished(self, path: Path) -> bool:
         """Whether a file is there that this request has made."""
         try:
-            with av.open(str(path), metadata_errors="ignore") as container:
+            with av.open(str(path)) as container:
                 return container.metadata.get("comment") == self._comment
-        except (OSError, av.FFmpegError):
+        except (OSError, av.FFmpegError, UnicodeDecodeError):
             return False
 
     def _write_record(self, stream: VideoStream, writers: list[VideoWriter]) -> None:

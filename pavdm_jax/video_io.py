@@ -90,7 +90,7 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
     frames: list[np.ndarray] = []
     number = packets = 0
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path)) as container:
             require(bool(container.streams.video), f"{path} has no pictures in it; it may be cut off, or no video")
             stream = container.streams.video[0]
             _check_pixels(path, stream.height, stream.width)
@@ -110,8 +110,8 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
                 packets >= stream.frames,
                 f"{path} is cut off: it has {packets} of {stream.frames} frames; copy or download it again",
             )
-    except av.FFmpegError as error:
-        reason = error.strerror or type(error).__name__
+    except (av.FFmpegError, UnicodeDecodeError) as error:  # some releases of av want metadata in UTF-8
+        reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             f"{path} cannot be read as a video ({reason}); it may be damaged, cut off or no video"
         ) from None
@@ -124,11 +124,11 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
 def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
     """The frames of a whole video one by one, `[1, h, w, 3]`, in bounded memory; `ConfigError` where it cannot be read."""
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path)) as container:
             for frame in container.decode(video=0):
                 yield _pixels(frame)[None]
-    except (OSError, av.FFmpegError) as error:
-        raise ConfigError(f"{path} cannot be read as a video ({error.strerror})") from None
+    except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as a video ({error})") from None
 
 
 def _check_pixels(path: Path, height: int, width: int) -> None:
