@@ -163,13 +163,10 @@ def test_the_baselines_make_videos_clip_by_clip(method):
     np.testing.assert_array_equal(continued[:CHUNK], start)
 
 
-def test_the_baselines_differ():
-    progressive, clean, noisy = (
-        video(frames=5 * CHUNK, method=m) for m in ("progressive", "replacement", "noisy-replacement")
-    )
-    assert (clean[: 3 * CHUNK] == noisy[: 3 * CHUNK]).all()  # a first clip has no context
-    assert (clean != noisy).any()
-    assert (clean != progressive).any()
+def test_the_methods_make_different_videos():
+    methods = ("progressive", "replacement", "noisy-replacement")
+    made = {video(frames=5 * CHUNK, method=method).tobytes() for method in methods}
+    assert len(made) == len(methods)
 
 
 @pytest.mark.parametrize(
