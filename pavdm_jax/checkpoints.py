@@ -1,9 +1,11 @@
-"""Models on disk: a folder with `config.json`, `spiece.model` and the parameters in Orbax's format under `params/`.
+"""Models on disk: a folder with `config.json`, `spiece.model`, the parameters in Orbax's format under `params/`, and the sizes of its
+files in `files.json`.
 
 A folder is written beside its final name and renamed, so that it is whole or absent.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -42,6 +44,7 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
             )
         # Orbax notes there where the folder was made, which is nobody's business; its presence is what counts.
         (partial / "params" / "commit_success.txt").write_text("complete\n")
+        (partial / "files.json").write_text(json.dumps(_file_sizes(partial / "params"), indent=1) + "\n")
         partial.chmod(0o755)
         older = partial.with_name(partial.name + ".older")
         if path.exists():
@@ -63,18 +66,33 @@ def load(path: str | os.PathLike) -> Model:
     if (folder / "model" / "config.json").exists():
         folder = folder / "model"
     require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
-    for name in ("config.json", "spiece.model", "params"):
+    for name in ("config.json", "spiece.model", "files.json", "params"):
         require((folder / name).exists(), f"{path} is not a complete checkpoint: {name} is missing from it")
     try:
         config = from_json(ModelConfig, (folder / "config.json").read_text())
         tokenizer = Tokenizer((folder / "spiece.model").read_bytes())
+        sizes = json.loads((folder / "files.json").read_text())
     except (OSError, ValueError, ArithmeticError) as error:  # ConfigError and bad text are ValueErrors
         raise ConfigError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from None
+    # Checked here, because Orbax answers to a missing file with faults in its threads that outlive the call.
+    found = _file_sizes(folder / "params")
+    damaged = sorted(name for name in sizes if found.get(name) != sizes[name])
+    require(
+        not damaged,
+        f"{path} is not a complete checkpoint: {len(damaged)} files are missing or cut off, first params/{damaged[0] if damaged else ''}",
+    )
     require(
         tokenizer.vocab_size <= config.t5.vocab_size,
         f"the tokenizer of {path} has {tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}",
     )
     return Model(params=_restore(folder / "params", config), config=config, tokenizer=tokenizer)
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below a folder, by its name relative to it."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def _restore(folder: Path, config: ModelConfig) -> dict:

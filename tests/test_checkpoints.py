@@ -58,7 +58,7 @@ def test_a_missing_folder_is_named():
         load("nowhere")
 
 
-@pytest.mark.parametrize("name", ["config.json", "spiece.model", "params"])
+@pytest.mark.parametrize("name", ["config.json", "spiece.model", "files.json", "params"])
 def test_an_incomplete_folder_is_refused(saved, tmp_path, name):
     copy = shutil.copytree(saved, tmp_path / "copy")
     part = copy / name
@@ -69,9 +69,8 @@ def test_an_incomplete_folder_is_refused(saved, tmp_path, name):
 
 def test_half_written_parameters_are_refused(saved, tmp_path):
     copy = shutil.copytree(saved, tmp_path / "copy")
-    for path in list((copy / "params").rglob("*")):
-        if path.is_file() and "d" in path.parts[-2]:
-            path.unlink()
+    largest = max((copy / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
     with pytest.raises(ConfigError) as caught:
         load(copy)
     assert "\n" not in str(caught.value)
