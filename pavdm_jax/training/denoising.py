@@ -62,7 +62,7 @@ def progressive_loss(model: ModelConfig, objective: ProgressiveDiffusion) -> Los
 def _denoising_loss(
     model: ModelConfig, caption_dropout: float, sample_levels: Callable[[jax.Array, int, int], TrainLevels]
 ) -> Loss:
-    network, text_encoder = STDiT3(model.stdit3, remat=False), T5Encoder(model.t5)
+    network, text_encoder = STDiT3(model.stdit3), T5Encoder(model.t5)
 
     def loss(params, batch, key):
         level_key, noise_key, drop_key = jax.random.split(key, 3)
