@@ -79,10 +79,12 @@ def make_batches(config: TrainConfig, stage: Stage, model: Model, seed: int, sta
 
 
 def latent_folder(config: TrainConfig, stage: Stage, model: Model) -> Path:
-    """Where the latents of this data, coded by this very VAE, are kept: beside the runs, shared by all that need the same."""
+    """Where the latents of this data, coded by this very encoder, are kept: beside the runs, shared by all that need the same."""
     digest = hashlib.sha256(repr((stage.data, config.model.vae, config.model.height)).encode())
-    for leaf in jax.tree.leaves(model.params["vae"]):
-        digest.update(np.asarray(leaf).tobytes())
+    for path, leaf in jax.tree.leaves_with_path(model.params["vae"]):
+        side = jax.tree_util.keystr(path)
+        if "decoder" not in side and "post_quant" not in side:  # decoders may be trained on without making the latents anew
+            digest.update(np.asarray(leaf).tobytes())
     return Path(config.output).parent / f"latents-{digest.hexdigest()[:12]}"
 
 
