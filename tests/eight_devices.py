@@ -115,7 +115,7 @@ def generate_stream_from(saved: dict, timeline: list, frames: int, mesh: str):
 def test_a_mesh_takes_all_devices():
     with pytest.raises(ConfigError, match="takes 6 devices and there are 8; these fit: data=1,sequence=8 or data=2"):
         video(mesh="data=2,sequence=3")
-    with pytest.raises(ConfigError, match="these fit: data=8$"):
+    with pytest.raises(ConfigError, match=r"these fit: data=8$"):
         video(mesh="data=3")
 
 
@@ -157,5 +157,5 @@ def test_the_gradient_equals_that_of_one_device(mesh):
 
 def test_a_batch_that_does_not_divide_is_named():
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, sequence=2))
-    with pytest.raises(ConfigError, match=r"batch of 6 does not divide over 4 devices \(data × fsdp\); use 4 or 8"):
+    with pytest.raises(ConfigError, match=r"batch of 6 does not divide over 4 devices \(data times fsdp\); use 4 or 8"):
         batch_sharding(mesh, 6)
