@@ -23,7 +23,6 @@ from pavdm_jax.sharding import (
     abstract_mesh,
     check_mesh,
     generation_mesh,
-    make_mesh,
     param_shardings,
     parse_mesh,
     tree_shardings,
