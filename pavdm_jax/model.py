@@ -12,6 +12,9 @@ from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.models.vae import VideoVAE
 from pavdm_jax.text import Tokenizer
 
+PARTS = ("stdit3", "vae", "t5")
+"""The networks of a model: the keys of its parameters."""
+
 
 @struct.dataclass
 class Model:

@@ -58,7 +58,7 @@ def test_a_missing_folder_is_named():
         load("nowhere")
 
 
-@pytest.mark.parametrize("name", ["config.json", "spiece.model", "files.json", "params"])
+@pytest.mark.parametrize("name", ["config.json", "spiece.model", "parts.json", "params"])
 def test_an_incomplete_folder_is_refused(saved, tmp_path, name):
     copy = shutil.copytree(saved, tmp_path / "copy")
     part = copy / name
@@ -83,3 +83,11 @@ def test_another_architecture_is_refused(saved, tmp_path):
     (copy / "config.json").write_text(to_json(deeper))
     with pytest.raises(ConfigError, match="another architecture"):
         load(copy)
+
+
+def test_parts_are_read_alone_and_an_absent_one_is_named(saved, tmp_path):
+    assert set(load(saved, parts=["vae"]).params) == {"vae"}
+    without = tiny_model().replace(params={"stdit3": tiny_model().params["stdit3"]})
+    save_model(tmp_path / "transformer", without)
+    with pytest.raises(ConfigError, match="has no vae; it holds stdit3"):
+        load(tmp_path / "transformer", parts=["stdit3", "vae"])

@@ -83,7 +83,9 @@ def latent_folder(config: TrainConfig, stage: Stage, model: Model) -> Path:
     digest = hashlib.sha256(repr((stage.data, config.model.vae, config.model.height)).encode())
     for path, leaf in jax.tree.leaves_with_path(model.params["vae"]):
         side = jax.tree_util.keystr(path)
-        if "decoder" not in side and "post_quant" not in side:  # decoders may be trained on without making the latents anew
+        if (
+            "decoder" not in side and "post_quant" not in side
+        ):  # decoders may be trained on without making the latents anew
             digest.update(np.asarray(leaf).tobytes())
     return Path(config.output).parent / f"latents-{digest.hexdigest()[:12]}"
 
