@@ -1,10 +1,12 @@
 """A model as one value: its config and tokenizer (static), and its parameters (a pytree)."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import DTypeLike
 
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.models.stdit3 import STDiT3
@@ -15,6 +17,9 @@ from pavdm_jax.text import Tokenizer
 PARTS = ("stdit3", "vae", "t5")
 """The networks of a model: the keys of its parameters."""
 
+FLOAT32_LAYERS = ("level_embed", "fps_embed", "modulation")
+"""Layers that compute in float32 whatever the network's dtype is; their matrices stay float32, too."""
+
 
 @struct.dataclass
 class Model:
@@ -23,12 +28,12 @@ class Model:
     Attributes:
       params: {"stdit3": ..., "vae": ..., "t5": ...}, the parameters of the three networks.
       config: the architecture and the defaults of sampling.
-      tokenizer: the sentencepiece model of the text encoder.
+      tokenizer: the sentencepiece model of the text encoder; None where the model has no text encoder.
     """
 
     params: dict
     config: ModelConfig = struct.field(pytree_node=False)
-    tokenizer: Tokenizer = struct.field(pytree_node=False)
+    tokenizer: Tokenizer | None = struct.field(pytree_node=False)
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> dict:
@@ -46,3 +51,18 @@ def init_params(config: ModelConfig, key: jax.Array) -> dict:
 def abstract_params(config: ModelConfig) -> dict:
     """The tree of `jax.ShapeDtypeStruct` of a model's parameters."""
     return jax.eval_shape(functools.partial(init_params, config), jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def in_dtype(abstract: Any, dtype: DTypeLike) -> Any:
+    """The tree of `jax.ShapeDtypeStruct` with matrices, convolution kernels and the token table in `dtype`.
+
+    The rest is float32: norms, biases, modulation tables, the null caption, the relative bias, the VAE's statistics, and the layers that
+    compute in float32. It is a thousandth of the parameters.
+    """
+
+    def leaf(path: tuple, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        names = [entry.key for entry in path]
+        is_matrix = names[-1] in ("kernel", "token_embedding") and not set(names) & set(FLOAT32_LAYERS)
+        return jax.ShapeDtypeStruct(shape.shape, dtype if is_matrix else jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, abstract)
