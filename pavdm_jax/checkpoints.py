@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
-from pavdm_jax.model import PARTS, Model, abstract_params
+from pavdm_jax.model import SAMPLING_PARTS, Model, abstract_params
 from pavdm_jax.text import Tokenizer
 
 EMBEDDED = Path(__file__).parent / "assets"
@@ -62,13 +62,20 @@ def _save_part(folder: Path, params: dict) -> None:
     (folder / "commit_success.txt").write_text("complete\n")
 
 
-def load(path: str | os.PathLike, parts: Sequence[str] = PARTS, shardings: dict | None = None) -> Model:
+def load(
+    path: str | os.PathLike,
+    parts: Sequence[str] = SAMPLING_PARTS,
+    shardings: dict | None = None,
+    dtype: jnp.dtype = jnp.float32,
+) -> Model:
     """Read a model: "demo" for the embedded one, a folder written by `save_model`, or the folder of a finished training run.
 
     Args:
       path: the model's folder.
-      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others.
+      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. Generation reads the text encoder
+        itself, when it meets a new text.
       shardings: a tree like `params` of where to put each parameter; None: on the first device.
+      dtype: in which the parameters are kept in memory; bfloat16 takes half of it.
 
     Raises:
       ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its config says.
@@ -94,8 +101,8 @@ def load(path: str | os.PathLike, parts: Sequence[str] = PARTS, shardings: dict 
         require(part in stored, f"the checkpoint {path} has no {part}; it holds {', '.join(stored) or 'nothing'}")
         _check_files(folder / "params" / part, stored[part]["files"])
         place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        params[part] = _restore(folder / "params" / part, expected[part], place)
-    return Model(params=params, config=config, tokenizer=tokenizer)
+        params[part] = _restore(folder / "params" / part, expected[part], place, dtype)
+    return Model(params=params, config=config, tokenizer=tokenizer, folder=str(folder.absolute()))
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
@@ -116,8 +123,8 @@ def _check_files(folder: Path, sizes: dict[str, int]) -> None:
     )
 
 
-def _restore(folder: Path, expected: dict, shardings: Any) -> dict:
-    """The parameters of a part; `shardings` is one for all, or a tree like `expected`."""
+def _restore(folder: Path, expected: dict, shardings: Any, dtype: jnp.dtype) -> dict:
+    """The parameters of a part in `dtype`; `shardings` is one for all, or a tree like `expected`."""
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             stored = checkpointer.metadata(folder.absolute()).item_metadata
@@ -135,7 +142,7 @@ def _restore(folder: Path, expected: dict, shardings: Any) -> dict:
         try:
             # Where to put them is said here: else Orbax wants the devices that they were saved from.
             places = jax.tree.broadcast(shardings, expected)
-            target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), expected, places)
+            target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), expected, places)
             return checkpointer.restore(folder.absolute(), target)
         except Exception as error:
             raise ConfigError(f"{folder} is damaged and cannot be read: {_first_line(error)}") from None

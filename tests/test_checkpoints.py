@@ -11,6 +11,7 @@ from tiny_model import tiny_model
 
 from pavdm_jax.checkpoints import load, save_model
 from pavdm_jax.config import ConfigError, to_json
+from pavdm_jax.model import PARTS
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def saved(tmp_path_factory):
 
 
 def test_a_saved_model_comes_back(saved):
-    model = load(saved)
+    model = load(saved, PARTS)
     assert model.config == tiny_model().config
     assert model.tokenizer == tiny_model().tokenizer
     jax.tree.map(np.testing.assert_array_equal, model.params, tiny_model().params)
@@ -29,10 +30,15 @@ def test_a_saved_model_comes_back(saved):
 
 def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
     save_model(tmp_path / "half", tiny_model(), jnp.float16)
-    params = load(tmp_path / "half").params
+    params = load(tmp_path / "half", PARTS).params
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     rounded = jax.tree.map(lambda x: x.astype(jnp.float16).astype(jnp.float32), tiny_model().params)
     jax.tree.map(np.testing.assert_array_equal, params, rounded)
+
+
+def test_parameters_can_be_kept_in_half_precision(saved):
+    params = load(saved, PARTS, dtype=jnp.bfloat16).params
+    jax.tree.map(np.testing.assert_array_equal, params, jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny_model().params))
 
 
 def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path):
