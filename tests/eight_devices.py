@@ -115,7 +115,7 @@ def generate_stream_from(saved: dict, timeline: list, frames: int, mesh: str):
 def test_a_mesh_takes_all_devices():
     with pytest.raises(ConfigError, match="takes 6 devices and there are 8; these fit: data=1,sequence=8 or data=2"):
         video(mesh="data=2,sequence=3")
-    with pytest.raises(ConfigError, match="these fit: data=8$"):
+    with pytest.raises(ConfigError, match=r"these fit: data=8$"):
         video(mesh="data=3")
 
 
