@@ -1,7 +1,7 @@
-"""Models on disk: a folder with `config.json`, `spiece.model`, the parameters in Orbax's format under `params/`, and the sizes of its
-files in `files.json`.
+"""Models on disk: a folder with `config.json`, the parameters in Orbax's format, `params/PART/` for every part, and `spiece.model`.
 
-A folder is written beside its final name and renamed, so that it is whole or absent.
+`parts.json` lists the parts that are there, with the sizes of their files; what it does not list does not count. A folder is written
+beside its final name and renamed, so that it is whole or absent.
 """
 
 import hashlib
@@ -9,20 +9,26 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
+from jax.typing import DTypeLike
 
 from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
-from pavdm_jax.model import Model, abstract_params
+from pavdm_jax.model import SAMPLING_PARTS, Model, abstract_params, in_dtype
 from pavdm_jax.text import Tokenizer
 
 EMBEDDED = Path(__file__).parent / "assets"
 """Models that come with the package; `load("demo")` finds `assets/demo`."""
+
+DTYPES = ("float32", "bfloat16")
+"""What parameters can be in memory."""
 
 
 def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.float32) -> None:
@@ -37,14 +43,12 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         (partial / "config.json").write_text(to_json(model.config) + "\n")
-        (partial / "spiece.model").write_bytes(model.tokenizer.model_bytes)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(
-                partial.absolute() / "params", jax.tree.map(lambda x: jnp.asarray(x, dtype), model.params)
-            )
-        # Orbax notes there where the folder was made, which is nobody's business; its presence is what counts.
-        (partial / "params" / "commit_success.txt").write_text("complete\n")
-        (partial / "files.json").write_text(json.dumps(_file_sizes(partial / "params"), indent=1) + "\n")
+        if model.tokenizer:
+            (partial / "spiece.model").write_bytes(model.tokenizer.model_bytes)
+        for part, params in model.params.items():
+            _save_part(partial / "params" / part, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
+        parts = {part: {"files": file_sizes(partial / "params" / part)} for part in model.params}
+        (partial / "parts.json").write_text(json.dumps(parts, indent=1) + "\n")
         partial.chmod(0o755)
         older = partial.with_name(partial.name + ".older")
         if path.exists():
@@ -56,66 +60,102 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
         raise
 
 
-def load(path: str | os.PathLike) -> Model:
-    """Read a model: "demo" for the embedded one, a folder written by `save_model`, or the folder of a finished training run.
+def _save_part(folder: Path, params: dict) -> None:
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute(), params)
+    # Orbax notes there where the folder was made, which is nobody's business; its presence is what counts.
+    (folder / "commit_success.txt").write_text("complete\n")
+
+
+def load(
+    path: str | os.PathLike,
+    parts: Sequence[str] = SAMPLING_PARTS,
+    shardings: dict | None = None,
+    dtype: DTypeLike = "float32",
+) -> Model:
+    """Read a model: "demo" for the embedded one, a folder of converted weights, or the folder of a finished training run.
+
+    Args:
+      path: the model's folder.
+      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. Generation reads the text encoder
+        itself, when it meets a new text.
+      shardings: a tree like `params` of where to put each parameter; None: on the first device.
+      dtype: "float32" or "bfloat16", of the matrices in memory, whatever they are stored in; what `in_dtype` names stays float32.
 
     Raises:
-      ConfigError: the folder is missing, incomplete, or holds parameters of another architecture than its config says.
+      ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its config says;
+        or another dtype.
     """
     folder = EMBEDDED / path if isinstance(path, str) and (EMBEDDED / path / "config.json").exists() else Path(path)
     if (folder / "model" / "config.json").exists():
         folder = folder / "model"
     require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
-    for name in ("config.json", "spiece.model", "files.json", "params"):
+    require(dtype in (*DTYPES, *map(jnp.dtype, DTYPES)), f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
+    for name in ("config.json", "parts.json", "params"):
         require((folder / name).exists(), f"{path} is not a complete checkpoint: {name} is missing from it")
     try:
         config = from_json(ModelConfig, (folder / "config.json").read_text())
-        tokenizer = Tokenizer((folder / "spiece.model").read_bytes())
-        sizes = json.loads((folder / "files.json").read_text())
+        words = folder / "spiece.model"
+        tokenizer = Tokenizer(words.read_bytes()) if words.exists() else None
+        stored = json.loads((folder / "parts.json").read_text())
     except (OSError, ValueError, ArithmeticError) as error:  # ConfigError and bad text are ValueErrors
         raise ConfigError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from None
-    # Checked here, because Orbax answers to a missing file with faults in its threads that outlive the call.
-    found = _file_sizes(folder / "params")
-    damaged = sorted(name for name in sizes if found.get(name) != sizes[name])
+    for part in parts:
+        held = f"it holds {', '.join(stored) or 'nothing'}"
+        require(part in stored, f"the checkpoint {path} has no {part}; {held}; pavdm_jax.convert_weights adds parts")
     require(
-        not damaged,
-        f"{path} is not a complete checkpoint: {len(damaged)} files are missing or cut off, first params/{damaged[0] if damaged else ''}",
+        "t5" not in stored or bool(tokenizer), f"{path} is not a complete checkpoint: spiece.model is missing from it"
     )
     require(
-        tokenizer.vocab_size <= config.t5.vocab_size,
-        f"the tokenizer of {path} has {tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}",
+        tokenizer is None or tokenizer.vocab_size <= config.t5.vocab_size,
+        f"the tokenizer of {path} has {tokenizer and tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}",
     )
-    return Model(params=_restore(folder / "params", config), config=config, tokenizer=tokenizer)
+    expected, params = in_dtype(abstract_params(config), dtype), {}
+    for part in parts:
+        _check_files(folder / "params" / part, stored[part]["files"])
+        place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        params[part] = _restore(folder / "params" / part, expected[part], place)
+    return Model(params=params, config=config, tokenizer=tokenizer, folder=str(folder.absolute()))
 
 
-def _file_sizes(folder: Path) -> dict[str, int]:
+def file_sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file below a folder, by its name relative to it."""
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }
 
 
-def _restore(folder: Path, config: ModelConfig) -> dict:
+def _check_files(folder: Path, sizes: dict[str, int]) -> None:
+    """Refuse missing and cut files here, because Orbax answers to them with faults in its threads that outlive the call."""
+    found = file_sizes(folder)
+    damaged = sorted(name for name in sizes if found.get(name) != sizes[name])
+    first = damaged[0] if damaged else ""
+    require(
+        not damaged,
+        f"{folder} is not a complete checkpoint: {len(damaged)} files are missing or cut off, first {first}",
+    )
+
+
+def _restore(folder: Path, expected: dict, shardings: Any) -> dict:
+    """The parameters of a part; `shardings` is one for all, or a tree like `expected`."""
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             stored = checkpointer.metadata(folder.absolute()).item_metadata
             stored = traverse_util.flatten_dict(dict(stored), sep="/")
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
             raise ConfigError(f"{folder} is not a complete checkpoint: {_first_line(error)}") from None
-        expected = traverse_util.flatten_dict(abstract_params(config), sep="/")
-        wrong = [name for name in expected if name in stored and tuple(stored[name].shape) != expected[name].shape]
-        wrong += sorted(set(stored) ^ set(expected))
+        shapes = traverse_util.flatten_dict(expected, sep="/")
+        wrong = [name for name in shapes if name in stored and tuple(stored[name].shape) != shapes[name].shape]
+        wrong += sorted(set(stored) ^ set(shapes))
         require(
             not wrong,
-            f"{folder} holds another architecture than its config.json says: {len(wrong)} parameters differ, "
+            f"{folder} holds another architecture than the config.json says: {len(wrong)} parameters differ, "
             f"first {wrong[0] if wrong else ''}",
         )
         try:
             # Where to put them is said here: else Orbax wants the devices that they were saved from.
-            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            target = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract_params(config)
-            )
+            places = jax.tree.broadcast(shardings, expected)
+            target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), expected, places)
             return checkpointer.restore(folder.absolute(), target)
         except Exception as error:
             raise ConfigError(f"{folder} is damaged and cannot be read: {_first_line(error)}") from None
@@ -127,7 +167,8 @@ def _first_line(error: Exception) -> str:
 
 def fingerprint(model: Model) -> str:
     """Tells models apart: a digest of the config and of the first values of every parameter."""
-    digest = hashlib.sha256(to_json(model.config).encode() + model.tokenizer.model_bytes)
+    digest = hashlib.sha256(to_json(model.config).encode())
+    digest.update(model.tokenizer.model_bytes if model.tokenizer else b"")
     for leaf in jax.tree.leaves(model.params):
         digest.update(np.asarray(leaf.ravel()[:64], np.float32).tobytes())
     return digest.hexdigest()[:16]
