@@ -61,9 +61,16 @@ class UniformDiffusion:
 class ProgressiveDiffusion:
     """Levels that rise along the window (the paper's method; REFERENCE section 8)."""
 
-    variable_fraction: float = 0.5  # share of windows that grow or shrink; 0 trains full windows only
+    growing: float = 0.25  # share of windows that are still being filled, as at the start of a video
+    shrinking: float = 0.25  # share of windows that are running empty, as at its end; the others are full
     level_shift: float = 0.4  # standard deviation of the shift of all levels, in grid steps
     caption_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(
+            min(self.growing, self.shrinking) >= 0 and self.growing + self.shrinking <= 1,
+            f"growing {self.growing} and shrinking {self.shrinking} are shares of all windows; give numbers from 0, together at most 1",
+        )
 
 
 Objective = (

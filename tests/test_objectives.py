@@ -11,10 +11,11 @@ import pytest
 from golden_data import channels_last
 from golden_network import network_config, network_params, velocity_of
 
-from pavdm_jax.config import WindowConfig
+from pavdm_jax.config import ConfigError, WindowConfig
 from pavdm_jax.diffusion import masks, objectives
 from pavdm_jax.diffusion.flow import interpolate, shift_levels
 from pavdm_jax.diffusion.noise_levels import level_table
+from pavdm_jax.train_config import ProgressiveDiffusion
 
 CONFIG = WindowConfig(chunk_size=2, noisy_chunks=3, context_chunks=1, steps=6)
 MANY = 2000
@@ -22,8 +23,8 @@ KEY = jax.random.key(0)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "batch"))
-def progressive(key, config, batch, level_shift=0.0, variable_fraction=0.5):
-    return objectives.sample_progressive(key, config, batch, 512, 512, level_shift, variable_fraction)
+def progressive(key, config, batch, level_shift=0.0, growing=0.25, shrinking=0.25):
+    return objectives.sample_progressive(key, config, batch, 512, 512, level_shift, growing, shrinking)
 
 
 def named(levels):
@@ -48,21 +49,36 @@ def test_progressive_windows_are_rows_of_the_table_cut_as_a_growing_or_shrinking
 
 
 def test_without_variable_length_windows_are_full():
-    drawn = progressive(KEY, CONFIG, 200, variable_fraction=0.0)
+    drawn = progressive(KEY, CONFIG, 200, growing=0.0, shrinking=0.0)
     assert (drawn.num_valid == CONFIG.window_size).all()
     assert (drawn.levels[:, :2] == 0).all() and (drawn.levels[:, 2:] > 0).all()
+
+
+def test_windows_grow_and_shrink_in_the_shares_that_are_asked_for():
+    """One context chunk, two noisy ones: half of the growing and shrinking windows have one noisy chunk, at the highest or lowest levels."""
+    config = WindowConfig(chunk_size=1, noisy_chunks=2, context_chunks=1, steps=2)
+    drawn = progressive(KEY, config, MANY, growing=0.6, shrinking=0.2)
+    levels = np.asarray(drawn.levels)
+    no_context = levels[:, 0] > 0  # growing only
+    assert abs(no_context.mean() - 0.6 / 2) < 0.03
+    low = (drawn.num_valid == 2) & (levels[:, 0] == 0) & (levels[:, 1] < 1)
+    assert abs(float(low.mean()) - 0.2 / 2) < 0.03
+    only = progressive(KEY, config, 200, growing=1.0, shrinking=0.0).levels
+    assert (np.asarray(only).max(axis=1) == 1).all()  # a growing window always holds the newest chunk
+    with pytest.raises(ConfigError, match=r"growing 0\.7 and shrinking 0\.4 are shares"):
+        ProgressiveDiffusion(growing=0.7, shrinking=0.4)
 
 
 def test_the_level_shift_moves_a_window_by_part_of_a_grid_step_and_stays_in_range():
     """At 512 x 512 pixels and one latent frame the noise shift changes nothing: grid steps can be read off."""
     config = WindowConfig(chunk_size=1, noisy_chunks=1, context_chunks=0, steps=10)
-    drawn = progressive(KEY, config, MANY, level_shift=0.4, variable_fraction=0.0)
+    drawn = progressive(KEY, config, MANY, level_shift=0.4, growing=0.0, shrinking=0.0)
     levels = np.asarray(drawn.levels[:, 0])
     assert levels.min() >= 0 and levels.max() == 1
     inner = levels[(levels > 0.15) & (levels < 0.85)]
     offset = inner - np.round(inner, 1)  # a normal of 0.04, wrapped to ±0.05
     assert 0.02 < offset.std() < 0.03
-    still = progressive(KEY, config, MANY, variable_fraction=0.0).levels
+    still = progressive(KEY, config, MANY, growing=0.0, shrinking=0.0).levels
     np.testing.assert_allclose(still, np.round(still, 1), atol=1e-6)
 
 

@@ -98,7 +98,8 @@ def sample_progressive(
     height: jax.Array | float,
     width: jax.Array | float,
     level_shift: float = 0.4,
-    variable_fraction: float = 0.5,
+    growing: float = 0.25,
+    shrinking: float = 0.25,
     base_size: float = 512,
 ) -> TrainLevels:
     """Levels of a window at a random step of a random shift (paper, section 3.2 to 3.4; REFERENCE section 8).
@@ -115,7 +116,8 @@ def sample_progressive(
       batch: b.
       height, width: pixels, scalars or [b].
       level_shift: standard deviation of the movement of all levels, in grid steps (1 / steps).
-      variable_fraction: share of the windows that grow or shrink, half of it each; the others are full. 0 is the fixed-length design.
+      growing, shrinking: shares of the windows that grow and that shrink, together at most 1; the others are full. Two zeros are the
+        fixed-length design. Without a start clip, what is seen is decided in growing windows without context.
       base_size: of the noise shift, see `flow.shift_levels`.
     """
     row_key, move_key, kind_key, active_key, context_key = jax.random.split(key, 5)
@@ -126,14 +128,14 @@ def sample_progressive(
     table = jnp.clip(level_table(config)[row] + move[:, None], 0.0, 1.0)
 
     kind = jax.random.uniform(kind_key, (batch,))
-    growing, shrinking = kind < variable_fraction / 2, kind >= 1.0 - variable_fraction / 2
-    active = jnp.where(growing | shrinking, jax.random.randint(active_key, (batch,), 1, k_chunks + 1), k_chunks)
-    context = jnp.where(growing, jax.random.randint(context_key, (batch,), 0, context_chunks + 1), context_chunks)
+    grows, shrinks = kind < growing, kind >= 1.0 - shrinking
+    active = jnp.where(grows | shrinks, jax.random.randint(active_key, (batch,), 1, k_chunks + 1), k_chunks)
+    context = jnp.where(grows, jax.random.randint(context_key, (batch,), 0, context_chunks + 1), context_chunks)
 
     slot = jnp.arange(config.slots)[None, :]
     place = slot - context[:, None]  # among the chunks that are being denoised
     denoised = (place >= 0) & (place < active[:, None])
-    column = place + jnp.where(growing, k_chunks - active, 0)[:, None]
+    column = place + jnp.where(grows, k_chunks - active, 0)[:, None]
     levels = jnp.take_along_axis(table, jnp.clip(column, 0, k_chunks - 1), axis=1)
     sizes = (jnp.broadcast_to(jnp.asarray(size, jnp.float32), (batch,))[:, None] for size in (height, width))
     levels = jnp.where(denoised, shift_levels(levels, *sizes, config.window_size, base_size), 0.0)

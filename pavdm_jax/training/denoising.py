@@ -52,7 +52,8 @@ def progressive_loss(model: ModelConfig, objective: ProgressiveDiffusion) -> Los
             model.height,
             model.width,
             level_shift=objective.level_shift,
-            variable_fraction=objective.variable_fraction,
+            growing=objective.growing,
+            shrinking=objective.shrinking,
             base_size=model.noise_base_size,
         )
 
