@@ -119,6 +119,7 @@ def make_parser() -> Parser:
         default="demo",
         help="a model folder, or 'demo', the small embedded model of coloured shapes (default)",
     )
+    add("--lora", help="LoRA adapters for that model: their file, or the training run that made them")
     add("--steps", type=int, help="network calls for each latent frame (default: the model's, 30)")
     add("--guidance-scale", type=float, help="higher follows the prompt more closely (default: the model's)")
     add(
@@ -207,7 +208,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_outputs(names, arguments.crf)
     enable_cache()
-    model = load(arguments.checkpoint)
+    model = load(arguments.checkpoint, lora=arguments.lora)
     options = {name: getattr(arguments, name) for name in PASSED_ON}
     for first in range(0, len(jobs), arguments.batch_size):
         group = slice(first, first + arguments.batch_size)

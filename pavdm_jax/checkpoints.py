@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
+from pavdm_jax import lora as adapters
 from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
 from pavdm_jax.model import PARTS, Model, abstract_params
 from pavdm_jax.text import Tokenizer
@@ -62,20 +63,33 @@ def _save_part(folder: Path, params: dict) -> None:
     (folder / "commit_success.txt").write_text("complete\n")
 
 
-def load(path: str | os.PathLike, parts: Sequence[str] = PARTS, shardings: dict | None = None) -> Model:
-    """Read a model: "demo" for the embedded one, a folder written by `save_model`, or the folder of a finished training run.
+def load(
+    path: str | os.PathLike,
+    parts: Sequence[str] = PARTS,
+    shardings: dict | None = None,
+    lora: str | os.PathLike | None = None,
+) -> Model:
+    """Read a model: "demo" for the embedded one, a folder written by `save_model`, or a training run's: of that the finished model or,
+    while it is not finished, the averaged weights of its newest checkpoint (or of one, `RUN/stages/STAGE/STEP`).
 
     Args:
       path: the model's folder.
       parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others.
       shardings: a tree like `params` of where to put each parameter; None: on the first device.
+      lora: a file of adapters, or the training run that made them, merged into the parameters.
 
     Raises:
       ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its config says.
     """
-    folder = EMBEDDED / path if isinstance(path, str) and (EMBEDDED / path / "config.json").exists() else Path(path)
+    if lora is not None:
+        return adapters.apply(load(path, parts, shardings), lora)
+    folder = EMBEDDED / path if is_embedded(path) else Path(path)
     if (folder / "model" / "config.json").exists():
         folder = folder / "model"
+    elif (folder / "stages").is_dir() or (folder / "ema").is_dir():
+        from pavdm_jax.training.run_folder import load_run  # not above: it loads the model that the run started from
+
+        return load_run(folder, parts, shardings)
     require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
     for name in ("config.json", "spiece.model", "parts.json", "params"):
         require((folder / name).exists(), f"{path} is not a complete checkpoint: {name} is missing from it")
@@ -96,6 +110,11 @@ def load(path: str | os.PathLike, parts: Sequence[str] = PARTS, shardings: dict 
         place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         params[part] = _restore(folder / "params" / part, expected[part], place)
     return Model(params=params, config=config, tokenizer=tokenizer)
+
+
+def is_embedded(path: str | os.PathLike) -> bool:
+    """Whether it is the name of a model that comes with the package."""
+    return isinstance(path, str) and (EMBEDDED / path / "config.json").exists()
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
