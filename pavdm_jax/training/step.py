@@ -19,15 +19,20 @@ def make_gradients(loss: Loss, assemble: Callable[[dict, dict], dict], accumulat
     """The mean gradients of a batch that is worked through in `accumulate` equal parts."""
 
     def gradients_of(trained: dict, frozen: dict, batch: dict, key: jax.Array):
-        def of_trained(trained: dict, part: dict, key: jax.Array):
-            value, report = loss(assemble(trained, frozen), part, key)
+        def of_trained(trained: dict, samples: dict, key: jax.Array):
+            value, report = loss(assemble(trained, frozen), samples, key)
             return value, (report.per_sample, {"loss": once(value), **report.metrics})
 
+        def of_part(number: jax.Array | int, samples: dict):
+            return jax.grad(of_trained, has_aux=True)(trained, samples, jax.random.fold_in(key, number))
+
         def add_part(total: dict, part: tuple[jax.Array, dict]):
-            number, samples = part
-            gradients, aux = jax.grad(of_trained, has_aux=True)(trained, samples, jax.random.fold_in(key, number))
+            gradients, aux = of_part(*part)
             return jax.tree.map(lambda old, new: old + new / accumulate, total, gradients), aux
 
+        if accumulate == 1:  # outside a loop, where compilers do better
+            gradients, (per_sample, metrics) = of_part(0, batch)
+            return gradients, per_sample, metrics
         start = jax.tree.map(jnp.zeros_like, trained)
         parts = jnp.arange(accumulate), jax.tree.map(lambda x: _to_parts(x, accumulate), batch)
         gradients, (per_sample, metrics) = jax.lax.scan(add_part, start, parts)
