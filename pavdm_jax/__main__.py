@@ -32,6 +32,7 @@ PASSED_ON = (
     "method",
     "dtype",
     "segment",
+    "mesh",
 )
 """Command-line options that are options of `generate`, too."""
 
@@ -135,6 +136,11 @@ def make_parser() -> Parser:
         help="what the transformer computes in (default float32)",
     )
     add("--segment", type=int, default=2, help="shifts of one compiled call; frames are written after each (default 2)")
+    add(
+        "--mesh",
+        default="auto",
+        help="which devices share the work: auto (all), single, or for instance data=2,sequence=4 (default auto)",
+    )
     add("--batch-size", type=int, default=1, help="videos made at the same time (default 1)")
 
     add = parser.add_argument_group("output").add_argument

@@ -1,4 +1,4 @@
-"""Models on disk: a folder with `config.json`, `spiece.model`, and the parameters in Orbax's format, `params/PART/` for every part.
+"""Models on disk: a folder with `config.json`, the parameters in Orbax's format, `params/PART/` for every part, and `spiece.model`.
 
 `parts.json` lists the parts that are there, with the sizes of their files; what it does not list does not count. A folder is written
 beside its final name and renamed, so that it is whole or absent.
@@ -18,14 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
+from jax.typing import DTypeLike
 
 from pavdm_jax import lora as adapters
 from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
-from pavdm_jax.model import PARTS, Model, abstract_params
+from pavdm_jax.model import PARTS, Model, abstract_params, in_dtype
 from pavdm_jax.text import Tokenizer
 
 EMBEDDED = Path(__file__).parent / "assets"
 """Models that come with the package; `load("demo")` finds `assets/demo`."""
+
+DTYPES = ("float32", "bfloat16")
+"""What parameters can be in memory."""
 
 
 def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.float32) -> None:
@@ -40,7 +44,8 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         (partial / "config.json").write_text(to_json(model.config) + "\n")
-        (partial / "spiece.model").write_bytes(model.tokenizer.model_bytes)
+        if model.tokenizer:
+            (partial / "spiece.model").write_bytes(model.tokenizer.model_bytes)
         for part, params in model.params.items():
             _save_part(partial / "params" / part, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
         parts = {part: {"files": file_sizes(partial / "params" / part)} for part in model.params}
@@ -67,45 +72,55 @@ def load(
     path: str | os.PathLike,
     parts: Sequence[str] = PARTS,
     shardings: dict | None = None,
+    dtype: DTypeLike = "float32",
     lora: str | os.PathLike | None = None,
 ) -> Model:
-    """Read a model: "demo" for the embedded one, a folder written by `save_model`, or a training run's: of that the finished model or,
-    while it is not finished, the averaged weights of its newest checkpoint (or of one, `RUN/stages/STAGE/STEP`).
+    """Read a model: "demo" for the embedded one, a folder of converted weights, or a training run: its finished model or, while there is
+    none, the averaged weights of its newest checkpoint (or of a certain one, `RUN/stages/STAGE/STEP`).
 
     Args:
       path: the model's folder.
-      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others.
+      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. The tokenizer belongs to "t5".
       shardings: a tree like `params` of where to put each parameter; None: on the first device.
+      dtype: "float32" or "bfloat16", of the matrices in memory, whatever they are stored in; what `in_dtype` names stays float32.
       lora: a file of adapters, or the training run that made them, merged into the parameters.
 
     Raises:
-      ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its config says.
+      ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its config says;
+        or another dtype.
     """
     if lora is not None:
-        return adapters.apply(load(path, parts, shardings), lora)
+        return adapters.apply(load(path, parts, shardings, dtype), lora)
     folder = EMBEDDED / path if is_embedded(path) else Path(path)
     if (folder / "model" / "config.json").exists():
         folder = folder / "model"
     elif (folder / "stages").is_dir() or (folder / "ema").is_dir():
         from pavdm_jax.training.run_folder import load_run  # not above: it loads the model that the run started from
 
-        return load_run(folder, parts, shardings)
+        return load_run(folder, parts, shardings, dtype)
     require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
-    for name in ("config.json", "spiece.model", "parts.json", "params"):
+    require(dtype in (*DTYPES, *map(jnp.dtype, DTYPES)), f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
+    for name in ("config.json", "parts.json", "params"):
         require((folder / name).exists(), f"{path} is not a complete checkpoint: {name} is missing from it")
     try:
         config = from_json(ModelConfig, (folder / "config.json").read_text())
-        tokenizer = Tokenizer((folder / "spiece.model").read_bytes())
+        words = folder / "spiece.model"
+        tokenizer = Tokenizer(words.read_bytes()) if words.exists() else None
         stored = json.loads((folder / "parts.json").read_text())
     except (OSError, ValueError, ArithmeticError) as error:  # ConfigError and bad text are ValueErrors
         raise ConfigError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from None
-    require(
-        tokenizer.vocab_size <= config.t5.vocab_size,
-        f"the tokenizer of {path} has {tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}",
-    )
-    expected, params = abstract_params(config), {}
     for part in parts:
-        require(part in stored, f"the checkpoint {path} has no {part}; it holds {', '.join(stored) or 'nothing'}")
+        held = f"it holds {', '.join(stored) or 'nothing'}"
+        require(part in stored, f"the checkpoint {path} has no {part}; {held}; pavdm_jax.convert_weights adds parts")
+    require(
+        "t5" not in stored or bool(tokenizer), f"{path} is not a complete checkpoint: spiece.model is missing from it"
+    )
+    require(
+        tokenizer is None or tokenizer.vocab_size <= config.t5.vocab_size,
+        f"the tokenizer of {path} has {tokenizer and tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}",
+    )
+    expected, params = in_dtype(abstract_params(config), dtype), {}
+    for part in parts:
         _check_files(folder / "params" / part, stored[part]["files"])
         place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         params[part] = _restore(folder / "params" / part, expected[part], place)
@@ -166,7 +181,8 @@ def _first_line(error: Exception) -> str:
 
 def fingerprint(model: Model) -> str:
     """Tells models apart: a digest of the config and of the first values of every parameter."""
-    digest = hashlib.sha256(to_json(model.config).encode() + model.tokenizer.model_bytes)
+    digest = hashlib.sha256(to_json(model.config).encode())
+    digest.update(model.tokenizer.model_bytes if model.tokenizer else b"")
     for leaf in jax.tree.leaves(model.params):
         digest.update(np.asarray(leaf.ravel()[:64], np.float32).tobytes())
     return digest.hexdigest()[:16]

@@ -6,6 +6,7 @@ the context's latents to the level of the clip at every step (RW).
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pavdm_jax.compiled import run_clip
 from pavdm_jax.config import require
@@ -15,6 +16,7 @@ from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.geometry import num_chunks
 from pavdm_jax.model import Model
 from pavdm_jax.request import Request
+from pavdm_jax.sharding import place_whole
 from pavdm_jax.stream import ENDLESS_CHUNKS, VideoStream
 
 CLIP_CHUNKS = 3
@@ -53,15 +55,16 @@ class ClipStream(VideoStream):
         context = jnp.zeros((request.batch, window.chunk_size, *self._cell))
         if given:
             context = self._encode(request.start[-self.chunk_frames :])
-        self._state = WindowState(context, sample_keys(request.seeds))
+        self._state = place_whole(WindowState(context, sample_keys(request.seeds)), self._mesh)
 
     def _sample(self) -> list[jax.Array]:
         k = self.request.window.chunk_size
         begins = self.round == 0 and self.request.start is None  # a first clip has nothing to continue
-        clip = run_clip(
+        clip = self._call(
+            run_clip,
             keys=self._state.key,
             context=self._state.latents[:, : 0 if begins else k],
-            clip_number=jnp.int32(self.round),
+            clip_number=np.int32(self.round),
             levels=self._levels,
             num_frames=self._clip_latents,
             noisy_context=self.request.method == "noisy-replacement",

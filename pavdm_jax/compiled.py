@@ -1,4 +1,7 @@
-"""The compiled programs of generation: every one a pure function of parameters and arrays, of a shape that no length changes."""
+"""The compiled programs of generation: every one a pure function of parameters and arrays, of a shape that no length changes.
+
+Inside `sharding.use_mesh` they are split over devices; what they return is whole on each of them, but for the caption.
+"""
 
 import functools
 
@@ -14,6 +17,7 @@ from pavdm_jax.diffusion.window import ShiftInputs
 from pavdm_jax.models.stdit3 import Caption, STDiT3, concatenate, take
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.models.vae import VideoVAE
+from pavdm_jax.sharding import by_rows, whole
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -25,13 +29,14 @@ def encode_prompts(params: dict, ids: jax.Array, lengths: jax.Array, *, config: 
     network, variables = STDiT3(config.stdit3), {"params": params["stdit3"]}
     prompts = network.apply(variables, features.reshape(b, p, tokens, -1), lengths, method="encode_caption")
     null = network.apply(variables, lengths, method="encode_null_caption")
-    return concatenate([prompts, null])
+    caption = concatenate([prompts, null])
+    return Caption(by_rows(caption.keys, 2), by_rows(caption.values, 2), by_rows(caption.length, 0))
 
 
 @functools.partial(jax.jit, static_argnames="chunk")
 def first_window(keys: jax.Array, known: jax.Array, first_shift: ShiftInputs, *, chunk: tuple[int, ...]) -> WindowState:
     """The window before the first shift; `chunk` is the shape [k, h, w, c] of a chunk (see `initial_state`)."""
-    return initial_state(gaussian_noise(keys, chunk), keys, known, first_shift)
+    return whole(initial_state(gaussian_noise(keys, chunk), keys, known, first_shift))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="state")
@@ -54,7 +59,7 @@ def run_segment(
     """
     chunk = (config.window.chunk_size, *state.latents.shape[2:])
     noise = gaussian_noise(state.key, chunk)
-    return sample_segment(_guided_velocity(params, caption, video, config, dtype), noise, state, plan)
+    return whole(sample_segment(_guided_velocity(params, caption, video, config, dtype), noise, state, plan))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "num_frames", "noisy_context"))
@@ -75,7 +80,7 @@ def run_clip(
     """One clip of a baseline: latents [b, num_frames, h, w, c], `context` at their head (see `extend_by_replacement`)."""
     noise = gaussian_noise(keys, (num_frames, *context.shape[2:]))
     velocity = _guided_velocity(params, caption, video, config, dtype)
-    return extend_by_replacement(velocity, noise, context, num_frames, levels, clip_number, noisy_context)
+    return whole(extend_by_replacement(velocity, noise, context, num_frames, levels, clip_number, noisy_context))
 
 
 def _guided_velocity(
@@ -98,11 +103,11 @@ def _guided_velocity(
 def decode_chunk(params: dict, latents: jax.Array, *, config: ModelConfig, num_frames: int) -> jax.Array:
     """Latents of a chunk to uint8 frames [b, f, h, w, 3]."""
     frames = VideoVAE(config.vae).apply({"params": params}, latents, num_frames, method="decode")
-    return jnp.round((jnp.clip(frames, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+    return whole(jnp.round((jnp.clip(frames, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8))
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def encode_frames(params: dict, frames: jax.Array, *, config: ModelConfig) -> jax.Array:
     """uint8 frames [b, f, h, w, 3] to latents, by posterior means."""
     pixels = frames.astype(jnp.float32) / 127.5 - 1.0
-    return VideoVAE(config.vae).apply({"params": params}, pixels, method="encode")
+    return whole(VideoVAE(config.vae).apply({"params": params}, pixels, method="encode"))

@@ -66,7 +66,7 @@ def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
             name in flat and flat[name].shape == shape,
             f"the LoRA adapters are for another architecture: {name} {list(shape)} is not in this model",
         )
-        flat[name] = flat[name] + alpha / a.shape[-1] * (a @ b)
+        flat[name] = (flat[name] + alpha / a.shape[-1] * (a @ b)).astype(flat[name].dtype)
     return traverse_util.unflatten_dict(flat, sep="/")
 
 

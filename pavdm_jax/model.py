@@ -2,11 +2,13 @@
 
 import functools
 import hashlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import DTypeLike
 
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.models.stdit3 import STDiT3
@@ -17,6 +19,9 @@ from pavdm_jax.text import Tokenizer
 PARTS = ("stdit3", "vae", "t5")
 """The networks of a model: the keys of its parameters."""
 
+FLOAT32_LAYERS = ("level_embed", "fps_embed", "modulation")
+"""Layers that compute in float32 whatever the network's dtype is; their matrices stay float32, too."""
+
 
 @struct.dataclass
 class Model:
@@ -25,12 +30,12 @@ class Model:
     Attributes:
       params: {"stdit3": ..., "vae": ..., "t5": ...}, the parameters of the three networks.
       config: the architecture and the defaults of sampling.
-      tokenizer: the sentencepiece model of the text encoder.
+      tokenizer: the sentencepiece model of the text encoder; None where the model has no text encoder.
     """
 
     params: dict
     config: ModelConfig = struct.field(pytree_node=False)
-    tokenizer: Tokenizer = struct.field(pytree_node=False)
+    tokenizer: Tokenizer | None = struct.field(pytree_node=False)
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> dict:
@@ -51,8 +56,23 @@ def abstract_params(config: ModelConfig) -> dict:
 
 
 def digest(params: dict) -> str:
-    """Tells parameters apart: of the first values of every one."""
+    """Tells parameters apart, whatever dtype they were loaded in: of the first values of every one."""
     made = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
-        made.update(np.asarray(leaf.ravel()[:64], np.float32).tobytes())
+        made.update(np.asarray(leaf.ravel()[:64].astype(jnp.bfloat16), np.float32).tobytes())
     return made.hexdigest()[:16]
+
+
+def in_dtype(abstract: Any, dtype: DTypeLike) -> Any:
+    """The tree of `jax.ShapeDtypeStruct` with matrices, convolution kernels and the token table in `dtype`.
+
+    The rest is float32: norms, biases, modulation tables, the null caption, the relative bias, the VAE's statistics, and the layers that
+    compute in float32. It is a thousandth of the parameters.
+    """
+
+    def leaf(path: tuple, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        names = [entry.key for entry in path]
+        is_matrix = names[-1] in ("kernel", "token_embedding") and not set(names) & set(FLOAT32_LAYERS)
+        return jax.ShapeDtypeStruct(shape.shape, dtype if is_matrix else jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, abstract)

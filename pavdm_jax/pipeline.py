@@ -38,7 +38,7 @@ def generate(model: Model, prompt, frames: int = 1440, **options) -> np.ndarray:
       prompt: a text; a list of texts for a batch; or a timeline `[(second, text), ...]` that starts at second 0.
       frames: pixel frames of the whole video, a start clip's included; any number.
       options: the other fields of `request.Options`: seconds, height and width or resolution and aspect_ratio, fps, steps,
-        guidance_scale, seed, samples, start, method, dtype, segment.
+        guidance_scale, seed, samples, start, method, dtype, segment, mesh.
 
     Returns:
       uint8 `[frames, height, width, 3]`; with a batch axis in front for a list of prompts or `samples` > 1.

@@ -102,10 +102,11 @@ class ProgressiveStream(VideoStream):
         if plan.num_given:
             known = self._encode(request.start[-plan.num_given * self.chunk_frames :])
         first_shift = jax.tree.map(lambda array: array[0], plan.segment(0, 1))
-        return first_window(sample_keys(request.seeds), known, first_shift, chunk=(plan.window.chunk_size, *self._cell))
+        keys, chunk = sample_keys(request.seeds), (plan.window.chunk_size, *self._cell)
+        return self._call(first_window, keys, known, first_shift, chunk=chunk)
 
     def _sample(self) -> list[jax.Array]:
         segment = self.plan.segment(self.round, self.request.segment)
-        self._state, finished = run_segment(state=self._state, plan=segment, **self._sampling)
+        self._state, finished = self._call(run_segment, state=self._state, plan=segment, **self._sampling)
         self.round = min(self.round + self.request.segment, self.num_rounds)
         return [finished.latents[i] for i, number in enumerate(segment.emitted.tolist()) if number >= 0]

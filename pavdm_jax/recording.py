@@ -168,7 +168,7 @@ class Recording:
 def _identity(request: Request, model: Model, crf: int) -> dict:
     """What must be equal for one run to continue another, as JSON values."""
     fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    del fields["segment"]
+    del fields["segment"], fields["mesh"]  # they do not change what the video is
     start = fields.pop("start")
     fields["start"] = None if start is None else hashlib.sha256(start.tobytes()).hexdigest()[:16]
     fields["window"] = dataclasses.asdict(request.window)

@@ -12,6 +12,7 @@ import numpy as np
 
 from pavdm_jax.config import ModelConfig, WindowConfig, require
 from pavdm_jax.geometry import check_size, chunk_frames, decoded_size, resolution, seconds_to_frames
+from pavdm_jax.sharding import MeshConfig, generation_mesh
 from pavdm_jax.video_io import read_video, resize_crop
 
 Timeline = tuple[tuple[float, str], ...]
@@ -45,6 +46,8 @@ class Options:
       method: "progressive" (the paper's), or its baselines "replacement" and "noisy-replacement" (see `clip_by_clip`).
       dtype: in which the transformer computes, "float32" or "bfloat16".
       segment: shifts of one compiled call; frames come out after each.
+      mesh: which devices share the work, "auto", "single" or such as "data=2,sequence=4" (see `sharding.generation_mesh`); the video is
+        the same but for rounding.
     """
 
     frames: int | None = 1440
@@ -62,6 +65,7 @@ class Options:
     method: str = "progressive"
     dtype: str = "float32"
     segment: int = 2
+    mesh: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Request:
     method: str
     dtype: str
     segment: int
+    mesh: MeshConfig
 
     @property
     def batch(self) -> int:
@@ -144,6 +149,7 @@ def make_request(config: ModelConfig, prompt: str | Sequence, **options) -> Requ
         method=asked.method,
         dtype=asked.dtype,
         segment=asked.segment,
+        mesh=generation_mesh(asked.mesh, videos=len(seeds)),
     )
 
 

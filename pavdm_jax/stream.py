@@ -1,7 +1,8 @@
 """What all streams of frames have in common: prompts, positions, decoding. The sampling methods are its subclasses."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,10 @@ from pavdm_jax.geometry import chunk_frames, latent_size
 from pavdm_jax.model import Model
 from pavdm_jax.models.stdit3 import Caption
 from pavdm_jax.request import DTYPES, Request
+from pavdm_jax.sharding import make_mesh, place_params, place_whole, use_mesh
 from pavdm_jax.text import clean_caption, compose_prompt
+
+T = TypeVar("T")
 
 ENDLESS_CHUNKS = 2**30
 """Chunks of a video without end: more than twenty years of it."""
@@ -36,7 +40,8 @@ class VideoStream(ABC):
     _state: WindowState
 
     def __init__(self, model: Model, request: Request):
-        self.model, self.request = model, request
+        self._mesh = make_mesh(request.mesh) if request.mesh.size > 1 else None
+        self.model, self.request = model.replace(params=place_params(model.params, self._mesh)), request
         self.chunk_frames = chunk_frames(model.config)
         self.round, self.frames_done = 0, 0
         self._pending: list[np.ndarray] = []
@@ -91,11 +96,17 @@ class VideoStream(ABC):
             saved["latents"].shape == self._state.latents.shape,
             f"the saved position has a window of shape {saved['latents'].shape}; this request's is {self._state.latents.shape}",
         )
-        self._state = WindowState(jnp.array(saved["latents"]), jax.random.wrap_key_data(jnp.array(saved["key"])))
+        state = WindowState(jnp.array(saved["latents"]), jax.random.wrap_key_data(jnp.array(saved["key"])))
+        self._state = place_whole(state, self._mesh)
         self.round, self.frames_done = int(saved["round"]), int(saved["frames_done"])
         self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
 
     # What the subclasses share.
+
+    def _call(self, program: Callable[..., T], *arrays, **named) -> T:
+        """A compiled program's result, on the devices of the request."""
+        with use_mesh(self._mesh):
+            return program(*arrays, **named)
 
     @property
     def _cell(self) -> tuple[int, int, int]:
@@ -110,7 +121,7 @@ class VideoStream(ABC):
         return {
             "params": self.model.params["stdit3"],
             "caption": self._caption,
-            "video": {name: jnp.float32(getattr(self.request, name)) for name in names},
+            "video": {name: np.float32(getattr(self.request, name)) for name in names},
             "config": self.model.config,
             "dtype": DTYPES[self.request.dtype],
         }
@@ -118,7 +129,7 @@ class VideoStream(ABC):
     def _encode(self, frames: np.ndarray) -> jax.Array:
         """Latents [b, t, h, w, c] of uint8 frames, [f, h, w, 3] for all samples or [b, f, h, w, 3]."""
         frames = np.broadcast_to(frames, (self.request.batch, *frames.shape[-4:]))
-        return encode_frames(self.model.params["vae"], frames, config=self.model.config)
+        return self._call(encode_frames, self.model.params["vae"], frames, config=self.model.config)
 
     def _decode(self, latents: jax.Array) -> np.ndarray:
         """The frames of a chunk, cut at the end of the video."""
@@ -126,8 +137,8 @@ class VideoStream(ABC):
         return self._frames(latents)[:, : max(0, room)]
 
     def _frames(self, latents: jax.Array) -> np.ndarray:
-        config = self.model.config
-        return np.asarray(decode_chunk(self.model.params["vae"], latents, config=config, num_frames=self.chunk_frames))
+        static = {"config": self.model.config, "num_frames": self.chunk_frames}
+        return np.asarray(self._call(decode_chunk, self.model.params["vae"], latents, **static))
 
     def _encode_prompts(self) -> Caption:
         config = self.model.config.text
@@ -135,8 +146,8 @@ class VideoStream(ABC):
             self.model.tokenizer.tokenize([_clean(prompt, config) for _, prompt in timeline], config.max_tokens)
             for timeline in self.request.prompts
         ]
-        ids, lengths = (jnp.asarray(np.stack(arrays)) for arrays in zip(*batch, strict=True))
-        return encode_prompts(self.model.params, ids, lengths, config=self.model.config)
+        ids, lengths = (np.stack(arrays) for arrays in zip(*batch, strict=True))
+        return self._call(encode_prompts, self.model.params, ids, lengths, config=self.model.config)
 
     def _no_frames(self) -> np.ndarray:
         return np.zeros((self.request.batch, 0, self.request.height, self.request.width, 3), np.uint8)

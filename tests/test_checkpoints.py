@@ -35,6 +35,29 @@ def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params, rounded)
 
 
+def test_bfloat16_matrices_are_bfloat16_and_what_must_be_exact_is_not(saved):
+    exact, rounded = tiny_model().params, load(saved, dtype="bfloat16").params
+    leaves = jax.tree_util.tree_leaves_with_path(rounded)
+    names = {jax.tree_util.keystr(path): leaf.dtype.name for path, leaf in leaves}
+    assert names["['t5']['layers']['query']['kernel']"] == names["['t5']['token_embedding']"] == "bfloat16"
+    assert names["['vae']['spatial']['encoder']['conv_in']['kernel']"] == "bfloat16"
+    for name in ("['stdit3']['modulation']['kernel']", "['stdit3']['null_caption']", "['t5']['relative_bias']"):
+        assert names[name] == "float32"
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y.astype(x.dtype)), rounded, exact)
+    with pytest.raises(ConfigError, match="use float32 or bfloat16"):
+        load(saved, dtype="int8")
+
+
+def test_a_model_without_text_encoder_needs_no_tokenizer(saved, tmp_path):
+    two = {part: tiny_model().params[part] for part in ("stdit3", "vae")}
+    save_model(tmp_path / "two", tiny_model().replace(params=two, tokenizer=None))
+    model = load(tmp_path / "two", parts=["stdit3", "vae"])
+    assert model.tokenizer is None
+    jax.tree.map(np.testing.assert_array_equal, model.params, two)
+    with pytest.raises(ConfigError, match=r"has no t5; it holds stdit3, vae; pavdm_jax\.convert_weights adds parts"):
+        load(tmp_path / "two")
+
+
 def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path):
     for _ in range(2):
         save_model(tmp_path / "model", tiny_model())

@@ -257,7 +257,7 @@ def test_a_new_model_predicts_zero_and_a_moved_one_trains_every_parameter():
     @jax.jit
     def loss_and_gradient(params):
         def loss(params):
-            model, variables = STDiT3(config, remat=True), {"params": params}
+            model, variables = STDiT3(config, remat="full"), {"params": params}
             null = model.apply(variables, jnp.array([[3]]), method="encode_null_caption")
             return jnp.square(model.apply(variables, latents, levels, null, *video)).sum()
 

@@ -18,14 +18,17 @@ CUDNN_HEAD_WIDTH_MULTIPLE = 8
 def attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None = None) -> jax.Array:
     """softmax(q·k / sqrt(e))·v, with logits and softmax in float32.
 
+    Any number of batch axes comes first, and any number of query axes after them: axes that are merged and do not divide evenly
+    over devices could not stay spread over them.
+
     Args:
-      q: queries [b, t, n, e].
-      k: keys [b, s, n, e].
-      v: values [b, s, n, e].
-      kv_length: int [b], each batch entry sees its first `kv_length` keys only; None: all. With 0 the output is zero.
+      q: queries [batch..., queries..., n, e].
+      k: keys [batch..., s, n, e].
+      v: values [batch..., s, n, e].
+      kv_length: int [batch...], each batch entry sees its first `kv_length` keys only; None: all. With 0 the output is zero.
 
     Returns:
-      [b, t, n, e] in the dtype of `v`.
+      The shape of `q`, in the dtype of `v`.
     """
     if choose_backend(v.dtype, v.shape[-1], _compute_capability()) == "cudnn":
         output = _cudnn_attention(q, k, v, kv_length)
@@ -33,7 +36,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | N
         output = _plain_attention(q, k, v, kv_length)
     if kv_length is None:
         return output
-    return jnp.where((kv_length > 0)[:, None, None, None], output, jnp.zeros((), output.dtype))
+    return jnp.where(_append_axes(kv_length > 0, q.ndim), output, jnp.zeros((), output.dtype))
 
 
 def choose_backend(dtype: jnp.dtype, head_width: int, compute_capability: float) -> str:
@@ -47,20 +50,33 @@ def choose_backend(dtype: jnp.dtype, head_width: int, compute_capability: float)
 
 
 def _plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None) -> jax.Array:
-    logits = jnp.einsum("btne,bsne->bnts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    batch = "abcd"[: k.ndim - 3]
+    queries = "tuvw"[: q.ndim - 2 - len(batch)]
+    logits = jnp.einsum(f"{batch}{queries}ne,{batch}sne->{batch}n{queries}s", q, k, preferred_element_type=jnp.float32)
+    logits = logits * q.shape[-1] ** -0.5
     if kv_length is not None:
         # A finite minimum: a row without any key becomes a mean, not NaN, and its gradient stays finite.
-        is_key = jnp.arange(k.shape[1])[None, :] < kv_length[:, None]
-        logits = jnp.where(is_key[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
-    return jnp.einsum("bnts,bsne->btne", jax.nn.softmax(logits).astype(v.dtype), v)
+        last_axis = jax.lax.broadcasted_iota(jnp.int32, (1,) * (logits.ndim - 1) + logits.shape[-1:], logits.ndim - 1)
+        logits = jnp.where(last_axis < _append_axes(kv_length, logits.ndim), logits, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(logits).astype(v.dtype)
+    return jnp.einsum(f"{batch}n{queries}s,{batch}sne->{batch}{queries}ne", weights, v)
 
 
 def _cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None) -> jax.Array:
+    # It takes one axis of each kind.
+    shape, (tokens, n, e) = q.shape, k.shape[-3:]
+    k, v = (a.reshape(-1, tokens, n, e) for a in (k, v))
+    q = q.astype(v.dtype).reshape(k.shape[0], -1, n, e)
     # At least one key: what cuDNN computes without any is not documented.
-    lengths = None if kv_length is None else jnp.maximum(kv_length, 1).astype(jnp.int32)
-    return jax.nn.dot_product_attention(
-        q.astype(v.dtype), k.astype(v.dtype), v, key_value_seq_lengths=lengths, implementation="cudnn"
+    lengths = None if kv_length is None else jnp.maximum(kv_length, 1).astype(jnp.int32).reshape(-1)
+    output = jax.nn.dot_product_attention(
+        q, k.astype(v.dtype), v, key_value_seq_lengths=lengths, implementation="cudnn"
     )
+    return output.reshape(shape)
+
+
+def _append_axes(array: jax.Array, ndim: int) -> jax.Array:
+    return array.reshape(array.shape + (1,) * (ndim - array.ndim))
 
 
 @functools.cache

@@ -7,6 +7,9 @@ Source: Open-Sora opensora/models/stdit/stdit3.py, with the per-frame levels of 
   - for training from scratch the final layer starts at zero too, so that the first prediction is zero velocity.
 
 Level and frame-rate embeddings, norm statistics, rotary angles and softmax are float32 whatever `dtype` is.
+
+On several devices the tokens of a frame lie apart, but for spatial attention, which needs them together and has the frames apart
+instead (logical axes "tokens" and "frames").
 """
 
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 from flax.linen.initializers import normal, xavier_uniform, zeros
+from jax.ad_checkpoint import checkpoint_name
 
 from pavdm_jax.config import STDiT3Config, require
 from pavdm_jax.models.attention import attention
@@ -29,10 +33,22 @@ from pavdm_jax.models.embeddings import (
     rotate,
     unpatchify,
 )
+from pavdm_jax.models.logical import constrain
 
 NORM_EPSILON = 1e-6
 NUM_MODULATIONS = 6  # shift, scale and gate of the attention, then of the feed-forward network
 XAVIER = xavier_uniform()
+
+TOKENS_APART = ("batch", None, "tokens")
+FRAMES_APART = ("batch", "frames", None)
+"""Logical axes of [b, t, s, d]."""
+
+ATTENTION_OUTPUT = "attention_output"
+REMAT_POLICIES = {
+    "none": None,
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION_OUTPUT),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 # --- captions ---------------------------------------------------------------------------------------------------------
@@ -120,9 +136,10 @@ class Block(nn.Module):
         # Temporal blocks start as the identity but for their modulation, so that training begins from an image model.
         out_init = zeros if self.temporal else XAVIER
 
-        y = self._self_attention(modulated_norm(x, shift_attention, scale_attention, self.dtype), num_valid)
+        y = modulated_norm(x, shift_attention, scale_attention, self.dtype)
+        y = checkpoint_name(self._self_attention(y, num_valid), ATTENTION_OUTPUT)
         x = _gated_sum(x, gate_attention, _linear(width, self.dtype, "attention_out", out_init)(y))
-        y = self._cross_attention(x, *caption)
+        y = checkpoint_name(self._cross_attention(x, *caption), ATTENTION_OUTPUT)
         x = x + _linear(width, self.dtype, "cross_out", out_init)(y)
         y = modulated_norm(x, shift_mlp, scale_mlp, self.dtype)
         y = nn.gelu(_linear(self.config.mlp_size, self.dtype, "mlp_in")(y), approximate=True)
@@ -131,23 +148,23 @@ class Block(nn.Module):
     def _self_attention(self, x: jax.Array, num_valid: jax.Array | None) -> jax.Array:
         b, t, s, d = x.shape
         n, e = self.config.num_heads, self.config.head_width
+        if not self.temporal:
+            x = constrain(x, *FRAMES_APART)
         q, k, v = jnp.split(_linear(3 * d, self.dtype, "qkv")(x).reshape(b, t, s, 3 * n, e), 3, 3)
         q = nn.RMSNorm(NORM_EPSILON, dtype=jnp.float32, name="query_norm")(q)
         k = nn.RMSNorm(NORM_EPSILON, dtype=jnp.float32, name="key_norm")(k)
         if not self.temporal:
-            q, k, v = (a.astype(self.dtype).reshape(b * t, s, n, e) for a in (q, k, v))
-            return attention(q, k, v).reshape(b, t, s, d)
-        q, k = rotate(q), rotate(k)
-        q, k, v = (a.astype(self.dtype).swapaxes(1, 2).reshape(b * s, t, n, e) for a in (q, k, v))
-        kv_length = None if num_valid is None else jnp.repeat(num_valid, s)
+            q, k, v = (a.astype(self.dtype) for a in (q, k, v))
+            return constrain(attention(q, k, v).reshape(b, t, s, d), *TOKENS_APART)
+        q, k, v = (a.astype(self.dtype).swapaxes(1, 2) for a in (rotate(q), rotate(k), v))
+        kv_length = None if num_valid is None else jnp.broadcast_to(num_valid[:, None], (b, s))
         return attention(q, k, v, kv_length).reshape(b, s, t, d).swapaxes(1, 2)
 
     def _cross_attention(self, x: jax.Array, keys: jax.Array, values: jax.Array, length: jax.Array) -> jax.Array:
         b, t, s, d = x.shape
         p, n, e = length.shape[1], self.config.num_heads, self.config.head_width
-        q = _linear(d, self.dtype, "cross_query")(x).reshape(b * p, t // p * s, n, e)
-        keys, values = (a.reshape(b * p, *a.shape[2:]) for a in (keys, values))
-        return attention(q, keys, values, length.reshape(b * p)).reshape(b, t, s, d)
+        q = _linear(d, self.dtype, "cross_query")(x).reshape(b, p, t // p, s, n, e)
+        return attention(q, keys, values, length).reshape(b, t, s, d)
 
 
 class Pair(nn.Module):
@@ -195,18 +212,21 @@ class STDiT3(nn.Module):
     Attributes:
       config: the architecture.
       dtype: of matrix products and of the residual stream.
-      remat: recompute each pair of blocks in the backward pass instead of keeping its intermediate values; less memory,
-        a third more arithmetic.
+      remat: what the backward pass computes again instead of keeping it, in each pair of blocks: "none", "full" (everything: least
+        memory, a third more arithmetic), or "attention" (everything but the outputs of attention).
     """
 
     config: STDiT3Config
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    remat: str = "none"
 
     def setup(self) -> None:
         config = self.config
+        known = ", ".join(REMAT_POLICIES)
+        require(self.remat in REMAT_POLICIES, f"remat '{self.remat}' is not known; use one of {known}")
         depth = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "length": config.depth}
-        pair = nn.remat(Pair, prevent_cse=False) if self.remat else Pair
+        policy = REMAT_POLICIES[self.remat]
+        pair = Pair if policy is None else nn.remat(Pair, prevent_cse=False, policy=policy)
         blocks = nn.scan(pair, in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast), **depth)
         self.blocks = blocks(config, self.dtype)
 
@@ -281,7 +301,7 @@ class STDiT3(nn.Module):
         rows, columns = grid_size(h, w, config.patch_size)
         position = position_embedding(rows, columns, height, width, config.hidden_size, config.base_size)
         x = self.patch_embed(patchify(latents, config.patch_size))
-        x = (x + position[:, None]).astype(self.dtype)
+        x = constrain((x + position[:, None]).astype(self.dtype), *TOKENS_APART)
 
         time = self.level_embed(levels.astype(jnp.float32) * TIMESTEPS) + self.fps_embed(fps)[:, None]
         modulation = self.modulation(nn.silu(time)).reshape(b, t, NUM_MODULATIONS, config.hidden_size)

@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax.linen.initializers import normal
 
 from pavdm_jax.config import T5Config
+from pavdm_jax.models.logical import constrain
 
 NORM_EPSILON = 1e-6
 
@@ -60,7 +61,8 @@ class T5Encoder(nn.Module):
             in_axes=(nn.broadcast, nn.broadcast),
             length=config.num_layers,
         )
-        x, _ = layers(config, self.dtype, name="layers")(table[ids].astype(jnp.float32), bias, is_token)
+        x = constrain(table[ids].astype(jnp.float32), "batch")
+        x, _ = layers(config, self.dtype, name="layers")(x, bias, is_token)
         return _norm(jnp.float32, "final_norm")(x)
 
 

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from pavdm_jax.config import SpatialVAEConfig
 from pavdm_jax.models.attention import attention
+from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.normalisation import GroupNorm
 
 GROUP_NORM_EPSILON = 1e-6
@@ -109,10 +110,11 @@ class SpatialVAE(nn.Module):
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean (scaled) and log-variance (of the unscaled latent) of the posterior, each `[b, h, w, c]`, for images in -1..1."""
-        mean, log_variance = jnp.split(self.quant_conv(self.encoder(images.astype(self.dtype))), 2, axis=-1)
+        images = constrain(images.astype(self.dtype), "images")
+        mean, log_variance = jnp.split(self.quant_conv(self.encoder(images)), 2, axis=-1)
         return mean.astype(jnp.float32) * self.config.scaling_factor, log_variance.astype(jnp.float32)
 
     def decode(self, latents: jax.Array) -> jax.Array:
         """Images in about -1..1 (not clipped), float32, for scaled latents."""
-        latents = (latents / self.config.scaling_factor).astype(self.dtype)
+        latents = constrain((latents / self.config.scaling_factor).astype(self.dtype), "images")
         return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)

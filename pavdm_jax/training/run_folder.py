@@ -21,6 +21,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 from flax import traverse_util
+from jax.typing import DTypeLike
 from orbax.checkpoint import checkpoint_managers
 
 from pavdm_jax import lora
@@ -176,32 +177,32 @@ class Checkpoints:
             ) from None
 
 
-def load_run(path: Path, parts: Sequence[str], shardings: dict | None = None) -> Model:
+def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:
     """The model with the averaged weights of a checkpoint.
 
     Args:
       path: the run (its newest checkpoint is taken), or a checkpoint.
-      parts, shardings: see `checkpoints.load`.
+      parts, shardings, dtype: see `checkpoints.load`.
 
     Raises:
       ConfigError: there is no checkpoint yet, it is damaged, or the model that the run started from is gone or has changed.
     """
     step = path if (path / "ema").is_dir() else _newest(path)
-    if (step / "config.json").exists():
-        return load(step, parts, shardings)
-    run = step.parents[2]
+    if (step / "config.json").exists():  # the result of a stage, and the next one has saved nothing yet
+        return load(step, parts, shardings, dtype)
+    run = step.absolute().parents[2]
     try:
         about = json.loads((step / "about" / "metadata").read_text())
         with ocp.StandardCheckpointer() as checkpointer:
             stored = dict(checkpointer.metadata((step / "ema").absolute()).item_metadata)
-            base = load(about["base"] if is_embedded(about["base"]) else run / about["base"], parts, shardings)
+            base_path = about["base"] if is_embedded(about["base"]) else run / about["base"]
+            base = load(base_path, parts, shardings, dtype)
             flat = traverse_util.flatten_dict(base.params, sep="/")
-            anywhere = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            target = {
-                name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=flat[name].sharding if name in flat else anywhere)
-                for name, x in stored.items()
-            }
-            trained = checkpointer.restore((step / "ema").absolute(), target)
+            # Adapters, and parameters of parts that are not asked for, have no like in the base.
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in stored.items()}
+            like |= {name: ocp.utils.to_shape_dtype_struct(flat[name]) for name in stored if name in flat}
+            trained = checkpointer.restore((step / "ema").absolute(), like)
     except ConfigError:
         raise
     except Exception as error:

@@ -1,0 +1,161 @@
+"""Eight devices compute what one does. Run by `test_sharding.py` in a process of its own, in which the CPU counts as eight devices.
+
+"Equal" is a difference of at most 1e-5 of the largest value: sums in another order. Sizes are such that they do not divide.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_data import relative_error
+from tiny_model import CHUNK, PROMPT, tiny_model
+
+from pavdm_jax import generate, generate_stream
+from pavdm_jax.compiled import encode_prompts, run_segment
+from pavdm_jax.config import ConfigError
+from pavdm_jax.diffusion.noise_levels import level_table
+from pavdm_jax.diffusion.sampler import WindowState, sample_keys
+from pavdm_jax.diffusion.window import plan_shifts
+from pavdm_jax.sharding import (
+    MeshConfig,
+    batch_sharding,
+    make_mesh,
+    place_batch,
+    place_params,
+    tree_shardings,
+    use_mesh,
+)
+from pavdm_jax.train_config import ProgressiveDiffusion
+from pavdm_jax.training.denoising import progressive_loss
+
+TOLERANCE = 1e-5
+EVERY_SHAPE = [MeshConfig(*sizes) for sizes in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(sizes) == 8]
+
+OTHER = "a large green triangle moves right"
+
+
+def test_there_are_eight_devices():
+    assert jax.device_count() == 8
+    assert len(EVERY_SHAPE) == 10
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def shifts(mesh_config: MeshConfig | None, dtype=jnp.float32) -> np.ndarray:
+    """The window after two shifts of two videos with a change of prompt: 20 latent frames of 3 × 5 tokens."""
+    model = tiny_model()
+    config = model.config
+    mesh = None if mesh_config is None else make_mesh(mesh_config)
+    params = place_params(model.params, mesh)
+    ids = np.random.default_rng(0).integers(3, 90, (2, 2, config.text.max_tokens))
+    lengths = np.array([[5, 3], [8, 1]], np.int32)
+    latents = np.random.default_rng(1).normal(size=(2, config.window.window_size, 6, 10, 4)).astype(np.float32)
+    plan = plan_shifts(config.window, level_table(config.window), 9, 1, (0, 0, 0, 1), start=2, stop=4)
+    video = {name: np.float32(value) for name, value in {"fps": 24, "height": 96, "width": 160}.items()}
+    with use_mesh(mesh):
+        caption = encode_prompts(params, ids, lengths, config=config)
+        state, finished = run_segment(
+            params["stdit3"],
+            caption,
+            WindowState(jnp.asarray(latents), sample_keys([3, 4])),
+            plan,
+            {**video, "guidance_scale": np.float32(4)},
+            config=config,
+            dtype=dtype,
+        )
+        assert mesh is None or state.latents.sharding.is_fully_replicated
+    return np.concatenate([state.latents, *finished.latents], axis=1)
+
+
+@pytest.mark.parametrize("mesh", EVERY_SHAPE, ids=str)
+def test_shifts_equal_those_of_one_device(mesh):
+    assert np.abs(shifts(None)).max() > 0.1
+    assert relative_error(shifts(mesh), shifts(None)) < TOLERANCE
+
+
+def video(**options) -> np.ndarray:
+    return generate(tiny_model(), PROMPT, 2 * CHUNK + 3, height=32, width=24, **options)
+
+
+@pytest.mark.parametrize("method", ["progressive", "replacement", "noisy-replacement"])
+def test_a_video_of_every_method_is_that_of_one_device(method):
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 256, (CHUNK, 32, 24, 3), dtype=np.uint8) if method != "progressive" else None
+    one, eight = (video(method=method, start=start, mesh=mesh) for mesh in ("single", "auto"))
+    assert one.std() > 5
+    assert np.abs(one.astype(int) - eight).max() <= 1  # a rounding apart, now and then
+    assert (one != eight).mean() < 1e-3
+
+
+def test_a_stream_goes_on_on_another_mesh():
+    timeline, frames = [(0, PROMPT), (1, OTHER)], 3 * CHUNK
+    stream = generate_stream(tiny_model(), timeline, frames, mesh="data=2,sequence=4")
+    first = []
+    while not first:
+        first += stream.advance()
+    programs = run_segment._cache_size()
+    whole = np.concatenate([*first, *generate_stream_from(stream.save(), timeline, frames, "data=2,sequence=4")], 1)
+    assert run_segment._cache_size() == programs  # a restored position is placed as one that was computed
+    moved = np.concatenate([*first, *generate_stream_from(stream.save(), timeline, frames, "single")], 1)
+    assert whole.shape == (1, frames, 16, 24, 3)
+    assert np.abs(whole.astype(int) - moved).max() <= 1
+
+
+def generate_stream_from(saved: dict, timeline: list, frames: int, mesh: str):
+    stream = generate_stream(tiny_model(), timeline, frames, mesh=mesh)
+    stream.restore(saved)
+    return stream
+
+
+def test_a_mesh_takes_all_devices():
+    with pytest.raises(ConfigError, match="takes 6 devices and there are 8; these fit: data=1,sequence=8 or data=2"):
+        video(mesh="data=2,sequence=3")
+    with pytest.raises(ConfigError, match="these fit: data=8$"):
+        video(mesh="data=3")
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def loss_and_gradient(mesh_config: MeshConfig | None) -> tuple[float, dict]:
+    """Of the training loss on a batch of 8 windows with 20 latent frames of 3 × 5 tokens."""
+    model = tiny_model()
+    mesh = None if mesh_config is None else make_mesh(mesh_config)
+    rng = np.random.default_rng(0)
+    batch = {
+        "latents": rng.normal(size=(8, model.config.window.window_size, 6, 10, 4)).astype(np.float32),
+        "ids": rng.integers(3, 90, (8, model.config.text.max_tokens)),
+        "length": rng.integers(1, 9, 8).astype(np.int32),
+    }
+    loss = progressive_loss(model.config, ProgressiveDiffusion())
+    params = {name: model.params[name] for name in ("stdit3", "t5")}
+    shardings = None if mesh is None else (None, tree_shardings(params, mesh))
+    with use_mesh(mesh):
+        step = jax.jit(jax.value_and_grad(lambda *a: loss(*a)[0]), out_shardings=shardings)
+        value, gradient = step(place_params(params, mesh), place_batch(batch, mesh), jax.random.key(5))
+    if mesh_config is not None and mesh_config.fsdp > 1:
+        kernel = gradient["stdit3"]["blocks"]["spatial"]["mlp_in"]["kernel"]
+        assert kernel.addressable_shards[0].data.size == kernel.size / mesh_config.fsdp
+    return float(value), gradient
+
+
+@pytest.mark.parametrize("mesh", EVERY_SHAPE, ids=str)
+def test_the_gradient_equals_that_of_one_device(mesh):
+    value, gradient = loss_and_gradient(None)
+    value_here, gradient_here = loss_and_gradient(mesh)
+    assert abs(value_here / value - 1) < TOLERANCE
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
+    for (path, leaf), here in zip(jax.tree.leaves_with_path(gradient), jax.tree.leaves(gradient_here), strict=True):
+        assert np.abs(np.asarray(leaf) - np.asarray(here)).max() <= TOLERANCE * scale, path
+
+
+def test_a_batch_that_does_not_divide_is_named():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, sequence=2))
+    with pytest.raises(ConfigError, match=r"batch of 6 does not divide over 4 devices \(data × fsdp\); use 4 or 8"):
+        batch_sharding(mesh, 6)
