@@ -175,7 +175,7 @@ class TrainConfig:
     compute_dtype: str = (
         "float32"  # of matrix products; bfloat16 on accelerators. The trained weights are float32 in any case
     )
-    remat: bool = False  # recompute the blocks in the backward pass: much less memory, a third more arithmetic
+    remat: str = "none"  # "attention" or "full" keep less for the backward pass and compute it again (see `STDiT3`)
     save_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints of a stage that are kept
     keep_best: int = 1  # and those of the lowest smoothed loss
@@ -192,6 +192,9 @@ class TrainConfig:
         require(
             self.compute_dtype in ("float32", "bfloat16"),
             f"compute_dtype must be float32 or bfloat16, not {self.compute_dtype}",
+        )
+        require(
+            self.remat in ("none", "attention", "full"), f"remat must be none, attention or full, not {self.remat}"
         )
         require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
         require(self.keep >= 1, f"keep must be at least 1, not {self.keep}")

@@ -106,7 +106,7 @@ def _draw_mixed(model: ModelConfig, objective: MixedDiffusion) -> Draw:
 
 
 def denoising_loss(
-    model: ModelConfig, objective: DiffusionObjective, dtype: jnp.dtype = jnp.float32, remat: bool = False
+    model: ModelConfig, objective: DiffusionObjective, dtype: jnp.dtype = jnp.float32, remat: str = "none"
 ) -> Loss:
     """The loss of an objective; one program, whatever windows are drawn.
 
