@@ -15,7 +15,7 @@ from tiny_model import tiny_model
 
 from pavdm_jax.checkpoints import load, save_model
 
-STEPS, SAVE_EVERY = 14, 3
+STEPS, SAVE_EVERY = 20, 3
 
 CONFIG = """
 import dataclasses
@@ -67,50 +67,49 @@ def rows(run):
 
 
 def wait_for_step(process, run, step):
-    """Until the run has logged a step."""
-    until = time.monotonic() + 300
-    while time.monotonic() < until and process.poll() is None:
+    """Until this process has logged a step; lines that an earlier one left behind are dropped when it begins."""
+    log, began = run / "log.csv", time.time()
+    until = began + 300
+    while time.time() < until and process.poll() is None:
         lines = rows(run)
-        if lines and int(lines[-1][1]) >= step:
+        if lines and log.stat().st_mtime > began and int(lines[-1][1]) >= step:
             return
         time.sleep(0.02)
     raise AssertionError(f"no step {step}: {process.communicate()}")
 
 
-def saved_steps(run):
-    return sorted(int(path.name) for path in (run / "stages" / "0-spatial").iterdir() if path.name.isdigit())
+def saved(run):
+    """The step of the newest checkpoint."""
+    return max((int(path.name) for path in run.glob("stages/0-spatial/*") if path.name.isdigit()), default=0)
 
 
 def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(folder):
     process = start(folder, "whole")
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert "finished 14 steps" in said
+    assert "finished 20 steps" in said
 
     run, chance = folder / "cut", random.Random()
     for _ in range(2):
         process = start(folder, "cut")
-        before = saved_steps(run)[-1] if (run / "stages").exists() and saved_steps(run) else 0
-        reached = before + chance.randint(1, 4)
-        wait_for_step(process, run, reached)
+        wait_for_step(process, run, saved(run) + chance.randint(1, 4))
         time.sleep(chance.uniform(0.0, 0.3))
         process.kill()
         process.communicate()
-        if (lost := int(rows(run)[-1][1]) - (saved_steps(run) or [0])[-1]) > SAVE_EVERY + 1:
-            raise AssertionError(f"{lost} steps are lost")
+        assert int(rows(run)[-1][1]) - saved(run) <= 2 * SAVE_EVERY  # the last checkpoint may have been on its way
 
-    if saved_steps(run)[-1] < STEPS - 2:
+    if saved(run) < STEPS - 2:
         process = start(folder, "cut")
-        wait_for_step(process, run, saved_steps(run)[-1] + 1)
+        wait_for_step(process, run, saved(run) + 1)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
-        if not (run / "model").exists():
-            assert "stopped by SIGTERM" in said and f"step {saved_steps(run)[-1]} of" in said
+        if not (run / "model").exists():  # else it was too late
+            assert f"stopped by SIGTERM: step {saved(run)} of" in said
             newest = load(run)  # a run that is not finished gives the averaged weights of its newest checkpoint
             jax.tree.map(np.testing.assert_array_equal, newest.params["t5"], tiny_model().params["t5"])
-            decoder = [m.params["vae"]["spatial"]["decoder"]["conv_in"]["kernel"] for m in (newest, tiny_model())]
-            assert np.abs(decoder[0] - decoder[1]).max() > 0
+            decoders = [jax.tree.leaves(m.params["vae"]["spatial"]["decoder"])[0] for m in (newest, tiny_model())]
+            assert np.abs(decoders[0] - decoders[1]).max() > 0
 
     process = start(folder, "cut")
     _, said = process.communicate(timeout=300)

@@ -65,5 +65,6 @@ def place(tree):
 def read_totals(state: TrainState) -> tuple[dict[str, float], TrainState]:
     """The means of the metrics since the last call (nothing for those of weight 0), and the state with the sums at zero."""
     totals = jax.device_get(state.totals)
-    means = {name: float(total / weight) for name, (total, weight) in totals.items() if weight > 0}
+    names = sorted(totals, key=lambda name: (name != "loss", name))
+    means = {name: float(totals[name][0] / totals[name][1]) for name in names if totals[name][1] > 0}
     return means, state.replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
