@@ -121,6 +121,7 @@ def make_parser() -> Parser:
         default="demo",
         help="a model folder, or 'demo', the small embedded model of coloured shapes (default)",
     )
+    add("--lora", help="LoRA adapters for that model: their file, or the training run that made them")
     add("--steps", type=int, help="network calls for each latent frame (default: the model's, 30)")
     add("--guidance-scale", type=float, help="higher follows the prompt more closely (default: the model's)")
     add(
@@ -221,7 +222,7 @@ def run(arguments: argparse.Namespace) -> int:
     request = make_request(model.config, [timeline for timeline, _ in jobs], seed=[seed for _, seed in jobs], **options)
     options["start"] = request.start  # as it was read and resized
     prompt_features(model, request.texts, dtype)
-    model = load(arguments.checkpoint, dtype=dtype)
+    model = load(arguments.checkpoint, dtype=dtype, lora=arguments.lora)
     for first in range(0, len(jobs), arguments.batch_size):
         group = slice(first, first + arguments.batch_size)
         recording = Recording(

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.typing import DTypeLike
 
+from pavdm_jax import lora as adapters
 from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
 from pavdm_jax.model import SAMPLING_PARTS, Model, abstract_params, in_dtype
 from pavdm_jax.text import Tokenizer
@@ -72,8 +73,10 @@ def load(
     parts: Sequence[str] = SAMPLING_PARTS,
     shardings: dict | None = None,
     dtype: DTypeLike = "float32",
+    lora: str | os.PathLike | None = None,
 ) -> Model:
-    """Read a model: "demo" for the embedded one, a folder of converted weights, or the folder of a finished training run.
+    """Read a model: "demo" for the embedded one, a folder of converted weights, or a training run: its finished model or, while there is
+    none, the averaged weights of its newest checkpoint (or of a certain one, `RUN/stages/STAGE/STEP`).
 
     Args:
       path: the model's folder.
@@ -81,14 +84,21 @@ def load(
         itself, when it meets a new text.
       shardings: a tree like `params` of where to put each parameter; None: on the first device.
       dtype: "float32" or "bfloat16", of the matrices in memory, whatever they are stored in; what `in_dtype` names stays float32.
+      lora: a file of adapters, or the training run that made them, merged into the parameters.
 
     Raises:
       ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its config says;
         or another dtype.
     """
-    folder = EMBEDDED / path if isinstance(path, str) and (EMBEDDED / path / "config.json").exists() else Path(path)
+    if lora is not None:
+        return adapters.apply(load(path, parts, shardings, dtype), lora)
+    folder = EMBEDDED / path if is_embedded(path) else Path(path)
     if (folder / "model" / "config.json").exists():
         folder = folder / "model"
+    elif (folder / "stages").is_dir() or (folder / "ema").is_dir():
+        from pavdm_jax.training.run_folder import load_run  # not above: it loads the model that the run started from
+
+        return load_run(folder, parts, shardings, dtype)
     require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
     require(dtype in (*DTYPES, *map(jnp.dtype, DTYPES)), f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
     for name in ("config.json", "parts.json", "params"):
@@ -116,6 +126,11 @@ def load(
         place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         params[part] = _restore(folder / "params" / part, expected[part], place)
     return Model(params=params, config=config, tokenizer=tokenizer, folder=str(folder.absolute()))
+
+
+def is_embedded(path: str | os.PathLike) -> bool:
+    """Whether it is the name of a model that comes with the package."""
+    return isinstance(path, str) and (EMBEDDED / path / "config.json").exists()
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

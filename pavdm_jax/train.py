@@ -4,9 +4,14 @@ The config is a Python file that defines `config = TrainConfig(...)`; any of its
 name. A run that was interrupted goes on when the same command is given again.
 """
 
+import contextlib
+import dataclasses
+import difflib
+import io
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -14,6 +19,7 @@ from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.train_config import TrainConfig
 from pavdm_jax.training.loop import fit
+from pavdm_jax.training.preemption import Preempted
 
 
 def read_config(path: str) -> TrainConfig:
@@ -36,7 +42,11 @@ def read_config(path: str) -> TrainConfig:
 
 
 def parse(arguments: list[str]) -> TrainConfig:
-    """The config file's values, changed by the other arguments; unknown names end the program with a suggestion."""
+    """The config file's values, changed by the other arguments.
+
+    Raises:
+      ConfigError: a field that does not exist, or a value that it cannot have.
+    """
     path, rest = None, []
     remaining = iter(arguments)
     for argument in remaining:
@@ -48,10 +58,48 @@ def parse(arguments: list[str]) -> TrainConfig:
             rest.append(argument)
     if path is None and "--help" not in rest and "-h" not in rest:
         raise ConfigError("no config given; add --config FILE, for instance --config configs/demo_base.py")
-    description = __doc__ or ""
-    if path is None:
-        return tyro.cli(TrainConfig, args=rest, description=description)
-    return tyro.cli(TrainConfig, default=read_config(path), args=rest, description=description)
+    default = {} if path is None else {"default": read_config(path)}
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            config, unknown = tyro.cli(
+                TrainConfig,
+                args=rest,
+                description=__doc__,
+                config=(tyro.conf.AvoidSubcommands,),  # the objective and the data are chosen in the file
+                return_unknown_args=True,
+                **default,
+            )
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        raise ConfigError(_plain(said.getvalue())) from None
+    known = _fields(config)
+    by_end = {name.split(".")[-1]: name for name in reversed(known)} | {name: name for name in known}
+    for name in unknown:
+        near = difflib.get_close_matches(name.lstrip("-").replace("_", "-"), by_end, 1)
+        hint = f"did you mean --{by_end[near[0]]}?" if near else "--help lists all fields"
+        raise ConfigError(f"there is no config field {name}; {hint}")
+    return config
+
+
+def _fields(config: Any, prefix: str = "") -> list[str]:
+    """The dotted names of the values in a config."""
+    if dataclasses.is_dataclass(config):
+        below = [(field.name.replace("_", "-"), getattr(config, field.name)) for field in dataclasses.fields(config)]
+    elif isinstance(config, tuple) and any(map(dataclasses.is_dataclass, config)):
+        below = [(str(number), value) for number, value in enumerate(config)]
+    else:
+        return [prefix]
+    return [name for key, value in below for name in _fields(value, f"{prefix}.{key}" if prefix else key)]
+
+
+def _plain(box: str) -> str:
+    """What a box of tyro's says first, in one line."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    body = [line for line in lines if line and not line.startswith("─")]
+    rule = next((n for n, line in enumerate(lines) if n and line.startswith("─")), len(lines))
+    return " ".join(line for line in lines[:rule] if line in body) or "the arguments cannot be read; see --help"
 
 
 def main() -> None:
@@ -64,8 +112,10 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: {error}; the last checkpoint is whole", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Preempted as stopped:
+        print(stopped, file=sys.stderr)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""Settings of a training run: stages, objectives, optimiser, data. A file in `configs/` defines one `config = TrainConfig(...)`."""
+"""Settings of a training run: stages, objectives, optimiser, data, checkpoints, samples. A file in `configs/` defines one `config = TrainConfig(...)`."""
 
 from dataclasses import dataclass, field
 
@@ -17,6 +17,24 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     ema_decay: float = 0.99  # of the exponential moving average, which is what a stage hands on
+    accumulate: int = 1  # parts of a batch, one after another: the step of a large batch in the memory of a small one
+
+    def __post_init__(self) -> None:
+        require(self.accumulate >= 1, f"accumulate must be at least 1, not {self.accumulate}")
+        require(0 <= self.ema_decay < 1, f"ema_decay must be from 0 to below 1, not {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters in place of the weights: `train` names where, `layers` what they are added to; all weights are frozen."""
+
+    rank: int = 16
+    alpha: float = 16.0  # the change of a weight is alpha / rank times the product of its two factors
+    layers: tuple[str, ...] = ("qkv", "attention_out", "cross_query", "cross_out", "mlp_in", "mlp_out")
+    save_merged: bool = False  # also write the whole model with the adapters in it, to `output/model`
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, f"the rank of LoRA adapters must be at least 1, not {self.rank}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +67,10 @@ class JointReconstruction:
 
 @dataclass(frozen=True)
 class UniformDiffusion:
-    """One noise level a clip, some frames kept clean by mask strategies (Open-Sora's pretraining; REFERENCE section 8)."""
+    """One noise level a clip, some frames kept clean by mask strategies (Open-Sora's pretraining).
+
+    Without mask strategies it is the training of "replacement with noise" (the paper's RW): all frames always share one level.
+    """
 
     clip_chunks: int = 7  # chunks of a training clip
     mask_strategies: bool = True
@@ -59,7 +80,7 @@ class UniformDiffusion:
 
 @dataclass(frozen=True)
 class ProgressiveDiffusion:
-    """Levels that rise along the window (the paper's method; REFERENCE section 8)."""
+    """Levels that rise along the window (the paper's method)."""
 
     growing: float = 0.25  # share of windows that are still being filled, as at the start of a video
     shrinking: float = 0.25  # share of windows that are running empty, as at its end; the others are full
@@ -73,8 +94,31 @@ class ProgressiveDiffusion:
         )
 
 
+@dataclass(frozen=True)
+class MixedDiffusion:
+    """Several diffusion objectives in one batch: each sample draws one of them, by weight."""
+
+    objectives: tuple[UniformDiffusion | ProgressiveDiffusion, ...]
+    weights: tuple[float, ...]  # one each; only their ratios matter
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.weights) == len(self.objectives) >= 1,
+            f"{len(self.weights)} weights are given for {len(self.objectives)} objectives; give one each",
+        )
+        require(
+            min(self.weights) >= 0 and sum(self.weights) > 0,
+            f"weights {self.weights} of a mix must be 0 or more, and one of them above 0",
+        )
+
+
 Objective = (
-    SpatialReconstruction | TemporalReconstruction | JointReconstruction | UniformDiffusion | ProgressiveDiffusion
+    SpatialReconstruction
+    | TemporalReconstruction
+    | JointReconstruction
+    | UniformDiffusion
+    | ProgressiveDiffusion
+    | MixedDiffusion
 )
 
 
@@ -89,13 +133,33 @@ class Stage:
     steps: int
     batch_size: int
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    freeze: tuple[str, ...] = ()  # prefixes below those of `train` that are frozen all the same
+    lora: LoRAConfig | None = None
 
     def __post_init__(self) -> None:
+        parts = self.optimizer.accumulate
+        require(
+            self.batch_size % parts == 0,
+            f"stage {self.name}: batch_size {self.batch_size} cannot be accumulated in {parts} parts; make it a multiple of {parts}",
+        )
         require(self.steps >= 1, f"stage {self.name}: steps must be at least 1, not {self.steps}")
         require(self.batch_size >= 1, f"stage {self.name}: batch_size must be at least 1, not {self.batch_size}")
         require(
             bool(self.train), f"stage {self.name}: train names no parameters; 'stdit3' trains the whole transformer"
         )
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Videos by the averaged weights while a diffusion stage trains, in `samples/` and in TensorBoard."""
+
+    every: int = 0  # steps from one to the next; 0 makes none
+    prompts: tuple[str, ...] = ("a red circle moves left",)
+    frames: int = 34  # pixel frames of each
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, f"samples.every must be 0 or more, not {self.every}")
 
 
 @dataclass(frozen=True)
@@ -108,8 +172,15 @@ class TrainConfig:
     init_from: str | None = None  # a model or run folder to start from; None starts from random weights
     seed: int = 0
     model_dtype: str = "float32"  # in which the finished model is stored; float16 halves its size
+    compute_dtype: str = (
+        "float32"  # of matrix products; bfloat16 on accelerators. The trained weights are float32 in any case
+    )
+    remat: str = "none"  # "attention" or "full" keep less for the backward pass and compute it again (see `STDiT3`)
     save_every: int = 500  # steps between checkpoints
+    keep: int = 2  # newest checkpoints of a stage that are kept
+    keep_best: int = 1  # and those of the lowest smoothed loss
     log_every: int = 20  # steps between lines of the log
+    samples: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self) -> None:
         require(bool(self.stages), "a training run needs at least one stage")
@@ -118,4 +189,20 @@ class TrainConfig:
             self.model_dtype in ("float32", "float16"),
             f"model_dtype must be float32 or float16, not {self.model_dtype}",
         )
+        require(
+            self.compute_dtype in ("float32", "bfloat16"),
+            f"compute_dtype must be float32 or bfloat16, not {self.compute_dtype}",
+        )
+        require(
+            self.remat in ("none", "attention", "full"), f"remat must be none, attention or full, not {self.remat}"
+        )
         require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
+        require(self.keep >= 1, f"keep must be at least 1, not {self.keep}")
+        require(self.keep_best >= 0, f"keep_best must be 0 or more, not {self.keep_best}")
+        names = [stage.name for stage in self.stages]
+        require(len(set(names)) == len(names), f"two stages have the same name: {', '.join(names)}")
+        if any(stage.lora for stage in self.stages):
+            require(
+                len(self.stages) == 1 and self.init_from is not None,
+                "LoRA adapters belong to a model on disk; give them a run of one stage, with init_from",
+            )

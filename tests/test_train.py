@@ -1,6 +1,8 @@
 """The trainer on the tiny model: every objective learns, runs resume bit for bit, and mistakes are refused."""
 
+import csv
 import dataclasses
+import resource
 from pathlib import Path
 
 import jax
@@ -25,7 +27,8 @@ from pavdm_jax.train_config import (
     UniformDiffusion,
 )
 from pavdm_jax.training import loop
-from pavdm_jax.training.state import merge, split
+from pavdm_jax.training.log import StageLog
+from pavdm_jax.training.run_folder import SaveError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
@@ -36,6 +39,15 @@ VAE_STAGES = (
     Stage("temporal", TemporalReconstruction(), ShapesData(17), ("vae/temporal",), 3, 1, SPEED),
     Stage("joint", JointReconstruction(), ShapesData(17), ("vae/spatial/decoder",), 2, 1, SPEED),
 )
+
+
+def read_log(run):
+    """The log's lines without their times."""
+    with (run / "log.csv").open(newline="") as file:
+        return [
+            {name: value for name, value in row.items() if name not in ("seconds", "samples_per_second")}
+            for row in csv.DictReader(file)
+        ]
 
 
 def first_value(model):
@@ -85,27 +97,27 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(runs, monkeypatch):
         pass
 
     cut = config(runs, "cut", *VAE_STAGES[:2])
-    write = loop._Log.write
+    write = StageLog.write
     for last in (3, 4):
 
-        def killing(log, first, step, metrics, last=last):
-            write(log, first, step, metrics)
-            if first + step == last:
+        def killing(log, step, metrics, last=last):
+            write(log, step, metrics)
+            if log.first + step == last:
                 raise Killed
 
-        monkeypatch.setattr(loop._Log, "write", killing)
+        monkeypatch.setattr(StageLog, "write", killing)
         with pytest.raises(Killed):
             loop.fit(cut)
-    monkeypatch.setattr(loop._Log, "write", write)
+    monkeypatch.setattr(StageLog, "write", write)
     resumed = loop.fit(cut)
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
+    assert read_log(runs / "cut") == read_log(runs / "whole")
 
 
 def test_the_spatial_loss_falls_from_random_weights(tmp_path):
     stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 30, 4, SPEED)
     loop.fit(TrainConfig(MODEL, (stage,), output=str(tmp_path / "run"), log_every=1))
-    lines = (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]
-    losses = [float(line.split("loss=")[1].split()[0]) for line in lines]
+    losses = [float(row["loss"]) for row in read_log(tmp_path / "run")]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
@@ -144,24 +156,29 @@ def test_latents_are_computed_once_and_an_interrupted_call_goes_on(tmp_path):
         LatentClips(tmp_path, None, 8, clip_latents=10, chunk_size=5)
 
 
-def test_parameters_are_split_by_prefix_and_put_together_again():
-    params = {"a": {"b": 1, "bc": 2}, "d": 3}
-    trained, frozen = split(params, ("a/b", "d"))
-    assert trained == {"a/b": 1, "d": 3}
-    assert merge(trained, frozen) == params
-    with pytest.raises(ConfigError, match="'e', which is no part"):
-        split(params, ("e",))
-
-
 def test_the_folder_of_another_run_is_refused(runs):
     with pytest.raises(ConfigError, match="run of another config"):
         loop.fit(config(runs, "vae", *VAE_STAGES, seed=1))
 
 
+def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(runs):
+    """Files cannot grow beyond a limit that the first checkpoints keep to, as on a disk that is full."""
+    settings = config(runs, "full", VAE_STAGES[0])
+    settings = dataclasses.replace(settings, save_every=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(SaveError, match=r"a checkpoint could not be written to .*; make room and give the same"):
+            loop.fit(settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    jax.tree.map(np.testing.assert_array_equal, loop.fit(settings).params, loop.fit(settings).params)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(runs):
     broken = dataclasses.replace(SPEED, learning_rate=float("inf"))
     stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 5, 1, broken)
-    with pytest.raises(ConfigError, match="the loss is nan at step"):
+    with pytest.raises(ConfigError, match="not finite at step 2 of stage spatial"):
         loop.fit(config(runs, "broken", stage))
 
 
@@ -170,7 +187,7 @@ def test_mistakes_of_the_command_line_exit_with_2(monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         train.main()
     assert caught.value.code == 2
-    assert "--stepz" in capsys.readouterr().err
+    assert capsys.readouterr().err == "error: there is no config field --stepz; did you mean --stages.0.steps?\n"
     monkeypatch.setattr("sys.argv", ["train"])
     with pytest.raises(SystemExit) as caught:
         train.main()

@@ -29,8 +29,8 @@ class TrainLevels:
     num_valid: jax.Array
 
 
-def flow_loss(velocity: jax.Array, latents: jax.Array, noise: jax.Array, loss_mask: jax.Array) -> jax.Array:
-    """Mean squared error of the predicted velocity over the frames that count, for each sample.
+def frame_losses(velocity: jax.Array, latents: jax.Array, noise: jax.Array, loss_mask: jax.Array) -> jax.Array:
+    """Mean squared error of the predicted velocity in each frame, 0 where it does not count.
 
     Args:
       velocity: the prediction, [b, t, h, w, c].
@@ -39,12 +39,16 @@ def flow_loss(velocity: jax.Array, latents: jax.Array, noise: jax.Array, loss_ma
       loss_mask: [b, t].
 
     Returns:
-      [b] float32; 0 for a sample in which no frame counts.
+      [b, t] float32.
     """
     error = velocity.astype(jnp.float32) - velocity_target(latents, noise)
     # `where` before the square, not a product after it: frames that do not count may hold anything, and have no gradient.
     error = jnp.where(loss_mask[:, :, None, None, None] > 0, error, 0.0)
-    per_frame = jnp.mean(jnp.square(error), axis=(2, 3, 4))
+    return jnp.mean(jnp.square(error), axis=(2, 3, 4))
+
+
+def flow_loss(per_frame: jax.Array, loss_mask: jax.Array) -> jax.Array:
+    """The mean of `frame_losses` [b, t] over the frames that count: [b], 0 for a sample in which none does."""
     return jnp.sum(per_frame * loss_mask, axis=1) / jnp.maximum(jnp.sum(loss_mask, axis=1), 1.0)
 
 
@@ -139,6 +143,7 @@ def sample_progressive(
     levels = jnp.take_along_axis(table, jnp.clip(column, 0, k_chunks - 1), axis=1)
     sizes = (jnp.broadcast_to(jnp.asarray(size, jnp.float32), (batch,))[:, None] for size in (height, width))
     levels = jnp.where(denoised, shift_levels(levels, *sizes, config.window_size, base_size), 0.0)
+    denoised &= levels > 0  # moved down to 0, a chunk is clean, and has nothing to learn from
     return TrainLevels(
         levels=jnp.repeat(levels, config.chunk_size, axis=1),
         loss_mask=jnp.repeat(denoised.astype(jnp.float32), config.chunk_size, axis=1),

@@ -1,7 +1,6 @@
 """Training losses of the diffusion transformer, with its text encoder: the levels come from `diffusion.objectives`.
 
-Each is a function `loss(params, batch, key) -> (loss, metrics)` of the whole model's parameters and a batch with `latents`
-`[b, t, h, w, c]`, `ids` `[b, l]` and `length` `[b]`.
+Each is a `loss.Loss` of a batch with `latents` `[b, t, h, w, c]`, `ids` `[b, l]` and `length` `[b]`.
 """
 
 from collections.abc import Callable
@@ -13,39 +12,69 @@ from pavdm_jax.config import ModelConfig
 from pavdm_jax.diffusion.objectives import (
     TrainLevels,
     flow_loss,
+    frame_losses,
     sample_noisy,
     sample_progressive,
     sample_uniform,
 )
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.t5 import T5Encoder
-from pavdm_jax.train_config import ProgressiveDiffusion, UniformDiffusion
-from pavdm_jax.training.reconstruction import Loss
+from pavdm_jax.train_config import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
+from pavdm_jax.training.loss import Average, Loss, LossReport
+
+DiffusionObjective = UniformDiffusion | ProgressiveDiffusion | MixedDiffusion
+
+LEVEL_BINS = 5
+"""Equal parts of 0..1 for which the log shows the loss."""
+
+Draw = Callable[[jax.Array, int, int], tuple[TrainLevels, jax.Array]]
+"""(key, b, t) -> levels of the batch, and the chance [b] of each sample that its caption is dropped."""
 
 
-def uniform_loss(model: ModelConfig, objective: UniformDiffusion) -> Loss:
-    """One level a clip, with mask strategies."""
+def clip_chunks(model: ModelConfig, objective: DiffusionObjective) -> int:
+    """Chunks of a training clip: of the longest part of a mix."""
+    match objective:
+        case UniformDiffusion():
+            return objective.clip_chunks
+        case ProgressiveDiffusion():
+            return model.window.slots
+        case MixedDiffusion():
+            return max(clip_chunks(model, part) for part in objective.objectives)
 
-    def levels(key: jax.Array, b: int, t: int) -> TrainLevels:
-        return sample_uniform(
+
+def draw_levels(model: ModelConfig, objective: DiffusionObjective) -> Draw:
+    """The levels of an objective. A clip that is longer than the objective's own is used from its beginning."""
+    match objective:
+        case UniformDiffusion():
+            return _draw_uniform(model, objective)
+        case ProgressiveDiffusion():
+            return _draw_progressive(model, objective)
+        case MixedDiffusion():
+            return _draw_mixed(model, objective)
+
+
+def _draw_uniform(model: ModelConfig, objective: UniformDiffusion) -> Draw:
+    def draw(key: jax.Array, b: int, t: int) -> tuple[TrainLevels, jax.Array]:
+        num_valid = jnp.full((b,), min(t, objective.clip_chunks * model.window.chunk_size))
+        levels = sample_uniform(
             key,
             b,
             t,
             model.height,
             model.width,
+            num_valid,
             logit_normal=objective.logit_normal,
             mask_strategies=objective.mask_strategies,
             base_size=model.noise_base_size,
         )
+        return levels, jnp.full((b,), objective.caption_dropout)
 
-    return _denoising_loss(model, objective.caption_dropout, levels)
+    return draw
 
 
-def progressive_loss(model: ModelConfig, objective: ProgressiveDiffusion) -> Loss:
-    """Levels rising along the window."""
-
-    def levels(key: jax.Array, b: int, t: int) -> TrainLevels:
-        return sample_progressive(
+def _draw_progressive(model: ModelConfig, objective: ProgressiveDiffusion) -> Draw:
+    def draw(key: jax.Array, b: int, t: int) -> tuple[TrainLevels, jax.Array]:
+        drawn = sample_progressive(
             key,
             model.window,
             b,
@@ -56,34 +85,71 @@ def progressive_loss(model: ModelConfig, objective: ProgressiveDiffusion) -> Los
             shrinking=objective.shrinking,
             base_size=model.noise_base_size,
         )
+        behind = ((0, 0), (0, t - model.window.window_size))
+        levels = drawn.replace(levels=jnp.pad(drawn.levels, behind), loss_mask=jnp.pad(drawn.loss_mask, behind))
+        return levels, jnp.full((b,), objective.caption_dropout)
 
-    return _denoising_loss(model, objective.caption_dropout, levels)
+    return draw
 
 
-def _denoising_loss(
-    model: ModelConfig, caption_dropout: float, sample_levels: Callable[[jax.Array, int, int], TrainLevels]
+def _draw_mixed(model: ModelConfig, objective: MixedDiffusion) -> Draw:
+    parts = [draw_levels(model, part) for part in objective.objectives]
+    weights = jnp.asarray(objective.weights, jnp.float32) / sum(objective.weights)
+
+    def draw(key: jax.Array, b: int, t: int) -> tuple[TrainLevels, jax.Array]:
+        which_key, *keys = jax.random.split(key, 1 + len(parts))
+        which = jax.random.choice(which_key, len(parts), (b,), p=weights)
+        drawn = [part(part_key, b, t) for part, part_key in zip(parts, keys, strict=True)]
+        return jax.tree.map(lambda *values: jnp.stack(values)[which, jnp.arange(b)], *drawn)
+
+    return draw
+
+
+def denoising_loss(
+    model: ModelConfig, objective: DiffusionObjective, dtype: jnp.dtype = jnp.float32, remat: str = "none"
 ) -> Loss:
-    network, text_encoder = STDiT3(model.stdit3), T5Encoder(model.t5)
+    """The loss of an objective; one program, whatever windows are drawn.
+
+    Args:
+      model: the architecture, and the size and rate of the videos.
+      objective: which levels the frames get.
+      dtype: of the matrix products.
+      remat: see `STDiT3`.
+    """
+    network, text_encoder = STDiT3(model.stdit3, dtype, remat), T5Encoder(model.t5, dtype)
+    draw = draw_levels(model, objective)
 
     def loss(params, batch, key):
         level_key, noise_key, drop_key = jax.random.split(key, 3)
         b, t = batch["latents"].shape[:2]
+        drawn, caption_dropout = draw(level_key, b, t)
         variables = {"params": params["stdit3"]}
-        lengths = batch["length"][:, None]
 
         features = text_encoder.apply({"params": params["t5"]}, batch["ids"], batch["length"])
-        dropped = jax.random.bernoulli(drop_key, caption_dropout, (b,))[:, None, None]
+        dropped = jax.random.bernoulli(drop_key, caption_dropout)[:, None, None]
         features = jnp.where(dropped, params["stdit3"]["null_caption"][None], features)
-        caption = network.apply(variables, features[:, None], lengths, method="encode_caption")
+        caption = network.apply(variables, features[:, None], batch["length"][:, None], method="encode_caption")
 
-        drawn = sample_levels(level_key, b, t)
         noisy, noise = sample_noisy(noise_key, batch["latents"], drawn.levels)
         fps, height, width = (jnp.full((b,), value, jnp.float32) for value in (model.fps, model.height, model.width))
         output = network.apply(variables, noisy, drawn.levels, caption, fps, height, width, drawn.num_valid)
         velocity = output[..., : model.stdit3.latent_channels]
-        per_sample = flow_loss(velocity, batch["latents"], noise, drawn.loss_mask)
-        # A clip that the masks keep clean throughout has nothing to learn from and does not count.
-        counts = (drawn.loss_mask.sum(1) > 0).astype(jnp.float32)
-        return jnp.sum(per_sample) / jnp.maximum(jnp.sum(counts), 1.0), {}
+        per_frame = frame_losses(velocity, batch["latents"], noise, drawn.loss_mask)
+        per_sample = flow_loss(per_frame, drawn.loss_mask)
+        # A clip that is clean throughout has nothing to learn from and does not count.
+        counts = jnp.sum((drawn.loss_mask.sum(1) > 0).astype(jnp.float32))
+        value = jnp.sum(per_sample) / jnp.maximum(counts, 1.0)
+        return value, LossReport(per_sample, losses_by_level(per_frame, drawn))
 
     return loss
+
+
+def losses_by_level(per_frame: jax.Array, drawn: TrainLevels) -> dict[str, Average]:
+    """The loss of the frames whose level is in each part of 0..1: `frame_losses` [b, t] and their number."""
+    bins = jnp.minimum((drawn.levels * LEVEL_BINS).astype(jnp.int32), LEVEL_BINS - 1)
+    averages = {}
+    for number in range(LEVEL_BINS):
+        counts = drawn.loss_mask * (bins == number)
+        name = f"loss_level_{number / LEVEL_BINS:.1f}_{(number + 1) / LEVEL_BINS:.1f}"
+        averages[name] = (jnp.sum(per_frame * counts), jnp.sum(counts))
+    return averages

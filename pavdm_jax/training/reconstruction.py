@@ -1,18 +1,28 @@
 """Training losses of the video VAE, one for each of its three stages (as Open-Sora trained its own).
 
-Each is a function `loss(params, batch, key) -> (loss, metrics)` of the whole model's parameters and a batch with `frames`,
-uint8 `[b, f, h, w, 3]`.
+Each is a `loss.Loss` of a batch with `frames`, uint8 `[b, f, h, w, 3]`.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from pavdm_jax.config import VAEConfig
 from pavdm_jax.models.vae import VideoVAE, sample_posterior
+from pavdm_jax.train_config import JointReconstruction, SpatialReconstruction, TemporalReconstruction
+from pavdm_jax.training.loss import Loss, LossReport, once, sample_means
 
-Loss = Callable[[dict, dict, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+def reconstruction_loss(
+    config: VAEConfig, objective: SpatialReconstruction | TemporalReconstruction | JointReconstruction
+) -> Loss:
+    """The loss of an objective."""
+    match objective:
+        case SpatialReconstruction(kl_weight):
+            return spatial_loss(config, kl_weight)
+        case TemporalReconstruction(kl_weight):
+            return temporal_loss(config, kl_weight)
+        case JointReconstruction():
+            return joint_loss(config)
 
 
 def to_unit(frames: jax.Array) -> jax.Array:
@@ -26,13 +36,19 @@ def psnr(ours: jax.Array, theirs: jax.Array) -> jax.Array:
 
 
 def _kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-    """Divergence from a standard normal, a value each latent cell."""
+    """Divergence from a standard normal, a value each latent cell, of each sample."""
     log_variance = jnp.clip(log_variance, -30.0, 20.0)
-    return 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
+    return 0.5 * sample_means(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
 
 
 def _pixel_error(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.abs(ours - theirs)) + jnp.mean(jnp.square(ours - theirs))
+    return sample_means(jnp.abs(ours - theirs) + jnp.square(ours - theirs))
+
+
+def _report(per_sample: jax.Array, **metrics: jax.Array) -> tuple[jax.Array, LossReport]:
+    return jnp.mean(per_sample), LossReport(
+        per_sample, {name: once(jnp.mean(value)) for name, value in metrics.items()}
+    )
 
 
 def spatial_loss(config: VAEConfig, kl_weight: float) -> Loss:
@@ -41,13 +57,15 @@ def spatial_loss(config: VAEConfig, kl_weight: float) -> Loss:
 
     def loss(params, batch, key):
         variables = {"params": params["vae"]}
+        b = batch["frames"].shape[0]
         images = to_unit(batch["frames"]).reshape(-1, *batch["frames"].shape[2:])
         mean, log_variance = vae.apply(variables, images, method=lambda vae, x: vae.spatial.encode(x))
         scaling = config.spatial.scaling_factor
         latents = sample_posterior(mean / scaling, log_variance, key) * scaling
         decoded = vae.apply(variables, latents, method=lambda vae, z: vae.spatial.decode(z))
         error, divergence = _pixel_error(decoded, images), _kl(mean / scaling, log_variance)
-        return error + kl_weight * divergence, {"psnr": psnr(decoded, images), "kl": divergence}
+        per_sample = sample_means((error + kl_weight * divergence).reshape(b, -1))
+        return _report(per_sample, psnr=psnr(decoded, images), kl=divergence)
 
     return loss
 
@@ -64,10 +82,8 @@ def temporal_loss(config: VAEConfig, kl_weight: float) -> Loss:
         decoded = vae.apply(variables, latents, target.shape[1], method="decode_temporal")
         spread = jnp.std(target, axis=(0, 1, 2, 3), keepdims=True)
         error, divergence = _pixel_error(decoded / spread, target / spread), _kl(mean, log_variance)
-        return error + kl_weight * divergence, {
-            "latent_mse": jnp.mean(jnp.square((decoded - target) / spread)),
-            "kl": divergence,
-        }
+        mse = jnp.square((decoded - target) / spread)
+        return _report(error + kl_weight * divergence, latent_mse=mse, kl=divergence)
 
     return loss
 
@@ -81,7 +97,7 @@ def joint_loss(config: VAEConfig) -> Loss:
         frames = to_unit(batch["frames"])
         latents = jax.lax.stop_gradient(vae.apply(variables, frames, key, method="encode"))
         decoded = vae.apply(variables, latents, frames.shape[1], method="decode")
-        return _pixel_error(decoded, frames), {"psnr": psnr(decoded, frames)}
+        return _report(_pixel_error(decoded, frames), psnr=psnr(decoded, frames))
 
     return loss
 

@@ -1,92 +1,70 @@
-"""The state of a training stage, and one step of it."""
-
-from collections.abc import Callable
+"""The state of a training stage: all that changes from step to step, in one pytree that checkpoints keep whole."""
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct, traverse_util
+from flax import struct
 
-from pavdm_jax.config import require
-from pavdm_jax.train_config import OptimizerConfig
-from pavdm_jax.training.reconstruction import Loss
+from pavdm_jax.training.loss import Average
+
+NO_FAULT = (-1, -1, 0)
 
 
 @struct.dataclass
 class TrainState:
-    """What changes from step to step.
+    """What a step takes and gives.
 
     Attributes:
-      params: the trained parameters, flat: path → array.
+      step: int32 [], steps done in this stage.
+      params: the trained parameters, flat: path → float32 array.
       ema: their exponential moving average, float32; the stage's result.
       opt_state: of the optimiser.
-      step: steps done in this stage.
+      totals: sums of the metrics since the last line of the log, with their weights; kept here so that a resumed run logs the same.
+      smooth_loss: float32 [], the loss, averaged over about a hundred steps.
+      fault: int32 [3], the first step whose loss or gradient was not finite, its first bad sample (-1: only the gradient was
+        bad) and the number of bad samples; (-1, -1, 0) while all is well.
     """
 
+    step: jax.Array
     params: dict[str, jax.Array]
     ema: dict[str, jax.Array]
     opt_state: optax.OptState
-    step: jax.Array
+    totals: dict[str, Average]
+    smooth_loss: jax.Array
+    fault: jax.Array
 
 
-def split(params: dict, prefixes: tuple[str, ...]) -> tuple[dict, dict]:
-    """The flat parameters below `prefixes`, and all others.
+def init_state(trained: dict, optimizer: optax.GradientTransformation, metrics: dict) -> TrainState:
+    """The state before the first step.
 
-    Raises:
-      ConfigError: a prefix that no parameter has.
+    Args:
+      trained: flat parameters.
+      optimizer: whose state is made.
+      metrics: arrays or shapes of the metrics of a step (`step.metric_shapes`).
     """
-    flat = traverse_util.flatten_dict(params, sep="/")
-    for prefix in prefixes:
-        require(
-            any(_below(name, prefix) for name in flat),
-            f"train names '{prefix}', which is no part of the model; parts are {', '.join(sorted({n.split('/')[0] for n in flat}))} and what is below them",
-        )
-    trained = {name: x for name, x in flat.items() if any(_below(name, prefix) for prefix in prefixes)}
-    return trained, {name: x for name, x in flat.items() if name not in trained}
-
-
-def merge(*parts: dict) -> dict:
-    """The parameter tree of flat parts."""
-    return traverse_util.unflatten_dict({name: x for part in parts for name, x in part.items()}, sep="/")
-
-
-def _below(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix + "/")
-
-
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW after clipping by the global norm; the rate warms up, then decays over the stage's `steps`."""
-    warmup = min(config.warmup_steps, steps)
-    rate = optax.linear_schedule(0.0, config.learning_rate, warmup)
-    if config.decay:
-        rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, warmup + 1))
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(rate, b2=config.beta2, eps=config.epsilon, weight_decay=config.weight_decay),
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        # Copies: the step takes the memory of its state, and the caller keeps the model.
+        params=jax.tree.map(jnp.copy, trained),
+        ema=jax.tree.map(lambda x: jnp.array(x, jnp.float32), trained),
+        opt_state=optimizer.init(trained),
+        totals=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics),
+        smooth_loss=jnp.zeros((), jnp.float32),
+        fault=jnp.array(NO_FAULT, jnp.int32),
     )
 
 
-def init_state(trained: dict, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step. The average is a copy: the step donates both."""
-    return TrainState(trained, jax.tree.map(jnp.copy, trained), optimizer.init(trained), jnp.zeros((), jnp.int32))
+def place(tree):
+    """The state and the frozen parameters where the steps want them: on the first device.
+
+    All of it before the first step: else the second one, whose state comes from the first, would be compiled anew.
+    """
+    return jax.device_put(tree, jax.local_devices()[0])
 
 
-def make_train_step(loss: Loss, optimizer: optax.GradientTransformation, ema_decay: float) -> Callable:
-    """`step(state, frozen, batch, key) -> (state, metrics)`, compiled, giving its input state's memory to its output."""
-
-    def train_step(state: TrainState, frozen: dict, batch: dict, key: jax.Array):
-        key = jax.random.fold_in(key, state.step)
-
-        def of_trained(trained):
-            return loss(merge(trained, frozen), batch, key)
-
-        (value, metrics), gradients = jax.value_and_grad(of_trained, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # The average of few steps should not remember the random start.
-        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, state.ema, params)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(gradients), **metrics}
-        return TrainState(params, ema, opt_state, state.step + 1), metrics
-
-    return jax.jit(train_step, donate_argnums=0)
+def read_totals(state: TrainState) -> tuple[dict[str, float], TrainState]:
+    """The means of the metrics since the last call (nothing for those of weight 0), and the state with the sums at zero."""
+    totals = jax.device_get(state.totals)
+    names = sorted(totals, key=lambda name: (name != "loss", name))
+    means = {name: float(totals[name][0] / totals[name][1]) for name in names if totals[name][1] > 0}
+    return means, state.replace(totals=jax.tree.map(jnp.zeros_like, state.totals))

@@ -1,0 +1,171 @@
+"""What one sees of a run: a progress bar, `log.csv`, `train.log`, and TensorBoard's scalars and sample videos."""
+
+import csv
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from pavdm_jax.train_config import Stage
+from pavdm_jax.training.state import TrainState
+
+FIXED_COLUMNS = ("stage", "step", "seconds", "samples_per_second")
+
+
+class RunLog:
+    """The log of a whole run; use it as a context manager.
+
+    Args:
+      output: the run's folder.
+      done: steps of the run that are kept; lines of later ones, which will be made again, are dropped.
+    """
+
+    def __init__(self, output: Path, done: int):
+        self.table = Table(output / "log.csv", done)
+        self.board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
+        self.text = logging.getLogger("pavdm_jax.train")
+        self.text.setLevel(logging.INFO)
+        self.text.propagate = False
+        self._handlers = [logging.FileHandler(output / "train.log"), logging.StreamHandler()]
+        self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handlers[1].setFormatter(logging.Formatter("%(message)s"))
+
+    def __enter__(self) -> "RunLog":
+        for handler in self._handlers:
+            self.text.addHandler(handler)
+        self._redirect = logging_redirect_tqdm([self.text])
+        self._redirect.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._redirect.__exit__(*error)
+        for handler in self._handlers:
+            self.text.removeHandler(handler)
+            handler.close()
+        self.board.close()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Numbers of a step of the run, to TensorBoard."""
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def videos(self, step: int, gifs: list[Path]) -> None:
+        """Sample videos, to TensorBoard, which plays GIFs among its images."""
+        for number, path in enumerate(gifs):
+            with Image.open(path) as image:
+                width, height = image.size
+            shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+            value = Summary.Value(tag=f"samples/{number}", image=shown)
+            self.board.file_writer.add_summary(Summary(value=[value]), step)
+
+
+class Table:
+    """`log.csv`: a line of a step, a column for every metric of any stage, empty where a stage does not have it."""
+
+    def __init__(self, path: Path, done: int):
+        self.path, self.columns, self.rows = path, list(FIXED_COLUMNS), []
+        if path.exists():
+            with path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                self.rows = [row for row in reader if (row["step"] or "").isdigit() and int(row["step"]) <= done]
+                self.columns = list(reader.fieldnames or FIXED_COLUMNS)
+            self._rewrite()
+
+    def write(self, row: dict[str, float | int | str]) -> None:
+        """Add a line."""
+        self.rows.append({name: f"{x:.6g}" if isinstance(x, float) else str(x) for name, x in row.items()})
+        new = [name for name in row if name not in self.columns]
+        self.columns += new
+        if new or not self.path.exists():
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(self.rows[-1])
+
+    def _rewrite(self) -> None:
+        beside = self.path.with_suffix(".new")
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(beside, self.path)
+
+
+class StageLog:
+    """The progress of a stage: a bar on the terminal, and lines of the run's log.
+
+    Args:
+      run: the run's log.
+      stage: the stage.
+      first: step of the run at which it starts.
+      done: its steps that are done.
+      flops: of a step, or None where they are not known.
+      peak: FLOP/s of all devices, or None where they are not known.
+    """
+
+    def __init__(self, run: RunLog, stage: Stage, first: int, done: int, flops: float | None, peak: float | None):
+        self.run, self.stage, self.first = run, stage, first
+        self.flops, self.peak = flops, peak
+        self.bar = tqdm(
+            total=stage.steps, initial=done, desc=stage.name, unit="step", smoothing=0.05, dynamic_ncols=True
+        )
+        self._began = self._since = time.time()
+        self._start = self._step = done
+
+    def __enter__(self) -> "StageLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+
+    def advance(self, loss: float) -> None:
+        """A step is done."""
+        self.bar.set_postfix_str(f"loss={loss:.4g}{self._speed}", refresh=False)
+        self.bar.update()
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """A line of the log, of the means since the one before.
+
+        Args:
+          step: of the stage, done.
+          metrics: name → value.
+        """
+        now = time.time()
+        rate = (step - self._step) / max(now - self._since, 1e-9)
+        self._since, self._step = now, step
+        samples = {"samples_per_second": rate * self.stage.batch_size}
+        self.run.scalars(self.first + step, {**metrics, **samples, **self._utilisation(rate)})
+        row = {"stage": self.stage.name, "step": self.first + step, "seconds": round(now - self._began, 1)}
+        self.run.table.write({**row, **samples, **metrics})
+
+    def summary(self, state: TrainState) -> str:
+        """How the stage went, since the last start."""
+        seconds = time.time() - self._began
+        rate = (int(state.step) - self._start) * self.stage.batch_size / max(seconds, 1e-9)
+        return f"smoothed loss {float(state.smooth_loss):.4g}, {seconds:.0f} s, {rate:.3g} samples/s"
+
+    @property
+    def _speed(self) -> str:
+        rate = self.bar.format_dict["rate"]
+        if not rate:
+            return ""
+        used = self._utilisation(rate)
+        text = f", {rate * self.stage.batch_size:.3g} samples/s"
+        if "mfu" in used:
+            text += f", MFU {100 * used['mfu']:.1f}%"
+        elif used:
+            text += f", {used['model_tflops_per_second']:.3g} model TFLOP/s"
+        return text
+
+    def _utilisation(self, steps_per_second: float) -> dict[str, float]:
+        if self.flops is None or not np.isfinite(steps_per_second):
+            return {}
+        reached = self.flops * steps_per_second
+        return {"model_tflops_per_second": reached / 1e12} if self.peak is None else {"mfu": reached / self.peak}

@@ -1,0 +1,25 @@
+"""Sample videos of a model in training."""
+
+from pathlib import Path
+
+from pavdm_jax.model import Model
+from pavdm_jax.pipeline import generate
+from pavdm_jax.train_config import SampleConfig
+from pavdm_jax.video_io import write_gif
+from pavdm_jax.video_writer import VideoWriter
+
+
+def sample_videos(model: Model, config: SampleConfig, folder: Path, step: int) -> list[Path]:
+    """Make a video of each prompt, the same seed at every step, as `folder/STEP-NUMBER.mp4` and a GIF beside it.
+
+    Returns:
+      the GIFs.
+    """
+    fps, gifs = model.config.fps, []
+    for number, video in enumerate(generate(model, list(config.prompts), config.frames, seed=config.seed)):
+        path = folder / f"{step:07}-{number}.mp4"
+        with VideoWriter(path, fps) as writer:
+            writer.write(video)
+        gifs.append(path.with_suffix(".gif"))
+        write_gif(gifs[-1], [video], fps)
+    return gifs

@@ -1,0 +1,96 @@
+"""One step of training: gradients of a batch (in parts, if memory is short), the optimiser, the moving average, the sums for the log."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pavdm_jax.training.loss import Average, Loss, once
+from pavdm_jax.training.state import TrainState
+
+SMOOTHING = 0.99
+
+Gradients = Callable[[dict, dict, dict, jax.Array], tuple[dict, jax.Array, dict[str, Average]]]
+"""(trained, frozen, batch, key) -> gradients, losses of the samples [b], metrics."""
+
+
+def make_gradients(loss: Loss, assemble: Callable[[dict, dict], dict], accumulate: int) -> Gradients:
+    """The mean gradients of a batch that is worked through in `accumulate` equal parts."""
+
+    def gradients_of(trained: dict, frozen: dict, batch: dict, key: jax.Array):
+        def of_trained(trained: dict, samples: dict, key: jax.Array):
+            value, report = loss(assemble(trained, frozen), samples, key)
+            return value, (report.per_sample, {"loss": once(value), **report.metrics})
+
+        def of_part(number: jax.Array | int, samples: dict):
+            return jax.grad(of_trained, has_aux=True)(trained, samples, jax.random.fold_in(key, number))
+
+        def add_part(total: dict, part: tuple[jax.Array, dict]):
+            gradients, aux = of_part(*part)
+            return jax.tree.map(lambda old, new: old + new / accumulate, total, gradients), aux
+
+        if accumulate == 1:  # outside a loop, where compilers do better
+            gradients, (per_sample, metrics) = of_part(0, batch)
+            return gradients, per_sample, metrics
+        start = jax.tree.map(jnp.zeros_like, trained)
+        parts = jnp.arange(accumulate), jax.tree.map(lambda x: _to_parts(x, accumulate), batch)
+        gradients, (per_sample, metrics) = jax.lax.scan(add_part, start, parts)
+        metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+        return gradients, per_sample.swapaxes(0, 1).reshape(-1), metrics
+
+    return gradients_of
+
+
+def _to_parts(x: jax.Array, accumulate: int) -> jax.Array:
+    """[b, ...] → [accumulate, b / accumulate, ...]; every part takes from all over the batch, so a batch that is spread over
+    devices is not moved."""
+    return jnp.reshape(x, (x.shape[0] // accumulate, accumulate, *x.shape[1:])).swapaxes(0, 1)
+
+
+def metric_shapes(gradients_of: Gradients, trained: dict, frozen: dict, batch: dict) -> dict:
+    """Shapes of the metrics that a step adds to `TrainState.totals`."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    _, _, metrics = jax.eval_shape(gradients_of, trained, frozen, batch, key)
+    number = jax.eval_shape(lambda: once(jnp.zeros(())))
+    return {**metrics, "grad_norm": number, "learning_rate": number}
+
+
+def make_train_step(
+    gradients_of: Gradients, optimizer: optax.GradientTransformation, schedule: optax.Schedule, ema_decay: float
+) -> Callable:
+    """`step(state, frozen, batch, key) -> (state, loss)`, compiled, giving its input state's memory to its output."""
+
+    def train_step(state: TrainState, frozen: dict, batch: dict, key: jax.Array) -> tuple[TrainState, jax.Array]:
+        gradients, per_sample, metrics = gradients_of(state.params, frozen, batch, jax.random.fold_in(key, state.step))
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        loss = metrics["loss"][0] / metrics["loss"][1]
+        grad_norm = optax.tree.norm(gradients)
+        metrics |= {"grad_norm": once(grad_norm), "learning_rate": once(schedule(state.step))}
+        new = TrainState(
+            step=state.step + 1,
+            params=params,
+            ema=_moving_average(ema_decay, state.step, state.ema, params),
+            opt_state=opt_state,
+            totals=jax.tree.map(jnp.add, state.totals, metrics),
+            smooth_loss=_moving_average(SMOOTHING, state.step, state.smooth_loss, loss),
+            fault=jnp.where(state.fault[0] >= 0, state.fault, _find_fault(state.step, per_sample, grad_norm)),
+        )
+        return new, loss
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def _moving_average(decay: float, step: jax.Array, average, new):
+    """The average after one more value; that of few steps should not remember the start."""
+    decay = jnp.minimum(decay, step / (10.0 + step))
+    return jax.tree.map(lambda old, value: decay * old + (1.0 - decay) * value, average, new)
+
+
+def _find_fault(step: jax.Array, per_sample: jax.Array, grad_norm: jax.Array) -> jax.Array:
+    """See `TrainState.fault`."""
+    bad = ~jnp.isfinite(per_sample)
+    first = jnp.where(jnp.any(bad), jnp.argmax(bad), -1)
+    found = jnp.stack([step, first, jnp.sum(bad)]).astype(jnp.int32)
+    return jnp.where(jnp.any(bad) | ~jnp.isfinite(grad_norm), found, jnp.array([-1, -1, 0], jnp.int32))
