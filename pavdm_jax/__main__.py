@@ -212,9 +212,7 @@ def run(arguments: argparse.Namespace) -> int:
     dtype = DTYPES[arguments.dtype]
     # The text encoder is read, used and dropped before the rest is read: together they might not fit.
     model = load(arguments.checkpoint, parts=())
-    request = make_request(
-        model.config, [timeline for timeline, _ in jobs], seed=[seed for _, seed in jobs], **options
-    )
+    request = make_request(model.config, [timeline for timeline, _ in jobs], seed=[seed for _, seed in jobs], **options)
     options["start"] = request.start  # as it was read and resized
     prompt_features(model, request.texts, dtype)
     model = load(arguments.checkpoint, dtype=dtype)

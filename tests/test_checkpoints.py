@@ -38,7 +38,9 @@ def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
 
 def test_parameters_can_be_kept_in_half_precision(saved):
     params = load(saved, PARTS, dtype=jnp.bfloat16).params
-    jax.tree.map(np.testing.assert_array_equal, params, jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny_model().params))
+    jax.tree.map(
+        np.testing.assert_array_equal, params, jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny_model().params)
+    )
 
 
 def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path):
