@@ -15,7 +15,7 @@ PUBLISHED_SCALE = (3.85, 2.32, 2.33, 3.06)
 
 MICRO_BATCH_VALUES = 2**26
 """The spatial VAE sees so many frames at a time that one layer at full size holds about so many values (256 MB in float32), and one
-frame at least. At 240×424 and the published widths that is a frame; the frames of a small model go through all together."""
+frame at least. At 240x424 and the published widths that is a frame; the frames of a small model go through all together."""
 
 
 def sample_posterior(mean: jax.Array, log_variance: jax.Array, key: jax.Array) -> jax.Array:
