@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from pavdm_jax.config import ModelConfig, require
+from pavdm_jax.data_config import LatentData, ShapesData, TfdsData, VideoData
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,7 @@ class OptimizerConfig:
     ema_decay: float = 0.99  # of the exponential moving average, which is what a stage hands on
 
 
-@dataclass(frozen=True)
-class ShapesData:
-    """The procedural shapes world; samples are drawn by number, so that any of them can be made again."""
-
-    frames: int = 1  # pixel frames of a sample
-    samples: int = 1_000_000  # distinct scenes; the same number is always the same scene
-    seed: int = 0
+Data = ShapesData | VideoData | TfdsData | LatentData
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ class Stage:
 
     name: str
     objective: Objective
-    data: ShapesData
+    data: Data
     train: tuple[str, ...]  # prefixes of the parameter paths that are trained; all others are frozen
     steps: int
     batch_size: int

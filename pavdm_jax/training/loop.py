@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -19,9 +18,8 @@ from pavdm_jax.checkpoints import load, save_model
 from pavdm_jax.config import ConfigError, ModelConfig, require
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.shapes_world import sample_captions
-from pavdm_jax.data.sources import LatentClips, ShapesClips, precompute
+from pavdm_jax.data.sources import open_feed
 from pavdm_jax.model import Model, init_params
-from pavdm_jax.models.vae import VideoVAE
 from pavdm_jax.text import Tokenizer, train_tokenizer
 from pavdm_jax.train_config import (
     JointReconstruction,
@@ -33,13 +31,13 @@ from pavdm_jax.train_config import (
     UniformDiffusion,
 )
 from pavdm_jax.training.denoising import progressive_loss, uniform_loss
+from pavdm_jax.training.frame_size import at_size_of_batch
 from pavdm_jax.training.reconstruction import (
     Loss,
     joint_loss,
     measure_normalisation,
     spatial_loss,
     temporal_loss,
-    to_unit,
 )
 from pavdm_jax.training.state import init_state, make_optimizer, make_train_step, merge, split
 
@@ -54,38 +52,24 @@ def make_loss(model: ModelConfig, stage: Stage) -> Loss:
         case JointReconstruction():
             return joint_loss(model.vae)
         case UniformDiffusion():
-            return uniform_loss(model, stage.objective)
+            return at_size_of_batch(lambda sized: uniform_loss(sized, stage.objective), model)
         case ProgressiveDiffusion():
-            return progressive_loss(model, stage.objective)
+            return at_size_of_batch(lambda sized: progressive_loss(sized, stage.objective), model)
 
 
 def make_batches(config: TrainConfig, stage: Stage, model: Model, seed: int, start_step: int) -> Iterator[dict]:
-    """The stage's batches from `start_step` on; latents are computed first where the objective works on them."""
-    source = ShapesClips(stage.data, config.model.height)
-    if isinstance(stage.objective, UniformDiffusion | ProgressiveDiffusion):
-        window = config.model.window
-        chunks = stage.objective.clip_chunks if isinstance(stage.objective, UniformDiffusion) else window.slots
-        folder = latent_folder(config, stage, model)
-        encode = jax.jit(
-            lambda frames: VideoVAE(model.config.vae).apply(
-                {"params": model.params["vae"]}, to_unit(frames), method="encode"
-            )
-        )
-        precompute(source, encode, folder, functools.partial(tqdm, desc="latents", unit="clip", smoothing=0.02))
-        source = LatentClips(
-            folder, model.tokenizer, model.config.text.max_tokens, chunks * window.chunk_size, window.chunk_size
-        )
-    return batches(source, stage.batch_size, seed, start_step)
-
-
-def latent_folder(config: TrainConfig, stage: Stage, model: Model) -> Path:
-    """Where the latents of this data, coded by this very encoder, are kept: beside the runs, shared by all that need the same."""
-    digest = hashlib.sha256(repr((stage.data, config.model.vae, config.model.height)).encode())
-    for path, leaf in jax.tree.leaves_with_path(model.params["vae"]):
-        side = jax.tree_util.keystr(path)
-        if "decoder" not in side and "post_quant" not in side:  # decoders may be trained on without making the latents anew
-            digest.update(np.asarray(leaf).tobytes())
-    return Path(config.output).parent / f"latents-{digest.hexdigest()[:12]}"
+    """The stage's batches from `start_step` on, this process's part of each; latents are computed first where they are to be kept."""
+    match stage.objective:
+        case UniformDiffusion():
+            chunks = stage.objective.clip_chunks
+        case ProgressiveDiffusion():
+            chunks = config.model.window.slots
+        case _:
+            chunks = None
+    text_is_frozen = not any(name.split("/")[0] == "t5" for name in stage.train)
+    feed = open_feed(stage.data, model, chunks, Path(config.output).parent, text_is_frozen)
+    processes = jax.process_index(), jax.process_count()
+    return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, *processes, feed.workers))
 
 
 def start_model(config: TrainConfig) -> Model:
