@@ -15,6 +15,9 @@ from pavdm_jax.config import ConfigError, require
 from pavdm_jax.train_config import TrainConfig
 from pavdm_jax.training.loop import fit
 
+FLAT = (tyro.conf.AvoidSubcommands,)
+"""The kinds of objectives and data are those of the config file; their fields are named like all others."""
+
 
 def read_config(path: str) -> TrainConfig:
     """The `config` of a Python file.
@@ -51,7 +54,7 @@ def parse(arguments: list[str]) -> TrainConfig:
     description = __doc__ or ""
     if path is None:
         return tyro.cli(TrainConfig, args=rest, description=description)
-    return tyro.cli(TrainConfig, default=read_config(path), args=rest, description=description)
+    return tyro.cli(TrainConfig, default=read_config(path), args=rest, description=description, config=FLAT)
 
 
 def main() -> None:

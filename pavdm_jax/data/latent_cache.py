@@ -179,10 +179,9 @@ def _write_shard(
             encode_waiting()
     encode_waiting()
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    _write(
-        path,
-        safetensors.numpy.save(contiguous, {"about": json.dumps(about), "skipped": json.dumps(skipped)}),
-    )
+    # One entry of metadata: the order of several would differ from file to file.
+    notes = {"clips": json.dumps({"about": about, "skipped": skipped})}
+    _write(path, safetensors.numpy.save(contiguous, notes))
 
 
 def _write_index(folder: Path, shards: int) -> bool:
@@ -192,9 +191,10 @@ def _write_index(folder: Path, shards: int) -> bool:
         if not path.exists():
             return False
         with safetensors.safe_open(path, "np") as shard:
-            clips = sorted(int(index) for index in json.loads(shard.metadata()["about"]))
+            notes = json.loads(shard.metadata()["clips"])
+            clips = sorted(map(int, notes["about"]))
             shapes = [shard.get_slice(f"latents/{index}").get_shape() for index in clips]
-            skipped |= json.loads(shard.metadata()["skipped"])
+            skipped |= notes["skipped"]
         entries.append({"file": path.name, "clips": clips, "shapes": shapes})
     require(
         any(entry["clips"] for entry in entries),
@@ -300,7 +300,7 @@ def _opened(path: Path):
 
 @functools.lru_cache(256)
 def _about(path: Path) -> dict:
-    return json.loads(_opened(path).metadata()["about"])
+    return json.loads(_opened(path).metadata()["clips"])["about"]
 
 
 def _json(path: Path) -> dict:

@@ -90,8 +90,8 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
     """What each file holds, or why it cannot be read. Kept in `NAME.index.json`; files that did not change are not read again."""
     kept_in = manifest.with_suffix(".index.json")
     try:
-        kept = json.loads(kept_in.read_text())
-    except (OSError, ValueError):
+        kept = dict(json.loads(kept_in.read_text()))
+    except (OSError, TypeError, ValueError):  # none yet, or spoilt: made anew
         kept = {}
     entries = {path: kept.get(path) for path in paths}
     new = [path for path, entry in entries.items() if entry is None or entry["file"] != _stamp(path)]
