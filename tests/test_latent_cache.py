@@ -8,7 +8,8 @@ import pytest
 from small_videos import write_examples
 from tiny_model import tiny_model
 
-from pavdm_jax import precompute
+from pavdm_jax import benchmark_loader, precompute
+from pavdm_jax.benchmark_loader import LoaderConfig
 from pavdm_jax.config import ConfigError, tiny
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.encoder import Encoder, vae_fingerprint
@@ -152,3 +153,18 @@ def test_data_is_set_by_dotted_names_on_the_command_line(manifest, tmp_path):
         ["--config", str(tmp_path / "config.py"), "--stages.0.data.frames", "34", "--stages.0.data.no-cache"]
     )
     assert config.stages[0].data == VideoData(manifest, frames=34, cache=False)
+
+
+def test_the_loader_is_timed_against_a_step(manifest, tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.py").write_text(
+        "from pavdm_jax.config import tiny\nfrom pavdm_jax.train_config import *\n"
+        f"stage = Stage('joint', JointReconstruction(), VideoData({manifest!r}), ('vae',), 1, 2)\n"
+        "config = TrainConfig(tiny(), (stage,))\n"
+    )
+    monkeypatch.setattr(benchmark_loader, "start_model", lambda config: tiny_model())
+    found = benchmark_loader.benchmark_loader(LoaderConfig(str(tmp_path / "config.py"), step_seconds=1e-9, batches=2))
+    told = capsys.readouterr().out
+    assert f"{found:.1f} clips/s" in told
+    assert "steps wait for the loader" in told
+    with pytest.raises(ConfigError, match="stage 1: the config has 1 stages"):
+        benchmark_loader.benchmark_loader(LoaderConfig(str(tmp_path / "config.py"), step_seconds=1, stage=1))
