@@ -4,6 +4,10 @@ Matrix products only; norms, modulation, rotation and softmax are a few per cent
 XLA counts cannot be used: it counts the body of a scan once, whatever the number of layers.)
 """
 
+import math
+
+import jax
+
 from pavdm_jax.config import ModelConfig, STDiT3Config
 from pavdm_jax.geometry import latent_size
 from pavdm_jax.models.embeddings import grid_size
@@ -31,10 +35,52 @@ def stdit3_flops(config: STDiT3Config, frames: int, tokens: int, caption_tokens:
     return frames * tokens * (config.depth * pair + ends)
 
 
+def caption_flops(config: STDiT3Config, caption_tokens: int) -> int:
+    """One caption's keys and values for all blocks, from the text encoder's features."""
+    d = config.hidden_size
+    projection = 2 * d * (config.caption_channels + d)
+    return caption_tokens * (projection + config.depth * 2 * 2 * d * 2 * d)
+
+
+def _tokens(rows: int, columns: int, config: STDiT3Config) -> int:
+    return math.prod(grid_size(rows, columns, config.patch_size))
+
+
 def shift_flops(config: ModelConfig, height: int, width: int) -> int:
     """One shift of one video of `height` × `width` pixels: all its steps, with guidance, on the whole window."""
-    tokens = 1
-    for cells in grid_size(*latent_size(height, width, config.vae), config.stdit3.patch_size):
-        tokens *= cells
+    tokens = _tokens(*latent_size(height, width, config.vae), config.stdit3)
     forward = stdit3_flops(config.stdit3, config.window.window_size, tokens, config.text.max_tokens)
     return config.window.steps_per_shift * GUIDANCE_PASSES * forward
+
+
+def train_flops(config: STDiT3Config, latents: tuple[int, ...]) -> int:
+    """A training step on latents of shape [b, t, h, w, c]: the backward pass needs twice the forward pass.
+
+    What is computed again to save memory (remat) is not counted, as is usual for model FLOP utilisation (MFU).
+    """
+    b, t, h, w, _ = latents
+    captions = config.max_caption_tokens
+    forward = stdit3_flops(config, t, _tokens(h, w, config), captions) + caption_flops(config, captions)
+    return 3 * b * forward
+
+
+# Dense bfloat16 FLOP/s of one JAX device, by a part of `device_kind`; the first match counts. From the vendors' data sheets.
+PEAK_FLOPS = (
+    ("TPU v6 lite", 918e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5", 459e12),
+    ("TPU v4", 275e12),
+    ("TPU v3", 61.5e12),  # a device is one of the chip's two cores
+    ("B200", 2250e12),
+    ("H200", 989e12),
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("L40S", 362e12),
+    ("L4", 121e12),
+)
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Of a device; None where the table does not have it (every CPU)."""
+    return next((peak for kind, peak in PEAK_FLOPS if kind.lower() in device.device_kind.lower()), None)

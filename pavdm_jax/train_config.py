@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from pavdm_jax.config import ModelConfig, require
+from pavdm_jax.data_config import LatentData, ShapesData, TfdsData, VideoData
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,7 @@ class LoRAConfig:
         require(self.rank >= 1, f"the rank of LoRA adapters must be at least 1, not {self.rank}")
 
 
-@dataclass(frozen=True)
-class ShapesData:
-    """The procedural shapes world; samples are drawn by number, so that any of them can be made again."""
-
-    frames: int = 1  # pixel frames of a sample
-    samples: int = 1_000_000  # distinct scenes; the same number is always the same scene
-    seed: int = 0
+Data = ShapesData | VideoData | TfdsData | LatentData
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ class Stage:
 
     name: str
     objective: Objective
-    data: ShapesData
+    data: Data
     train: tuple[str, ...]  # prefixes of the parameter paths that are trained; all others are frozen
     steps: int
     batch_size: int
@@ -193,9 +188,7 @@ class TrainConfig:
             self.compute_dtype in ("float32", "bfloat16"),
             f"compute_dtype must be float32 or bfloat16, not {self.compute_dtype}",
         )
-        require(
-            self.remat in ("none", "attention", "full"), f"remat must be none, attention or full, not {self.remat}"
-        )
+        require(self.remat in ("none", "attention", "full"), f"remat must be none, attention or full, not {self.remat}")
         require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
         require(self.keep >= 1, f"keep must be at least 1, not {self.keep}")
         require(self.keep_best >= 0, f"keep_best must be 0 or more, not {self.keep_best}")

@@ -23,6 +23,7 @@ __all__ = [
     "VideoWriter",
     "check_output",
     "contact_sheet",
+    "frame_pixels",
     "iterate_video",
     "read_video",
     "resize_crop",
@@ -98,7 +99,7 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
                 packets += packet.size > 0
                 for frame in packet.decode():
                     if number >= start:
-                        frames.append(_pixels(frame))
+                        frames.append(frame_pixels(frame))
                         require(
                             len(frames) * frames[0].nbytes <= MAX_BYTES,
                             f"{path} does not fit into memory ({len(frames)} frames are {MAX_BYTES >> 30} GiB); read fewer frames",
@@ -126,7 +127,7 @@ def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
-                yield _pixels(frame)[None]
+                yield frame_pixels(frame)[None]
     except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a video ({error})") from None
 
@@ -137,8 +138,8 @@ def _check_pixels(path: Path, height: int, width: int) -> None:
     )
 
 
-def _pixels(frame: av.VideoFrame) -> np.ndarray:
-    """[h, w, 3]; phones store upright films lying down, with the angle beside them."""
+def frame_pixels(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 [h, w, 3]; phones store upright films lying down, with the angle beside them."""
     return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 

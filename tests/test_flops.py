@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from pavdm_jax.config import OPEN_SORA_1_2, tiny
-from pavdm_jax.flops import shift_flops, stdit3_flops
+from pavdm_jax.flops import peak_flops, shift_flops, stdit3_flops, train_flops
 from pavdm_jax.models.stdit3 import STDiT3, STDiT3Config
 
 
@@ -49,3 +49,16 @@ def test_arithmetic_grows_with_the_window_and_the_steps():
     more_steps = dataclasses.replace(config, window=dataclasses.replace(config.window, steps=12))
     assert shift_flops(more_steps, 16, 24) == 2 * shift_flops(config, 16, 24)
     assert shift_flops(config, 32, 48) > 4 * shift_flops(config, 16, 24)
+
+
+def test_a_training_step_is_three_forward_passes_and_the_captions():
+    config, forward = OPEN_SORA_1_2.stdit3, stdit3_flops(STDiT3Config(), 35, 15 * 27, 300)
+    assert 6 * forward < train_flops(config, (2, 35, 30, 53, 4)) < 1.01 * 6 * forward
+
+
+def test_the_peak_is_known_by_the_kind_of_device():
+    class Device:
+        device_kind = "NVIDIA H100 80GB HBM3"
+
+    assert peak_flops(Device()) == 989e12
+    assert peak_flops(jax.devices()[0]) is None  # a CPU

@@ -13,8 +13,6 @@ from tiny_model import tiny_model
 from pavdm_jax import train
 from pavdm_jax.checkpoints import load, save_model
 from pavdm_jax.config import ConfigError, tiny
-from pavdm_jax.data.loader import batches
-from pavdm_jax.data.sources import LatentClips, ShapesClips, precompute
 from pavdm_jax.train_config import (
     JointReconstruction,
     OptimizerConfig,
@@ -119,41 +117,6 @@ def test_the_spatial_loss_falls_from_random_weights(tmp_path):
     loop.fit(TrainConfig(MODEL, (stage,), output=str(tmp_path / "run"), log_every=1))
     losses = [float(row["loss"]) for row in read_log(tmp_path / "run")]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-
-
-def test_batches_go_on_from_any_step():
-    source = ShapesClips(ShapesData(1, samples=50), CANVAS)
-    whole = batches(source, 4, seed=3)
-    expected = [next(whole)["frames"] for _ in range(4)]
-    later = batches(source, 4, seed=3, start_step=2)
-    for frames in expected[2:]:
-        np.testing.assert_array_equal(next(later)["frames"], frames)
-    assert (expected[0] != expected[1]).any()
-
-
-def test_latents_are_computed_once_and_an_interrupted_call_goes_on(tmp_path):
-    source = ShapesClips(ShapesData(17, samples=250), CANVAS)
-    calls = []
-
-    def encode(frames):
-        calls.append(1)
-        if len(calls) == 150:
-            raise KeyboardInterrupt
-        return frames[:, :5, :8, :8].astype(np.float32) / 255
-
-    with pytest.raises(KeyboardInterrupt):
-        precompute(source, encode, tmp_path, iter)
-    assert not (tmp_path / "latents.npy").exists()
-    precompute(source, encode, tmp_path, iter)
-    assert len(calls) == 150 + 1 + 150  # one for the shape, and those after the first hundred, which were kept
-    precompute(source, encode, tmp_path, iter)
-    assert len(calls) == 301
-    stored = np.load(tmp_path / "latents.npy")
-    assert stored.shape == (250, 5, 8, 8, 3)
-    expected = source.frames(7)[:5, :8, :8].astype(np.float32) / 255
-    np.testing.assert_allclose(stored[7], expected, atol=1e-3)
-    with pytest.raises(ConfigError, match="10 are needed"):
-        LatentClips(tmp_path, None, 8, clip_latents=10, chunk_size=5)
 
 
 def test_the_folder_of_another_run_is_refused(runs):

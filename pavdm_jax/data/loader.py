@@ -1,36 +1,147 @@
-"""Batches from a random-access source, by grain: the batch of a step depends on the step alone, so a resumed run goes on where it was."""
+"""Batches from a random-access source, by grain: the batch of a step depends on the seed and the step alone.
 
-from collections.abc import Iterator
+So the state of the loader is the number of the next step, which every checkpoint holds, and a resumed run goes on with the next sample;
+neither the number of worker processes nor that of training processes changes what a step sees.
+"""
+
+import contextlib
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import grain
 import numpy as np
+from absl import flags
+
+from pavdm_jax.config import ConfigError, require
+
+ENDLESS = 2**48
+"""Samples; more than any run draws."""
 
 
 class Source(Protocol):
-    """Samples by number. `draw` may use the generator for all that should differ between visits (crops, paraphrases)."""
+    """Samples by number. `draw` may use the generator for all that should differ between visits (cuts, paraphrases).
+
+    Attributes:
+      groups: the numbers of the samples, sorted, in groups whose samples have equal shapes; a batch is of one group.
+    """
+
+    groups: Sequence[np.ndarray]
 
     def __len__(self) -> int: ...
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]: ...
 
 
-def batches(source: Source, batch_size: int, seed: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches: the samples of an epoch in a shuffled order, then the next epoch in another.
+class Schedule:
+    """Which samples each step takes, over all processes.
+
+    An epoch shuffles every group, cuts it into whole batches (the rest waits for another epoch; a group smaller than a batch is repeated
+    until it fills one), and shuffles the batches of all groups.
+    """
+
+    def __init__(self, groups: Sequence[np.ndarray], batch_size: int, seed: int):
+        self.groups, self.batch_size, self.seed = groups, batch_size, seed
+        self.steps = sum(max(1, len(group) // batch_size) for group in groups)
+        self._epoch: tuple[int, np.ndarray] | None = None
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        epoch, position = divmod(step, self.steps)
+        kept = self._epoch
+        if kept is None or kept[0] != epoch:
+            kept = self._epoch = (epoch, self._shuffled(epoch))
+        return kept[1][position]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_epoch": None}  # a worker shuffles for itself
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
+        batches = []
+        for group in self.groups:
+            count = max(1, len(group) // self.batch_size)
+            batches.append(np.resize(rng.permutation(group), (count, self.batch_size)))
+        return rng.permutation(np.concatenate(batches))
+
+
+class _Sample:
+    """Sample number i of this process, counted over all steps."""
+
+    def __init__(self, source: Source, schedule: Schedule, rows: range):
+        self.source, self.schedule, self.rows = source, schedule, rows
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        step, place = divmod(number, len(self.rows))
+        row = self.rows[place]
+        rng = np.random.default_rng([self.schedule.seed, step, row])
+        return self.source.draw(int(self.schedule[step][row]), rng)
+
+
+def batches(
+    source: Source,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches of this process.
 
     Args:
-      source: where samples come from; each is a dict of arrays that stack.
-      batch_size: samples of a batch.
+      source: where samples come from; each is a dict of arrays, equal in shape within a group.
+      batch_size: samples of a batch, over all processes.
       seed: of the order and of `Source.draw`.
-      start_step: batches to skip; they are not computed.
+      start_step: batches to skip; they are not read.
+      process_index: which rows of each batch are read here: one `process_count`-th of them.
+      process_count: training processes.
+      workers: processes that draw; 0: threads of this one.
+
+    Raises:
+      ConfigError: the source is empty, or the batch cannot be divided; while iterating: a worker died.
     """
-    samples = (
-        grain.MapDataset.range(len(source))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(source.draw)
-        .batch(batch_size, drop_remainder=True)
+    require(len(source) > 0, "the data set is empty; there is nothing to train on")
+    require(
+        batch_size % process_count == 0,
+        f"batch_size {batch_size} cannot be divided among {process_count} processes; make it a multiple",
     )
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    return iter(samples[start_step:].to_iter_dataset(options))
+    share = batch_size // process_count
+    rows = range(process_index * share, (process_index + 1) * share)
+    sample = _Sample(source, Schedule(source.groups, batch_size, seed), rows)
+    whole = grain.MapDataset.range(ENDLESS).map(sample).batch(share, drop_remainder=True)
+    return ReadAhead(whole[start_step:], workers)
+
+
+class ReadAhead:
+    """Iterates a grain data set in other threads or processes, a few elements ahead; closed at the latest when the program ends."""
+
+    def __init__(self, dataset: grain.MapDataset, workers: int = 0, buffer: int = 4):
+        threads = min(buffer, 2 if workers else os.cpu_count() or 2)
+        elements = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer))
+        if workers:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # grain asks for a flag of its own, which nobody gives here
+            options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+            elements = elements.mp_prefetch(options)
+        self._elements = iter(elements)
+        self.close: Callable[[], None] = weakref.finalize(self, _close, self._elements)
+
+    def __iter__(self) -> "ReadAhead":
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._elements)
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise ConfigError(
+                f"a worker process of the loader died ({str(error).split('.')[0]}); it may have run out of memory: use fewer "
+                "workers, and run the same command again"
+            ) from None
+
+
+def _close(elements: Any) -> None:
+    with contextlib.suppress(Exception):  # a worker that is dead already
+        elements.close()

@@ -1,109 +1,221 @@
-"""Where training samples come from: clips of the shapes world, and latents that were computed once."""
+"""What a training stage reads: pixels for the VAE; latents and captions for the transformer, from a cache or encoded on the way."""
 
+import functools
+import hashlib
 import json
-import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from pavdm_jax.config import require
-from pavdm_jax.data import shapes_world
+from pavdm_jax.config import ConfigError, ModelConfig, require
+from pavdm_jax.data.clips import Clips, open_clips
+from pavdm_jax.data.encoder import Encoder, text_fingerprint, vae_fingerprint
+from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, cache_identity, write_cache
+from pavdm_jax.data.loader import Source
+from pavdm_jax.data_config import LatentData, ShapesData, TfdsData, VideoData
+from pavdm_jax.geometry import chunk_frames, latent_frames
+from pavdm_jax.model import Model
 from pavdm_jax.text import Tokenizer
-from pavdm_jax.train_config import ShapesData
 
-CAPTIONS_OF_A_CLIP = 4
-"""Paraphrases kept beside the latents of a clip; each visit reads one of them."""
+ATTEMPTS = 100
+"""Clips in a row that may be unreadable before reading gives up."""
 
 
-class ShapesClips:
-    """Pixel clips of the shapes world: `{"frames": uint8 [f, h, w, 3]}` of scene number `index`."""
+def equal_rows(rows: np.ndarray) -> list[np.ndarray]:
+    """The numbers of equal rows, a sorted array for each kind of row."""
+    if not np.ptp(rows, axis=0).any():  # quick for a million equal rows
+        return [np.arange(len(rows))]
+    kinds, kind = np.unique(rows, axis=0, return_inverse=True)
+    return [np.flatnonzero(kind.ravel() == k) for k in range(len(kinds))]
 
-    def __init__(self, data: ShapesData, canvas: int):
-        self.data, self.canvas = data, canvas
+
+class _Readable:
+    """Reads clips; in place of one that cannot be read, the next one of its size, always the same. Each is named once."""
+
+    def __init__(self, clips: Clips):
+        self.clips, self.groups = clips, equal_rows(clips.sizes)
+        self.skipped: dict[str, str] = {}
+
+    def read(self, index: int, first: int, count: int) -> tuple[int, np.ndarray]:
+        """The clip that was read, and its frames."""
+        for tried, other in enumerate(self._from(index), 1):
+            try:
+                return other, self.clips.frames(other, first, count)
+            except ConfigError as error:
+                self._report(self.clips.name(other), str(error))
+                last = error
+            if tried == ATTEMPTS:
+                break
+        raise ConfigError(f"no clip could be read, {tried} tries in a row; the last: {last}")
+
+    def _from(self, index: int) -> Iterator[int]:
+        """The clips of this one's size, from this one on and round."""
+        yield index
+        group = next(group for group in self.groups if index in group)
+        place = int(np.searchsorted(group, index))
+        yield from (int(group[(place + step) % len(group)]) for step in range(1, len(group)))
+
+    def _report(self, name: str, reason: str) -> None:
+        if name not in self.skipped:
+            self.skipped[name] = reason
+            print(f"skipped (the {len(self.skipped)}. clip): {reason}", file=sys.stderr, flush=True)
+
+
+class PixelSource:
+    """`{"frames": uint8 [f, h, w, 3]}`: whole clips."""
+
+    def __init__(self, clips: Clips):
+        self.readable = _Readable(clips)
+        self.groups = self.readable.groups
 
     def __len__(self) -> int:
-        return self.data.samples
-
-    def scene(self, index: int) -> shapes_world.Scene:
-        return shapes_world.sample_scene(np.random.default_rng([self.data.seed, index]), self.canvas, split="train")
-
-    def frames(self, index: int, first_frame: int = 0) -> np.ndarray:
-        return shapes_world.render(self.scene(index), self.data.frames, self.canvas, first_frame=first_frame)
+        return len(self.readable.clips)
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """A clip that starts anywhere in the scene's first ten seconds."""
-        return {"frames": self.frames(index, int(rng.integers(240)))}
+        clips = self.readable.clips
+        _, frames = self.readable.read(index, int(rng.integers(clips.starts)), clips.frames_of_a_clip)
+        return {"frames": frames}
 
 
-class LatentClips:
-    """Cached latents with captions: `{"latents": float32 [t, h, w, c], "ids": int32 [l], "length": int32}`.
+@dataclass(frozen=True)
+class Cut:
+    """What the transformer's stages take of a clip: `chunks` chunks, from a random one on, and one of its captions as token ids.
 
-    Args:
-      folder: written by `precompute`.
-      clip_latents: latent frames of a sample; longer cached clips are cut at a random chunk.
+    Attributes:
+      chunks: of a sample.
       chunk_size: latent frames of a chunk.
+      tokenizer: of the model's text encoder.
+      max_tokens: ids of a sample.
     """
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, max_tokens: int, clip_latents: int, chunk_size: int):
-        self.latents = np.load(folder / "latents.npy", mmap_mode="r")
-        self.captions = json.loads((folder / "captions.json").read_text())
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
-        self.clip_latents, self.chunk_size = clip_latents, chunk_size
+    chunks: int
+    chunk_size: int
+    tokenizer: Tokenizer
+    max_tokens: int
+
+    def check(self, latents: int, where: str) -> None:
+        """`ConfigError` unless a clip of so many latent frames is long enough."""
+        needed = self.chunks * self.chunk_size
         require(
-            clip_latents <= self.latents.shape[1],
-            f"the cached clips in {folder} have {self.latents.shape[1]} latent frames; {clip_latents} are needed",
+            latents >= needed,
+            f"{where}: clips have {latents} latent frames; {needed} are needed, which is {self.chunks} chunks: give more frames",
         )
 
+    def draw_first_chunk(self, latents: int, rng: np.random.Generator) -> int:
+        return int(rng.integers(latents // self.chunk_size - self.chunks + 1))
+
+    def draw_caption(self, captions: list[str], rng: np.random.Generator) -> tuple[int, dict[str, np.ndarray]]:
+        """Which caption, and its `ids` int32 `[l]` with their `length`."""
+        number = int(rng.integers(len(captions)))
+        ids, lengths = self.tokenizer.tokenize([captions[number]], self.max_tokens)
+        return number, {"ids": ids[0], "length": lengths[0]}
+
+
+class LatentSource:
+    """Cached samples: `{"latents": float32 [t, h, w, c], "ids": int32 [l], "length": int32, "fps": float32}`.
+
+    With `features`, also the text encoder's `{"features": float32 [l, d]}`, zero in the padding.
+    """
+
+    def __init__(self, cache: LatentCache, cut: Cut, features: bool = False):
+        self.cache, self.cut, self.features = cache, cut, features
+        cut.check(int(cache.shapes[:, 0].min()), str(cache.folder))
+        self.groups = equal_rows(cache.shapes[:, 1:])
+
     def __len__(self) -> int:
-        return len(self.latents)
+        return len(self.cache)
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        spare_chunks = (self.latents.shape[1] - self.clip_latents) // self.chunk_size
-        start = int(rng.integers(spare_chunks + 1)) * self.chunk_size
-        caption = self.captions[index][int(rng.integers(len(self.captions[index])))]
-        ids, lengths = self.tokenizer.tokenize([caption], self.max_tokens)
-        latents = np.asarray(self.latents[index, start : start + self.clip_latents], np.float32)
-        return {"latents": latents, "ids": ids[0], "length": lengths[0]}
+        first = self.cut.draw_first_chunk(int(self.cache.shapes[index, 0]), rng) * self.cut.chunk_size
+        latents = self.cache.latents(index, first, first + self.cut.chunks * self.cut.chunk_size)
+        about = self.cache.about(index)
+        number, sample = self.cut.draw_caption(about["captions"], rng)
+        sample |= {"latents": latents.astype(np.float32), "fps": np.float32(about["fps"])}
+        if self.features:
+            features = self.cache.features(index, number)
+            sample["features"] = np.zeros((self.cut.max_tokens, features.shape[1]), np.float32)
+            sample["features"][: len(features)] = features
+        return sample
 
 
-def precompute(
-    source: ShapesClips, encode: Callable[[np.ndarray], np.ndarray], folder: Path, progress: Callable
-) -> None:
-    """Encode every clip of `source` from its first frame, and keep latents (float16) and captions in `folder`.
+class UncachedSource:
+    """The same samples as `LatentSource`, but with the pixels, `frames`, of which `encoded` makes latents."""
 
-    An interrupted call is continued by the next one; `latents.npy` has its name only when it is whole.
+    def __init__(self, clips: Clips, cut: Cut, model: ModelConfig):
+        self.readable, self.cut = _Readable(clips), cut
+        self.groups = self.readable.groups
+        self.latents, self.chunk_frames = latent_frames(clips.frames_of_a_clip, model.vae), chunk_frames(model)
+        cut.check(self.latents, f"clips of {clips.frames_of_a_clip} frames")
+
+    def __len__(self) -> int:
+        return len(self.readable.clips)
+
+    def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        first = self.cut.draw_first_chunk(self.latents, rng) * self.chunk_frames
+        index, frames = self.readable.read(index, first, self.cut.chunks * self.chunk_frames)
+        _, sample = self.cut.draw_caption(self.readable.clips.captions(index), rng)
+        return sample | {"frames": frames, "fps": np.float32(self.readable.clips.fps(index))}
+
+
+def encoded(encoder: Encoder, batch: dict) -> dict:
+    """A batch of `UncachedSource` with latents in place of its frames, rounded as a cache rounds them."""
+    rest = {name: value for name, value in batch.items() if name != "frames"}
+    return rest | {"latents": encoder.latents(batch["frames"]).astype(np.float32)}
+
+
+# --- from a config ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A source, and what remains to be done to its batches in the training process, where the accelerator is."""
+
+    source: Source
+    workers: int = 0
+    finish: Callable[[dict], dict] = dict
+
+
+def open_feed(
+    data: ShapesData | VideoData | TfdsData | LatentData,
+    model: Model,
+    clip_chunks: int | None,
+    folder: Path,
+    text_is_frozen: bool = False,
+) -> Feed:
+    """What a stage reads, for any kind of data. Latents that are not there yet are computed first, by all processes together.
 
     Args:
-      encode: uint8 `[1, f, h, w, 3]` → latents `[1, t, h, w, c]`.
-      progress: wraps the iterator of clip numbers (a progress bar).
+      clip_chunks: chunks of a sample of latents; None for a stage that works on pixels.
+      folder: where caches of latents are kept, each in a folder of its own.
+      text_is_frozen: the stage does not train the text encoder, so cached caption features may be used.
+
+    Raises:
+      ConfigError: there is nothing to read, or it does not fit the model.
     """
-    if (folder / "latents.npy").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    done, partial = folder / "done.txt", folder / "latents.partial.npy"
-    first = encode(source.frames(0)[None])[0]
-    start = int(done.read_text()) if done.exists() and partial.exists() else 0
-    mode = "r+" if start else "w+"
-    latents = np.lib.format.open_memmap(partial, mode, np.float16, (len(source), *first.shape))
-    for index in progress(range(start, len(source))):
-        latents[index] = encode(source.frames(index)[None])[0]
-        if (index + 1) % 100 == 0:
-            latents.flush()
-            _write(done, str(index + 1))
-    latents.flush()
-    _write(folder / "captions.json", json.dumps([_paraphrases(source, index) for index in range(len(source))]))
-    os.replace(partial, folder / "latents.npy")
-    done.unlink(missing_ok=True)
-
-
-def _paraphrases(source: ShapesClips, index: int) -> list[str]:
-    rng = np.random.default_rng([source.data.seed, index, 1])
-    return [shapes_world.caption(source.scene(index), rng) for _ in range(CAPTIONS_OF_A_CLIP)]
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text)
-    os.replace(beside, path)
+    if clip_chunks is None:
+        return Feed(PixelSource(open_clips(data, model.config)), data.workers)
+    cut = Cut(clip_chunks, model.config.window.chunk_size, model.tokenizer, model.config.text.max_tokens)
+    if isinstance(data, LatentData):
+        cache = LatentCache(data.folder)
+        cache.check({"vae": vae_fingerprint(model)})
+        features = cache.has_features and text_is_frozen
+        if features:
+            cache.check({"text": text_fingerprint(model)})
+        return Feed(LatentSource(cache, cut, features))
+    clips = open_clips(data, model.config)
+    cut.check(latent_frames(clips.frames_of_a_clip, model.config.vae), f"clips of {clips.frames_of_a_clip} frames")
+    encoder = Encoder(model)
+    if not data.cache:
+        return Feed(UncachedSource(clips, cut, model.config), data.workers, functools.partial(encoded, encoder))
+    digest = hashlib.sha256(json.dumps(cache_identity(clips, model)).encode()).hexdigest()
+    folder = folder / f"latents-{digest[:12]}"
+    options = CacheOptions(workers=data.workers)
+    write_cache(clips, encoder, folder, options, jax.process_index(), jax.process_count())
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"latents {digest}")
+    return Feed(LatentSource(LatentCache(folder), cut))

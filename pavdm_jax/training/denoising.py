@@ -1,6 +1,7 @@
 """Training losses of the diffusion transformer, with its text encoder: the levels come from `diffusion.objectives`.
 
-Each is a `loss.Loss` of a batch with `latents` `[b, t, h, w, c]`, `ids` `[b, l]` and `length` `[b]`.
+Each is a `loss.Loss` of a batch with `latents` `[b, t, h, w, c]`, `ids` `[b, l]`, `length` `[b]`, `fps` `[b]` and, where the text
+encoder has run before, its `features` `[b, l, d]`.
 """
 
 from collections.abc import Callable
@@ -125,14 +126,17 @@ def denoising_loss(
         drawn, caption_dropout = draw(level_key, b, t)
         variables = {"params": params["stdit3"]}
 
-        features = text_encoder.apply({"params": params["t5"]}, batch["ids"], batch["length"])
+        if "features" in batch:
+            features = batch["features"]
+        else:
+            features = text_encoder.apply({"params": params["t5"]}, batch["ids"], batch["length"])
         dropped = jax.random.bernoulli(drop_key, caption_dropout)[:, None, None]
         features = jnp.where(dropped, params["stdit3"]["null_caption"][None], features)
         caption = network.apply(variables, features[:, None], batch["length"][:, None], method="encode_caption")
 
         noisy, noise = sample_noisy(noise_key, batch["latents"], drawn.levels)
-        fps, height, width = (jnp.full((b,), value, jnp.float32) for value in (model.fps, model.height, model.width))
-        output = network.apply(variables, noisy, drawn.levels, caption, fps, height, width, drawn.num_valid)
+        height, width = (jnp.full((b,), value, jnp.float32) for value in (model.height, model.width))
+        output = network.apply(variables, noisy, drawn.levels, caption, batch["fps"], height, width, drawn.num_valid)
         velocity = output[..., : model.stdit3.latent_channels]
         per_frame = frame_losses(velocity, batch["latents"], noise, drawn.loss_mask)
         per_sample = flow_loss(per_frame, drawn.loss_mask)

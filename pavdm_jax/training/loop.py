@@ -1,31 +1,26 @@
 """Runs the stages of a training config, each from where the one before ended; what was interrupted goes on at its last checkpoint."""
 
 import functools
-import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from pavdm_jax.checkpoints import load, save_model
 from pavdm_jax.config import require
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.shapes_world import sample_captions
-from pavdm_jax.data.sources import LatentClips, ShapesClips, precompute
+from pavdm_jax.data.sources import open_feed
 from pavdm_jax.model import PARTS, Model, init_params
-from pavdm_jax.models.vae import VideoVAE
 from pavdm_jax.request import make_request
 from pavdm_jax.text import Tokenizer, train_tokenizer
-from pavdm_jax.train_config import MixedDiffusion, ProgressiveDiffusion, Stage, TrainConfig, UniformDiffusion
-from pavdm_jax.training.denoising import clip_chunks
+from pavdm_jax.train_config import Stage, TrainConfig
+from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 from pavdm_jax.training.log import RunLog
 from pavdm_jax.training.preemption import Preemption
-from pavdm_jax.training.reconstruction import to_unit
 from pavdm_jax.training.run_folder import claim, newest_step, result_folder
 from pavdm_jax.training.stage import Run, train_stage
 
@@ -54,7 +49,7 @@ def fit(config: TrainConfig) -> Model:
                 if result.is_dir():
                     model = load(result).replace(config=config.model)
                 else:
-                    model = train_stage(run, number, first, model, base, functools.partial(stage_batches, config))
+                    model = train_stage(run, number, first, model, base, functools.partial(make_batches, config))
                     if number + 1 < len(config.stages):
                         save_model(result, model)
                 first, base = first + stage.steps, str(result)
@@ -74,42 +69,13 @@ def _use(config: TrainConfig) -> str:
     return f"--checkpoint {config.init_from} --lora {config.output}"
 
 
-def stage_batches(config: TrainConfig, stage: Stage, model: Model, seed: int, start_step: int) -> Iterator[dict]:
-    """`make_batches`; the clips of a mix are as long as the longest of its parts."""
-    if isinstance(stage.objective, MixedDiffusion):
-        stage = replace(stage, objective=UniformDiffusion(clip_chunks(config.model, stage.objective)))
-    return make_batches(config, stage, model, seed, start_step)
-
-
 def make_batches(config: TrainConfig, stage: Stage, model: Model, seed: int, start_step: int) -> Iterator[dict]:
-    """The stage's batches from `start_step` on; latents are computed first where the objective works on them."""
-    source = ShapesClips(stage.data, config.model.height)
-    if isinstance(stage.objective, UniformDiffusion | ProgressiveDiffusion):
-        window = config.model.window
-        chunks = stage.objective.clip_chunks if isinstance(stage.objective, UniformDiffusion) else window.slots
-        folder = latent_folder(config, stage, model)
-        encode = jax.jit(
-            lambda frames: VideoVAE(model.config.vae).apply(
-                {"params": model.params["vae"]}, to_unit(frames), method="encode"
-            )
-        )
-        precompute(source, encode, folder, functools.partial(tqdm, desc="latents", unit="clip", smoothing=0.02))
-        source = LatentClips(
-            folder, model.tokenizer, model.config.text.max_tokens, chunks * window.chunk_size, window.chunk_size
-        )
-    return batches(source, stage.batch_size, seed, start_step)
-
-
-def latent_folder(config: TrainConfig, stage: Stage, model: Model) -> Path:
-    """Where the latents of this data, coded by this very encoder, are kept: beside the runs, shared by all that need the same."""
-    digest = hashlib.sha256(repr((stage.data, config.model.vae, config.model.height)).encode())
-    for path, leaf in jax.tree.leaves_with_path(model.params["vae"]):
-        side = jax.tree_util.keystr(path)
-        if (
-            "decoder" not in side and "post_quant" not in side
-        ):  # decoders may be trained on without making the latents anew
-            digest.update(np.asarray(leaf).tobytes())
-    return Path(config.output).parent / f"latents-{digest.hexdigest()[:12]}"
+    """The stage's batches from `start_step` on, this process's part of each; latents are computed first where they are to be kept."""
+    chunks = clip_chunks(config.model, stage.objective) if isinstance(stage.objective, DiffusionObjective) else None
+    text_is_frozen = not any(name.split("/")[0] == "t5" for name in stage.train)
+    feed = open_feed(stage.data, model, chunks, Path(config.output).parent, text_is_frozen)
+    processes = jax.process_index(), jax.process_count()
+    return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, *processes, feed.workers))
 
 
 def start_model(config: TrainConfig) -> Model:

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 
 from pavdm_jax import lora
 from pavdm_jax.config import ConfigError
+from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.model import Model
 from pavdm_jax.train_config import Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, denoising_loss
 from pavdm_jax.training.expected_loss import FIRST_STEPS, loss_warning
-from pavdm_jax.training.flops import peak_flops, train_flops
+from pavdm_jax.training.frame_size import at_size_of_batch
 from pavdm_jax.training.log import RunLog, StageLog
 from pavdm_jax.training.loss import Loss
 from pavdm_jax.training.optimizer import learning_rate, make_optimizer
@@ -42,7 +43,8 @@ class Run:
 def make_loss(config: TrainConfig, stage: Stage) -> Loss:
     """The loss of a stage's objective."""
     if isinstance(stage.objective, DiffusionObjective):
-        return denoising_loss(config.model, stage.objective, jnp.dtype(config.compute_dtype), config.remat)
+        dtype = jnp.dtype(config.compute_dtype)
+        return at_size_of_batch(lambda sized: denoising_loss(sized, stage.objective, dtype, config.remat), config.model)
     return reconstruction_loss(config.model.vae, stage.objective)
 
 

@@ -1,0 +1,89 @@
+"""Clips with captions by number, wherever they come from: what every kind of pixel data can do, and the shapes world doing it."""
+
+import hashlib
+from typing import Protocol
+
+import numpy as np
+
+from pavdm_jax.config import ConfigError, ModelConfig
+from pavdm_jax.data import shapes_world
+from pavdm_jax.data.manifest import ManifestClips
+from pavdm_jax.data.tfds_clips import TfdsClips
+from pavdm_jax.data_config import ShapesData, TfdsData, VideoData
+
+CAPTIONS_OF_A_CLIP = 4
+"""Paraphrases of a scene; each visit reads one of them."""
+
+
+class Clips(Protocol):
+    """Numbered clips, all of the same number of frames.
+
+    Attributes:
+      sizes: height and width in pixels, int32 `[n, 2]`.
+      frames_of_a_clip: pixel frames.
+      starts: training on pixels may begin at any of a clip's first so many frames; more than 1 only where clips do not end.
+      identity: a text that changes when any clip does.
+    """
+
+    sizes: np.ndarray
+    frames_of_a_clip: int
+    starts: int
+    identity: str
+
+    def __len__(self) -> int: ...
+
+    def frames(self, index: int, first: int = 0, count: int | None = None) -> np.ndarray:
+        """uint8 `[f, h, w, 3]`: `count` frames from `first` on (None: to the clip's end); `ConfigError` where they cannot be read."""
+        ...
+
+    def captions(self, index: int) -> list[str]: ...
+
+    def fps(self, index: int) -> float: ...
+
+    def name(self, index: int) -> str:
+        """What to call the clip in a message."""
+        ...
+
+
+class ShapesClips:
+    """Scene number `index` of the shapes world, which goes on for ever."""
+
+    starts = 240  # the first ten seconds
+
+    def __init__(self, data: ShapesData, canvas: int):
+        self.data, self.canvas = data, canvas
+        self.frames_of_a_clip = data.frames
+        self.sizes = np.broadcast_to(np.asarray([canvas, canvas], np.int32), (data.samples, 2))
+        self.identity = hashlib.sha256(repr((data, canvas)).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.data.samples
+
+    def scene(self, index: int) -> shapes_world.Scene:
+        return shapes_world.sample_scene(np.random.default_rng([self.data.seed, index]), self.canvas, split="train")
+
+    def frames(self, index: int, first: int = 0, count: int | None = None) -> np.ndarray:
+        count = self.data.frames if count is None else count
+        return shapes_world.render(self.scene(index), count, self.canvas, first_frame=first)
+
+    def captions(self, index: int) -> list[str]:
+        rng = np.random.default_rng([self.data.seed, index, 1])
+        return [shapes_world.caption(self.scene(index), rng) for _ in range(CAPTIONS_OF_A_CLIP)]
+
+    def fps(self, index: int) -> float:
+        return 24.0
+
+    def name(self, index: int) -> str:
+        return f"scene {index} of the shapes world"
+
+
+def open_clips(data: ShapesData | VideoData | TfdsData, model: ModelConfig) -> Clips:
+    """The clips of a data config, for a model of this size and rate; `ConfigError` where there are none."""
+    match data:
+        case ShapesData():
+            return ShapesClips(data, model.height)
+        case VideoData():
+            return ManifestClips(data, model)
+        case TfdsData():
+            return TfdsClips(data, model)
+    raise ConfigError(f"{type(data).__name__} has no pixels; stages of the VAE need videos")

@@ -1,0 +1,59 @@
+"""The frozen networks that turn clips into latents and captions into features, and what tells them apart."""
+
+import hashlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from pavdm_jax.model import Model
+from pavdm_jax.models.t5 import T5Encoder
+from pavdm_jax.models.vae import VideoVAE
+
+
+class Encoder:
+    """The VAE's encoder and the text encoder of a model, compiled; results are float16, as they are kept on disk."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        vae, t5 = VideoVAE(model.config.vae), T5Encoder(model.config.t5)
+        self._encode = jax.jit(
+            lambda params, frames: vae.apply(
+                {"params": params}, frames.astype(np.float32) / 127.5 - 1.0, method="encode"
+            ).astype(np.float16)
+        )
+        self._read = jax.jit(lambda params, ids, lengths: t5.apply({"params": params}, ids, lengths).astype(np.float16))
+
+    def latents(self, frames: np.ndarray) -> jax.Array:
+        """Posterior means, float16 `[b, t, h, w, c]`, of uint8 `[b, f, h, w, 3]`."""
+        return self._encode(self.model.params["vae"], frames)
+
+    def features(self, captions: Sequence[str]) -> list[np.ndarray]:
+        """Caption features without their padding, float16 `[l, d]` each."""
+        ids, lengths = self.model.tokenizer.tokenize(captions, self.model.config.text.max_tokens)
+        features = np.asarray(self._read(self.model.params["t5"], ids, lengths))
+        return [padded[:length] for padded, length in zip(features, lengths, strict=True)]
+
+
+def vae_fingerprint(model: Model) -> str:
+    """Tells VAEs apart by what makes the latents: decoders may be trained on without making the latents anew."""
+    encoder = {
+        path: leaf
+        for path, leaf in jax.tree.leaves_with_path(model.params["vae"])
+        if not any(side in jax.tree_util.keystr(path) for side in ("decoder", "post_quant"))
+    }
+    return _digest(repr(model.config.vae).encode(), list(encoder.values()))
+
+
+def text_fingerprint(model: Model) -> str:
+    """Tells text encoders apart, with their tokenizers."""
+    settings = repr((model.config.t5, model.config.text.max_tokens)).encode() + model.tokenizer.model_bytes
+    return _digest(settings, jax.tree.leaves(model.params["t5"]))
+
+
+def _digest(settings: bytes, leaves: list[jax.Array]) -> str:
+    """Of some 4096 values of each array, from all over it: enough to tell, and quick for the largest models."""
+    digest = hashlib.sha256(settings)
+    for leaf in leaves:
+        digest.update(np.asarray(leaf.ravel()[:: max(1, leaf.size // 4096)], np.float32).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,196 @@
+"""Real videos, listed in a manifest: its rows, an index of its files that is made once, and the clips into which they are cut."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pavdm_jax.config import ConfigError, ModelConfig, require
+from pavdm_jax.data.video_files import VideoInfo, frames_within, probe, read_clip
+from pavdm_jax.data_config import VideoData
+from pavdm_jax.geometry import RESOLUTIONS, decoded_size
+from pavdm_jax.text import clean_caption
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a manifest; times are in seconds, None: to the end, at the rate of the data's config."""
+
+    path: str
+    caption: str
+    start: float = 0.0
+    end: float | None = None
+    fps: float | None = None
+
+
+def read_manifest(path: str | os.PathLike) -> list[Row]:
+    """The rows of a CSV file (with a header) or of JSON lines; paths are relative to the manifest.
+
+    Raises:
+      ConfigError: no such manifest, missing columns, values that make no sense, or rows whose file does not exist.
+    """
+    path = Path(path)
+    require(path.is_file(), f"there is no manifest {path}")
+    require(path.suffix in (".csv", ".jsonl"), f"the manifest {path} must be a .csv or a .jsonl file")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                reader = csv.DictReader(file)
+                records = [(reader.line_num, record) for record in reader]
+            else:
+                records = [(number, json.loads(line)) for number, line in enumerate(file, 1) if line.strip()]
+    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise ConfigError(f"the manifest {path} cannot be read: {error}") from None
+    require(bool(records), f"the manifest {path} has no rows")
+    rows = [_row(record, path, number) for number, record in records]
+    missing = sorted({row.path for row in rows if not Path(row.path).is_file()})
+    require(
+        not missing,
+        f"the manifest {path} names {len(missing)} files that do not exist, first {missing[0] if missing else ''}; "
+        "paths are relative to the manifest's folder",
+    )
+    return rows
+
+
+def _row(record: dict, manifest: Path, line: int) -> Row:
+    where = f"line {line} of the manifest {manifest}"
+    require(isinstance(record, dict), f"{where} is no object with the fields path and caption")
+    for name in ("path", "caption"):
+        found = ", ".join(str(key) for key in record if key is not None) or "none"
+        require(name in record, f"{where} has no {name}: the columns path and caption are needed; it has {found}")
+        require(isinstance(record[name], str) and record[name] != "", f"{where} has an empty {name}")
+    numbers = {}
+    for name in ("start", "end", "fps"):
+        text = record.get(name)
+        if text is None or text == "":
+            continue
+        try:
+            numbers[name] = float(text)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{where}: {name} {text!r} is no number") from None
+        require(
+            math.isfinite(numbers[name]) and numbers[name] >= 0, f"{where}: {name} {text} must be a number from 0 on"
+        )
+    require(numbers.get("fps") != 0, f"{where}: fps must be above 0")
+    start, end = numbers.get("start", 0.0), numbers.get("end")
+    require(end is None or end > start, f"{where}: the end, {end} s, must come after the start, {start} s")
+    return Row(str(manifest.parent / record["path"]), record["caption"], start, end, numbers.get("fps"))
+
+
+def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
+    """What each file holds, or why it cannot be read. Kept in `NAME.index.json`; files that did not change are not read again."""
+    kept_in = manifest.with_suffix(".index.json")
+    try:
+        kept = dict(json.loads(kept_in.read_text()))
+    except (OSError, TypeError, ValueError):  # none yet, or spoilt: made anew
+        kept = {}
+    entries = {path: kept.get(path) for path in paths}
+    new = [path for path, entry in entries.items() if entry is None or entry["file"] != _stamp(path)]
+    if new:
+        with ThreadPoolExecutor(8) as pool:
+            found = pool.map(_entry, new)
+            entries.update(zip(new, tqdm(found, "reading files", len(new), unit="file"), strict=True))
+        try:
+            _replace(kept_in, json.dumps(entries, indent=0))
+        except OSError as error:
+            print(f"the index {kept_in} cannot be kept ({error.strerror}); files are read each time", file=sys.stderr)
+    return {
+        path: entry["error"] if "error" in entry else VideoInfo(**entry["video"]) for path, entry in entries.items()
+    }
+
+
+def _entry(path: str) -> dict:
+    try:
+        return {"file": _stamp(path), "video": asdict(probe(path))}
+    except ConfigError as error:
+        return {"file": _stamp(path), "error": str(error)}
+
+
+def _stamp(path: str) -> list[int]:
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all, whoever else writes the same."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)
+
+
+def bucket(height: int, width: int, model: ModelConfig, resolution: str | None) -> tuple[int, int]:
+    """The size at which a video is trained on: the model's, or of a named resolution the one of the nearest aspect ratio."""
+    sizes = [(model.height, model.width)] if resolution is None else RESOLUTIONS[resolution].values()
+    nearest = min(sizes, key=lambda size: abs(math.log(size[0] / size[1] * width / height)))
+    return decoded_size(*nearest, model.vae)
+
+
+class ManifestClips:
+    """The clips of a manifest's rows, numbered; see `sources.Clips`.
+
+    Attributes:
+      skipped: by path, why a file or row is left out.
+    """
+
+    starts = 1
+
+    def __init__(self, data: VideoData, model: ModelConfig):
+        rows = read_manifest(data.manifest)
+        files = index_files(Path(data.manifest), sorted({row.path for row in rows}))
+        self.skipped: dict[str, str] = {}
+        self.clips: list[tuple[Row, int, float]] = []  # row, number of its first frame, frames a second
+        sizes = []
+        for row in rows:
+            info, fps = files[row.path], row.fps or data.fps or model.fps
+            if isinstance(info, str):
+                self.skipped[row.path] = info
+                continue
+            end = info.seconds if row.end is None else min(row.end, info.seconds)
+            found = frames_within(row.start, end, fps)
+            if found < data.frames:
+                self.skipped[row.path] = f"{row.path} has {found} frames at {fps:g} fps; a clip needs {data.frames}"
+            size = bucket(info.height, info.width, model, data.resolution)
+            for first in range(0, found - data.frames + 1, data.frames):
+                self.clips.append((row, first, fps))
+                sizes.append(size)
+        if self.skipped:
+            print(
+                f"{data.manifest}: {len(self.skipped)} files are skipped or give no clip of some row:", file=sys.stderr
+            )
+            for reason in self.skipped.values():
+                print(f"  {reason}", file=sys.stderr)
+        require(
+            bool(self.clips),
+            f"the manifest {data.manifest} gives no clip of {data.frames} frames: all {len(rows)} rows are too short or cannot be read",
+        )
+        self.frames_of_a_clip = data.frames
+        self.sizes = np.asarray(sizes, np.int32)
+        folder = Path(data.manifest).parent
+        named = [(os.path.relpath(row.path, folder), row.caption, row.start, *clip) for row, *clip in self.clips]
+        self.identity = hashlib.sha256(repr((named, data.frames, sizes)).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def frames(self, index: int, first: int = 0, count: int | None = None) -> np.ndarray:
+        row, begin, fps = self.clips[index]
+        count = self.frames_of_a_clip - first if count is None else count
+        return read_clip(row.path, row.start + (begin + first) / fps, fps, count, tuple(map(int, self.sizes[index])))
+
+    def captions(self, index: int) -> list[str]:
+        return [clean_caption(self.clips[index][0].caption)]
+
+    def fps(self, index: int) -> float:
+        return self.clips[index][2]
+
+    def name(self, index: int) -> str:
+        return self.clips[index][0].path

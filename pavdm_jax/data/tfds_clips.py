@@ -1,0 +1,81 @@
+"""Clips of TFDS data sets, read without TensorFlow where the data set's features allow it."""
+
+import hashlib
+import io
+import re
+
+import numpy as np
+
+from pavdm_jax.config import ConfigError, ModelConfig, require
+from pavdm_jax.data.video_files import read_clip
+from pavdm_jax.data_config import TfdsData
+from pavdm_jax.geometry import decoded_size
+from pavdm_jax.text import clean_caption
+from pavdm_jax.video_io import resize_crop
+
+
+class TfdsClips:
+    """The first frames of each example, resized to the model's size; see `clips.Clips`.
+
+    The data set must have been prepared with `file_format="array_record"`, the format that can be read by number.
+    """
+
+    starts = 1
+
+    def __init__(self, data: TfdsData, model: ModelConfig):
+        import tensorflow_datasets as tfds  # slow to import, and wanted by these data sets only
+
+        name = data.name.removeprefix("tfds:")
+        try:
+            builder = tfds.builder(name, data_dir=data.data_dir)
+            self.examples = builder.as_data_source(data.split)
+        except ImportError as error:
+            raise ConfigError(f"{data.name} needs a package that is not installed: {error}") from None
+        except Exception as error:  # of many kinds, some of them several screens long
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise ConfigError(
+                f"{data.name} cannot be opened ({reason}); prepare it once with tfds.builder({name!r}, "
+                f"data_dir={data.data_dir!r}, file_format='array_record').download_and_prepare()"
+            ) from None
+        features = builder.info.features
+        for feature in (data.video, data.caption):
+            require(
+                feature in features, f"{data.name} has no feature {feature!r}; it has {', '.join(sorted(features))}"
+            )
+        require(len(self.examples) > 0, f"{data.name} has no examples in split {data.split}")
+        self.data, self.label = data, features[data.caption]
+        self.rate, self.frames_of_a_clip = data.fps or model.fps, data.frames
+        self.size = decoded_size(model.height, model.width, model.vae)
+        self.sizes = np.broadcast_to(np.asarray(self.size, np.int32), (len(self.examples), 2))
+        version = f"{builder.info.full_name} {data.split} {len(self.examples)}"
+        settings = (version, data.video, data.caption, data.frames, self.rate, self.size)
+        self.identity = hashlib.sha256(repr(settings).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def frames(self, index: int, first: int = 0, count: int | None = None) -> np.ndarray:
+        count = self.frames_of_a_clip - first if count is None else count
+        video = self.examples[index][self.data.video]
+        if isinstance(video, bytes):
+            return read_clip(io.BytesIO(video), first / self.rate, self.rate, count, self.size)
+        video = np.asarray(video)
+        require(
+            video.dtype == np.uint8 and video.ndim == 4 and video.shape[-1] == 3,
+            f"feature {self.data.video!r} of {self.data.name} is {video.dtype} {list(video.shape)}; videos are uint8 [f, h, w, 3]",
+        )
+        require(len(video) >= first + count, f"{self.name(index)} has {len(video)} frames; {first + count} are needed")
+        return resize_crop(video[first : first + count], *self.size)
+
+    def captions(self, index: int) -> list[str]:
+        value = self.examples[index][self.data.caption]
+        if hasattr(self.label, "int2str"):  # class names such as ApplyEyeMakeup
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.label.int2str(int(value)))
+            return [words.replace("_", " ").lower()]
+        return [clean_caption(value.decode() if isinstance(value, bytes) else str(value))]
+
+    def fps(self, index: int) -> float:
+        return self.rate
+
+    def name(self, index: int) -> str:
+        return f"example {index} of {self.data.name}"

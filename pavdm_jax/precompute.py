@@ -1,0 +1,97 @@
+"""Latents, and caption features, of videos, computed once: `python -m pavdm_jax.precompute --manifest clips.csv --checkpoint MODEL --output latents/`.
+
+The same command goes on where it was interrupted. Several processes, on as many hosts as you like, share the work when they write to
+the same folder: give each its --process-index and the common --process-count, or --distributed on a pod or cluster. Train on the result
+with `LatentData("latents/")`.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import tyro
+
+from pavdm_jax.checkpoints import load
+from pavdm_jax.compilation import enable_cache
+from pavdm_jax.config import ConfigError, require
+from pavdm_jax.data.clips import open_clips
+from pavdm_jax.data.encoder import Encoder
+from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
+from pavdm_jax.data_config import TfdsData, VideoData
+from pavdm_jax.geometry import chunk_frames
+
+
+@dataclass(frozen=True)
+class PrecomputeConfig:
+    """What to encode, by which model, and where to."""
+
+    checkpoint: str  # a model folder, or "demo"
+    output: str  # the folder of latents
+    manifest: str | None = None  # CSV or JSON lines with path, caption and, where wanted, start, end, fps
+    tfds: str | None = None  # or a TFDS data set, such as tfds:shapes_world
+    data_dir: str | None = None  # of TFDS
+    split: str = "train"  # of TFDS
+    frames: int | None = None  # pixel frames of a clip; None: as many as the model's window holds
+    fps: float | None = None  # None: the model's
+    resolution: str | None = None  # a named one, for aspect buckets; None: the model's one size
+    caption_features: bool = False  # also the text encoder's features: for a large text encoder that is not trained
+    batch_size: int = 1  # clips that are encoded at once
+    shard_size: int = 64  # clips of a file: what an interrupted run computes again at most
+    workers: int = 0  # processes that read and decode; 0: threads
+    process_index: int = 0  # of this process, from 0 to process_count - 1
+    process_count: int = 1  # processes that share the work
+    distributed: bool = False  # find the other processes by jax.distributed
+
+    def __post_init__(self) -> None:
+        require((self.manifest is None) != (self.tfds is None), "give the videos by either --manifest or --tfds")
+        require(
+            self.manifest is None or (self.data_dir is None and self.split == "train"),
+            "data_dir and split belong to --tfds",
+        )
+        require(self.tfds is None or self.resolution is None, "aspect buckets, --resolution, are for a --manifest")
+        require(
+            0 <= self.process_index < self.process_count,
+            f"process_index {self.process_index} must be from 0 to process_count - 1, {self.process_count - 1}",
+        )
+
+
+def precompute(config: PrecomputeConfig) -> None:
+    """Write this process's part of the latents, and say what came of it."""
+    options = CacheOptions(config.caption_features, config.shard_size, config.batch_size, config.workers)
+    share = config.process_index, config.process_count
+    if config.distributed:
+        jax.distributed.initialize()
+        share = jax.process_index(), jax.process_count()
+    model = load(config.checkpoint)
+    frames = config.frames or model.config.window.slots * chunk_frames(model.config)
+    if config.manifest is not None:
+        data = VideoData(config.manifest, frames, config.fps, config.resolution)
+    else:
+        data = TfdsData(config.tfds, config.data_dir, config.split, frames=frames, fps=config.fps)
+    clips = open_clips(data, model.config)
+    if not write_cache(clips, Encoder(model), Path(config.output), options, *share):
+        print(f"the part of process {share[0]} is done; the latents in {config.output} wait for others")
+        return
+    cache = LatentCache(config.output)
+    print(f"{len(cache)} clips in {config.output}; {len(cache.skipped)} could not be read")
+    for reason in cache.skipped.values():
+        print(f"  {reason}")
+
+
+def main() -> None:
+    """The command line; user mistakes print one line and exit with 2."""
+    try:
+        config = tyro.cli(PrecomputeConfig, description=__doc__)
+        enable_cache()
+        precompute(config)
+    except (ConfigError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
