@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,11 +85,30 @@ def load(
       ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its config says;
         or another dtype.
     """
+    require(dtype in (*DTYPES, *map(jnp.dtype, DTYPES)), f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
+    files = open_model(path, parts)
+    expected, params = in_dtype(abstract_params(files.config), dtype), {}
+    for part in parts:
+        place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        params[part] = _restore(files.folder / "params" / part, expected[part], place)
+    return Model(params=params, config=files.config, tokenizer=files.tokenizer)
+
+
+class ModelFiles(NamedTuple):
+    """A model folder before its parameters are read; `parts` is what parts.json notes about each part that is there."""
+
+    folder: Path
+    config: ModelConfig
+    tokenizer: Tokenizer | None
+    parts: dict[str, dict]
+
+
+def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles:
+    """Find a model, see `load`, and check that it has the files of `parts` in full length."""
     folder = EMBEDDED / path if isinstance(path, str) and (EMBEDDED / path / "config.json").exists() else Path(path)
     if (folder / "model" / "config.json").exists():
         folder = folder / "model"
     require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
-    require(dtype in (*DTYPES, *map(jnp.dtype, DTYPES)), f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
     for name in ("config.json", "parts.json", "params"):
         require((folder / name).exists(), f"{path} is not a complete checkpoint: {name} is missing from it")
     try:
@@ -109,12 +128,9 @@ def load(
         tokenizer is None or tokenizer.vocab_size <= config.t5.vocab_size,
         f"the tokenizer of {path} has {tokenizer and tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}",
     )
-    expected, params = in_dtype(abstract_params(config), dtype), {}
     for part in parts:
         _check_files(folder / "params" / part, stored[part]["files"])
-        place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        params[part] = _restore(folder / "params" / part, expected[part], place)
-    return Model(params=params, config=config, tokenizer=tokenizer)
+    return ModelFiles(folder, config, tokenizer, stored)
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

@@ -10,8 +10,9 @@ import pytest
 from golden_data import FORWARD_TOLERANCE, channels_last, relative_error
 
 from pavdm_jax.config import SpatialVAEConfig, TemporalVAEConfig, VAEConfig
-from pavdm_jax.convert_weights import to_params, to_tensors, vae_rules
 from pavdm_jax.models.vae import VideoVAE, sample_posterior
+from pavdm_jax.weights.open_sora import vae_rules
+from pavdm_jax.weights.rules import to_params, to_tensors
 
 SETTINGS, GOLDEN = golden_data.load("vae_a")
 CONFIG = VAEConfig(
