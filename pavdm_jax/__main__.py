@@ -4,7 +4,6 @@ The video is written while it is made, to NAME.partial.mp4, which plays at any m
 """
 
 import argparse
-import difflib
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import jax
 
 from pavdm_jax import geometry
 from pavdm_jax.checkpoints import load
+from pavdm_jax.command_line import Parser
 from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.prompt_features import prompt_features
@@ -47,18 +47,6 @@ examples:
 
 A killed run goes on where it was when the same command is given with --resume.
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """Mistakes are one line, with a suggestion, and exit code 2."""
-
-    def error(self, message: str):
-        if message.startswith("unrecognized arguments:"):
-            unknown = message.split(": ", 1)[1].split()[0]
-            near = difflib.get_close_matches(unknown, self._option_string_actions, 1)
-            message = f"there is no option {unknown}" + (f"; did you mean {near[0]}?" if near else "; see --help")
-        print(f"error: {message}", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def frame_count(text: str) -> int | None:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,15 +92,34 @@ def load(
     """
     if lora is not None:
         return adapters.apply(load(path, parts, shardings, dtype), lora)
+    require(dtype in (*DTYPES, *map(jnp.dtype, DTYPES)), f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
+    if is_unfinished_run(Path(path)):
+        from pavdm_jax.training.run_folder import load_run  # not above: it loads the model that the run started from
+
+        return load_run(Path(path), parts, shardings, dtype)
+    files = open_model(path, parts)
+    expected, params = in_dtype(abstract_params(files.config), dtype), {}
+    for part in parts:
+        place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        params[part] = _restore(files.folder / "params" / part, expected[part], place)
+    return Model(params=params, config=files.config, tokenizer=files.tokenizer, folder=str(files.folder.absolute()))
+
+
+class ModelFiles(NamedTuple):
+    """A model folder before its parameters are read; `parts` is what parts.json notes about each part that is there."""
+
+    folder: Path
+    config: ModelConfig
+    tokenizer: Tokenizer | None
+    parts: dict[str, dict]
+
+
+def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles:
+    """Find a model, see `load`, and check that it has the files of `parts` in full length."""
     folder = EMBEDDED / path if is_embedded(path) else Path(path)
     if (folder / "model" / "config.json").exists():
         folder = folder / "model"
-    elif (folder / "stages").is_dir() or (folder / "ema").is_dir():
-        from pavdm_jax.training.run_folder import load_run  # not above: it loads the model that the run started from
-
-        return load_run(folder, parts, shardings, dtype)
     require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
-    require(dtype in (*DTYPES, *map(jnp.dtype, DTYPES)), f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
     for name in ("config.json", "parts.json", "params"):
         require((folder / name).exists(), f"{path} is not a complete checkpoint: {name} is missing from it")
     try:
@@ -120,17 +139,21 @@ def load(
         tokenizer is None or tokenizer.vocab_size <= config.t5.vocab_size,
         f"the tokenizer of {path} has {tokenizer and tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}",
     )
-    expected, params = in_dtype(abstract_params(config), dtype), {}
     for part in parts:
         _check_files(folder / "params" / part, stored[part]["files"])
-        place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        params[part] = _restore(folder / "params" / part, expected[part], place)
-    return Model(params=params, config=config, tokenizer=tokenizer, folder=str(folder.absolute()))
+    return ModelFiles(folder, config, tokenizer, stored)
 
 
 def is_embedded(path: str | os.PathLike) -> bool:
     """Whether it is the name of a model that comes with the package."""
     return isinstance(path, str) and (EMBEDDED / path / "config.json").exists()
+
+
+def is_unfinished_run(folder: Path) -> bool:
+    """Whether a folder is a training run without its finished model, or one of its checkpoints."""
+    return not (folder / "model" / "config.json").exists() and any(
+        (folder / name).is_dir() for name in ("stages", "ema")
+    )
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

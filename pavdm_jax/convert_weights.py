@@ -1,284 +1,183 @@
-"""PyTorch tensors ↔ parameter trees, by tables of names.
+"""Convert published weights: `python -m pavdm_jax.convert_weights --output checkpoints/open-sora-1.2`.
 
-A table is a list of `Rule`s. `{i}` in a source name stands for a layer number: such tensors are stacked along a new first axis, which
-is how `nn.scan` keeps the parameters of repeated layers. This is the only file that knows PyTorch's names and axis orders.
+Without paths, the three published repositories of Open-Sora v1.2 are downloaded and converted: about 24 GB, and 12 to 24 GB more for
+the result. `pavdm_jax.load("checkpoints/open-sora-1.2")` and `pavdm --checkpoint` read it.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import argparse
+import sys
+from pathlib import Path
 
-import einops
-import numpy as np
-from flax import traverse_util
+import jax
+from tqdm import tqdm
 
-from pavdm_jax.config import STDiT3Config, T5Config, VAEConfig
+from pavdm_jax.checkpoints import DTYPES, open_model
+from pavdm_jax.command_line import Parser
+from pavdm_jax.config import ConfigError, require
+from pavdm_jax.model import PARTS
+from pavdm_jax.weights import hub
+from pavdm_jax.weights.architecture import OPTIONS
+from pavdm_jax.weights.convert import convert
+from pavdm_jax.weights.export import export_stdit
+from pavdm_jax.weights.orbax_store import stored_arrays
+from pavdm_jax.weights.readers import Weights, open_weights
 
+EXAMPLES = """
+examples:
+  python -m pavdm_jax.convert_weights --output checkpoints/open-sora-1.2 --dtype bfloat16
+      downloads hpcai-tech/OpenSora-STDiT-v3, hpcai-tech/OpenSora-VAE-v1.2 and DeepFloyd/t5-v1_1-xxl, and converts them
+  python -m pavdm_jax.convert_weights --stdit OpenSora-STDiT-v3 --vae OpenSora-VAE-v1.2 --output checkpoints/mine
+      converts local folders or files; any subset
+  python -m pavdm_jax.convert_weights --text-encoder t5-v1_1-xxl --output checkpoints/mine
+      adds a part to a folder that exists already, or replaces it
+  python -m pavdm_jax.convert_weights --stdit outputs/epoch0-global_step1000 --output checkpoints/finetuned
+      takes a checkpoint of Open-Sora's own training: its averaged weights, ema.pt; for the others give .../model
+  python -m pavdm_jax.convert_weights --inspect checkpoints/mine
+  python -m pavdm_jax.convert_weights --export-stdit runs/finetune --output model.safetensors
+      goes back: a transformer trained here, as Open-Sora loads it
 
-@dataclass(frozen=True)
-class Rule:
-    """One line of a table: where the tensor `source` goes, and in which axis order.
-
-    Attributes:
-      source: PyTorch name; may hold one `{i}`, the layer number.
-      target: path in the parameter tree, with slashes; empty for tensors that are constants of the architecture (not stored).
-      order: an einops pattern from the PyTorch axes to ours, for instance "o i -> i o".
-      sizes: axis sizes that the pattern cannot infer.
-    """
-
-    source: str
-    target: str
-    order: str = ""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-
-    def to_ours(self, tensor: np.ndarray) -> np.ndarray:
-        return einops.rearrange(tensor, self.order, **self.sizes) if self.order else tensor
-
-    def to_pytorch(self, array: np.ndarray) -> np.ndarray:
-        if not self.order:
-            return array
-        ours = self.order.split("->")
-        return einops.rearrange(array, f"{ours[1]} -> {ours[0]}", **self.sizes)
-
-
-class WeightsError(ValueError):
-    """Weights that do not fit the architecture; the message lists every mismatch."""
+Understood are *.safetensors and PyTorch's .bin, .pt and .pth, whole or sharded with an index. PyTorch's files need the extra
+pavdm_jax[torch]; they are read without executing anything in them. Half-written results never load: run the command again.
+"""
 
 
-def to_params(rules: list[Rule], tensors: Mapping[str, np.ndarray], expected: Any) -> Any:
-    """Build a parameter tree from named PyTorch tensors.
+def make_parser() -> Parser:
+    parser = Parser(
+        prog="python -m pavdm_jax.convert_weights",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument_group("what to convert").add_argument
+    for part, what in (
+        ("stdit3", "the transformer"),
+        ("vae", "the video VAE"),
+        ("t5", "T5 v1.1, with its spiece.model"),
+    ):
+        add(
+            OPTIONS[part],
+            dest=part,
+            metavar="PATH",
+            help=f"{what}: a folder, a file, or a repository's name such as {hub.PUBLISHED[part]}",
+        )
+    add = parser.add_argument_group("or else").add_argument
+    add("--inspect", metavar="DIR", help="show what is in a model folder: parts, sizes, dtypes, sources with checksums")
+    add(
+        "--export-stdit",
+        metavar="DIR",
+        help="write the transformer of a model folder as one safetensors file for Open-Sora",
+    )
+    add = parser.add_argument_group("result").add_argument
+    add("--output", "-o", metavar="PATH", help="the model folder to make or to add to; of --export-stdit, the file")
+    add(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="of the stored matrices; norms, biases and tables are float32 in any case (default float32)",
+    )
+    add("--quiet", "-q", action="store_true", help="no progress bar")
+    return parser
 
-    Args:
-      rules: the table of the model part.
-      tensors: name → array; may be lazy, each tensor is read once.
-      expected: the tree of `jax.ShapeDtypeStruct` that the architecture's `init` would give.
 
-    Raises:
-      WeightsError: unknown, missing or misshapen tensors; all of them are listed, nothing is skipped.
-    """
-    expected = traverse_util.flatten_dict(expected, sep="/")
-    known: dict[str, tuple[Rule, int]] = {}  # source name → its rule and layer
-    problems = []
-    for name in tensors:
-        match = next(((rule, m) for rule in rules if (m := _pattern(rule.source).fullmatch(name))), None)
-        if match is None:
-            problems.append(f"unknown tensor {name} {list(tensors[name].shape)}")
+def find(part: str, given: str) -> Weights:
+    """The weights that an option names: a path, or else a repository, which is downloaded."""
+    if not Path(given).exists() and hub.is_name(given):
+        return open_weights(hub.download(given), label=given)
+    require(Path(given).exists(), f"{OPTIONS[part]}: there is no file or folder {given}")
+    return open_weights(Path(given))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the arguments ask for; returns the exit code."""
+    given = {part: getattr(arguments, part) for part in PARTS if getattr(arguments, part)}
+    modes = [bool(given), bool(arguments.inspect), bool(arguments.export_stdit)]
+    require(sum(modes) <= 1, "--inspect and --export-stdit go alone, without weights to convert")
+    if arguments.inspect:
+        print(inspect(Path(arguments.inspect)))
+        return 0
+    require(
+        bool(arguments.output),
+        "--output is missing; give the model folder to make, for instance checkpoints/open-sora-1.2",
+    )
+    output = Path(arguments.output)
+    with Progress(arguments.quiet) as bar:
+        if arguments.export_stdit:
+            export_stdit(Path(arguments.export_stdit), output, arguments.dtype, bar.update, bar.begin)
         else:
-            known[name] = (match[0], int(match[1]["i"]) if "{i}" in match[0].source else 0)
+            sources = {part: find(part, name) for part, name in (given or hub.PUBLISHED).items()}
+            convert(sources, output, arguments.dtype, bar.update, bar.begin)
+    print(f"{output}: whole" if arguments.export_stdit else inspect(output))
+    return 0
 
-    params = {}
-    by_rule: dict[str, list[tuple[int, str]]] = {}
-    for name, (rule, layer) in known.items():
-        by_rule.setdefault(rule.source, []).append((layer, name))
-    for rule in rules:
-        if not rule.target:
+
+class Progress:
+    """A bar that begins when the number of bytes is known."""
+
+    def __init__(self, quiet: bool):
+        self._quiet, self._bar = quiet, None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def begin(self, total: int) -> None:
+        self._bar = tqdm(total=total, unit="B", unit_scale=True, disable=self._quiet, desc="weights")
+
+    def update(self, nbytes: int) -> None:
+        self._bar.update(nbytes)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def inspect(path: Path) -> str:
+    """What is in a model folder, as text."""
+    model = open_model(path)
+    lines = [f"{path}: {model.config.name}"]
+    for part in PARTS:
+        if part not in model.parts:
+            lines.append(f"{part}: absent; {OPTIONS[part]} adds it")
             continue
-        stacked = "{i}" in rule.source
-        shape = expected[rule.target].shape
-        layers = dict(by_rule.get(rule.source, []))
-        wanted = range(shape[0]) if stacked else range(1)
-        absent = [rule.source.replace("{i}", str(i)) for i in wanted if i not in layers]
-        surplus = [name for i, name in layers.items() if i not in wanted]
-        problems += [f"missing tensor {name}" for name in absent] + [f"unknown tensor {name}" for name in surplus]
-        if absent or surplus:
-            continue
-        array = np.empty(shape, expected[rule.target].dtype)
-        for i in wanted:
-            slot = array[i] if stacked else array
-            try:
-                value = rule.to_ours(np.asarray(tensors[layers[i]]))
-            except einops.EinopsError:
-                value = np.asarray(tensors[layers[i]])
-            if value.shape != slot.shape:
-                problems.append(
-                    f"{layers[i]} has shape {list(tensors[layers[i]].shape)}, which is {list(value.shape)} here; {list(slot.shape)} is needed"
-                )
-            else:
-                slot[...] = value
-        params[rule.target] = array
-    unfilled = sorted(set(expected) - {rule.target for rule in rules})
-    problems += [f"no rule fills the parameter {target}" for target in unfilled]
-    if problems:
-        raise WeightsError("the weights do not fit this architecture:\n  " + "\n  ".join(problems))
-    return traverse_util.unflatten_dict(params, sep="/")
+        record, arrays = model.parts[part], stored_arrays(model.folder / "params" / part)
+        dtypes: dict[str, int] = {}
+        for array in arrays.values():
+            dtypes[array.dtype.name] = dtypes.get(array.dtype.name, 0) + array.size
+        count = ", ".join(f"{_short(n)} in {name}" for name, n in sorted(dtypes.items(), key=lambda item: -item[1]))
+        size = sum(record["files"].values())
+        lines.append(f"{part}: {_short(sum(dtypes.values()))} parameters ({count}), {size / 1e9:.3f} GB on disk")
+        lines.append(f"  {getattr(model.config, part)}")
+        lines.append(f"  from {record.get('source', 'training here')}")
+        for name, source in record.get("source_files", {}).items():
+            lines.append(f"  {name}: {source['bytes']} bytes, sha256 {source['sha256']}")
+    words = f"{model.tokenizer.vocab_size} ids" if model.tokenizer else "absent; it comes with --text-encoder"
+    return "\n".join([*lines, f"tokenizer: {words}"])
 
 
-def to_tensors(rules: list[Rule], params: Any) -> dict[str, np.ndarray]:
-    """The inverse of `to_params`: parameters under their PyTorch names, shapes and axis orders."""
-    flat = traverse_util.flatten_dict(params, sep="/")
-    tensors = {}
-    for rule in rules:
-        if rule.target and "{i}" in rule.source:
-            for i, layer in enumerate(flat[rule.target]):
-                tensors[rule.source.replace("{i}", str(i))] = rule.to_pytorch(np.asarray(layer))
-        elif rule.target:
-            tensors[rule.source] = rule.to_pytorch(np.asarray(flat[rule.target]))
-    return tensors
+def _short(count: int) -> str:
+    """1208872772 → 1.209 G."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.4g} {letter}"
+    return str(count)
 
 
-def _pattern(source: str) -> re.Pattern:
-    return re.compile(re.escape(source).replace(r"\{i\}", r"(?P<i>\d+)"))
+def main() -> None:
+    """The command line; user mistakes print one line, or the list of tensors that do not fit, and exit with 2."""
+    arguments = make_parser().parse_args()
+    try:
+        code = run(arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        print(f"error: out of memory, or a fault of the device: {str(error).splitlines()[:1]}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        code = 130
+    sys.exit(code)
 
 
-def linear(source: str, target: str, bias: bool = True) -> list[Rule]:
-    """The rules of a `torch.nn.Linear` that becomes a `flax.linen.Dense`."""
-    rules = [Rule(f"{source}.weight", f"{target}/kernel", "o i -> i o")]
-    return rules + ([Rule(f"{source}.bias", f"{target}/bias")] if bias else [])
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def vae_rules(config: VAEConfig) -> list[Rule]:
-    """OpenSora-VAE-v1.2: diffusers' `AutoencoderKL` under `spatial_vae.module`, the temporal VAE, and the normalisation."""
-    flat = Rule("scale", "scale", "1 c 1 1 1 -> c"), Rule("shift", "shift", "1 c 1 1 1 -> c")
-    return [*flat, *_spatial_vae_rules(config), *_temporal_vae_rules(config)]
-
-
-def _conv(source: str, target: str, dimensions: int, bias: bool = True) -> list[Rule]:
-    axes = "t h w"[-(2 * dimensions - 1) :]
-    rules = [Rule(f"{source}.weight", f"{target}/kernel", f"o i {axes} -> {axes} i o")]
-    return rules + ([Rule(f"{source}.bias", f"{target}/bias")] if bias else [])
-
-
-def _pointwise(source: str, target: str, dimensions: int) -> list[Rule]:
-    """A 1×1 convolution that becomes a dense layer."""
-    return [
-        Rule(f"{source}.weight", f"{target}/kernel", f"o i {'1 ' * dimensions}-> i o"),
-        Rule(f"{source}.bias", f"{target}/bias"),
-    ]
-
-
-def _norm(source: str, target: str) -> list[Rule]:
-    return [Rule(f"{source}.weight", f"{target}/affine/scale"), Rule(f"{source}.bias", f"{target}/affine/bias")]
-
-
-def _spatial_vae_rules(config: VAEConfig) -> list[Rule]:
-    channels, layers = config.spatial.block_channels, config.spatial.layers_per_block
-    rules: list[Rule] = []
-
-    def resnet(source: str, target: str, shortcut: bool = False) -> None:
-        for n in (1, 2):
-            rules.extend(_norm(f"{source}.norm{n}", f"{target}/norm{n}"))
-            rules.extend(_conv(f"{source}.conv{n}", f"{target}/conv{n}", 2))
-        if shortcut:
-            rules.extend(_conv(f"{source}.conv_shortcut", f"{target}/shortcut", 2))
-
-    for part, width, blocks, resample, order, per_block in (
-        ("encoder", channels[0], "down_blocks", "downsamplers", channels, layers),
-        ("decoder", channels[-1], "up_blocks", "upsamplers", channels[::-1], layers + 1),
-    ):
-        source, target = f"spatial_vae.module.{part}", f"spatial/{part}"
-        rules += _conv(f"{source}.conv_in", f"{target}/conv_in", 2)
-        for level, channel in enumerate(order):
-            for layer in range(per_block):
-                resnet(
-                    f"{source}.{blocks}.{level}.resnets.{layer}",
-                    f"{target}/level_{level}_resnet_{layer}",
-                    width != channel,
-                )
-                width = channel
-            if level < len(order) - 1:
-                way = "down" if part == "encoder" else "up"
-                rules += _conv(f"{source}.{blocks}.{level}.{resample}.0.conv", f"{target}/level_{level}_{way}", 2)
-        for n in (0, 1):
-            resnet(f"{source}.mid_block.resnets.{n}", f"{target}/mid/resnet_{n}")
-        attention = f"{source}.mid_block.attentions.0"
-        rules += _norm(f"{attention}.group_norm", f"{target}/mid/attention_norm")
-        for theirs, ours in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "attention_out")):
-            rules += linear(f"{attention}.{theirs}", f"{target}/mid/{ours}")
-        rules += _norm(f"{source}.conv_norm_out", f"{target}/norm_out")
-        rules += _conv(f"{source}.conv_out", f"{target}/conv_out", 2)
-    for name in ("quant_conv", "post_quant_conv"):
-        rules += _pointwise(f"spatial_vae.module.{name}", f"spatial/{name}", 2)
-    return rules
-
-
-def _temporal_vae_rules(config: VAEConfig) -> list[Rule]:
-    temporal = config.temporal
-    channels = [temporal.filters * multiplier for multiplier in temporal.channel_multipliers]
-    rules: list[Rule] = []
-
-    def resnet(source: str, target: str, shortcut: bool) -> None:
-        for n in (1, 2):
-            rules.extend(_norm(f"{source}.norm{n}", f"{target}/norm{n}"))
-            rules.extend(_conv(f"{source}.conv{n}.conv", f"{target}/conv{n}/conv", 3, bias=False))
-        if shortcut:
-            rules.extend(_conv(f"{source}.conv3.conv", f"{target}/shortcut/conv", 3, bias=False))
-
-    # The decoder walks the levels backwards, so a level's input is as wide as the level above it.
-    for part, way, before in (
-        ("encoder", "down", [channels[0], *channels[:-1]]),
-        ("decoder", "up", [*channels[1:], channels[-1]]),
-    ):
-        source, target = f"temporal_vae.{part}", f"temporal/{part}"
-        for level, channel in enumerate(channels):
-            for layer in range(temporal.num_res_blocks):
-                shortcut = layer == 0 and before[level] != channel
-                resnet(f"{source}.block_res_blocks.{level}.{layer}", f"{target}/level_{level}_resnet_{layer}", shortcut)
-        for gap, halved in enumerate(temporal.temporal_downsample):
-            if halved:  # between level `gap` and the next
-                level = gap if part == "encoder" else gap + 1
-                rules += _conv(f"{source}.conv_blocks.{gap}.conv", f"{target}/level_{level}_{way}/conv", 3)
-        for layer in range(temporal.num_res_blocks):
-            resnet(f"{source}.res_blocks.{layer}", f"{target}/resnet_{layer}", False)
-        rules += _norm(f"{source}.norm1", f"{target}/norm_out")
-    rules += _conv("temporal_vae.encoder.conv_in.conv", "temporal/encoder/conv_in/conv", 3, bias=False)
-    rules += _conv("temporal_vae.encoder.conv2.conv", "temporal/encoder/conv_out/conv", 3)
-    rules += _conv("temporal_vae.decoder.conv1.conv", "temporal/decoder/conv_in/conv", 3)
-    rules += _conv("temporal_vae.decoder.conv_out.conv", "temporal/decoder/conv_out/conv", 3)
-    for name in ("quant_conv", "post_quant_conv"):
-        rules += _pointwise(f"temporal_vae.{name}.conv", f"temporal/{name}", 3)
-    return rules
-
-
-def t5_rules(config: T5Config) -> list[Rule]:
-    """Hugging Face's `T5EncoderModel` (DeepFloyd/t5-v1_1-xxl); the same table for every size, layers are counted by the shapes."""
-    attention, feed_forward = "encoder.block.{i}.layer.0", "encoder.block.{i}.layer.1"
-    rules = [
-        Rule("shared.weight", "token_embedding"),
-        Rule("encoder.embed_tokens.weight", ""),  # the same table under a second name, in some files only
-        Rule("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "relative_bias"),
-        Rule(f"{attention}.layer_norm.weight", "layers/attention_norm/scale"),
-        Rule(f"{feed_forward}.layer_norm.weight", "layers/mlp_norm/scale"),
-        Rule("encoder.final_layer_norm.weight", "final_norm/scale"),
-    ]
-    for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "attention_out")):
-        rules += linear(f"{attention}.SelfAttention.{theirs}", f"layers/{ours}", bias=False)
-    for theirs, ours in (("wi_0", "mlp_gate"), ("wi_1", "mlp_in"), ("wo", "mlp_out")):
-        rules += linear(f"{feed_forward}.DenseReluDense.{theirs}", f"layers/{ours}", bias=False)
-    return rules
-
-
-def stdit3_rules(config: STDiT3Config) -> list[Rule]:
-    """OpenSora-STDiT-v3: the diffusion transformer, at every size."""
-    rows, columns = config.patch_size
-    rules = [
-        Rule("rope.freqs", ""),
-        Rule("x_embedder.proj.weight", "patch_embed/kernel", "d c 1 h w -> (h w c) d", {"h": rows, "w": columns}),
-        Rule("x_embedder.proj.bias", "patch_embed/bias"),
-        Rule("y_embedder.y_embedding", "null_caption"),
-        Rule("final_layer.scale_shift_table", "final_table"),
-        *linear("t_block.1", "modulation"),
-        *linear("y_embedder.y_proj.fc1", "caption_in"),
-        *linear("y_embedder.y_proj.fc2", "caption_out"),
-        *linear("final_layer.linear", "final"),
-    ]
-    for theirs, ours in (("t_embedder", "level_embed"), ("fps_embedder", "fps_embed")):
-        rules += linear(f"{theirs}.mlp.0", f"{ours}/linear_in") + linear(f"{theirs}.mlp.2", f"{ours}/linear_out")
-    for kind in ("spatial", "temporal"):
-        source, target = kind + "_blocks.{i}", f"blocks/{kind}"
-        rules += [
-            Rule(f"{source}.scale_shift_table", f"{target}/modulation_table"),
-            Rule(f"{source}.attn.q_norm.weight", f"{target}/query_norm/scale"),
-            Rule(f"{source}.attn.k_norm.weight", f"{target}/key_norm/scale"),
-            *linear(f"{source}.attn.qkv", f"{target}/qkv"),
-            *linear(f"{source}.attn.proj", f"{target}/attention_out"),
-            *linear(f"{source}.cross_attn.q_linear", f"{target}/cross_query"),
-            *linear(f"{source}.cross_attn.kv_linear", f"caption_blocks/{kind}"),
-            *linear(f"{source}.cross_attn.proj", f"{target}/cross_out"),
-            *linear(f"{source}.mlp.fc1", f"{target}/mlp_in"),
-            *linear(f"{source}.mlp.fc2", f"{target}/mlp_out"),
-        ]
-    return rules
+if __name__ == "__main__":
+    main()

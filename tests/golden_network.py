@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from pavdm_jax.config import STDiT3Config
-from pavdm_jax.convert_weights import stdit3_rules, to_params
 from pavdm_jax.models.stdit3 import STDiT3, concatenate
+from pavdm_jax.weights.open_sora import stdit3_rules
+from pavdm_jax.weights.rules import to_params
 
 
 def network_config(settings: dict) -> STDiT3Config:

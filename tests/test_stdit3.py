@@ -13,8 +13,9 @@ from flax import traverse_util
 from golden_data import FORWARD_TOLERANCE, channels_last, relative_error
 
 from pavdm_jax.config import STDIT3_3B, ConfigError, STDiT3Config, tiny
-from pavdm_jax.convert_weights import stdit3_rules, to_params, to_tensors
 from pavdm_jax.models.stdit3 import REMAT_POLICIES, Caption, STDiT3, concatenate, take
+from pavdm_jax.weights.open_sora import stdit3_rules
+from pavdm_jax.weights.rules import to_params, to_tensors
 
 
 def abstract_params(config: STDiT3Config) -> dict:

@@ -10,8 +10,9 @@ import pytest
 from golden_data import FORWARD_TOLERANCE, relative_error
 
 from pavdm_jax.config import T5Config
-from pavdm_jax.convert_weights import WeightsError, t5_rules, to_params, to_tensors
 from pavdm_jax.models.t5 import T5Encoder, relative_buckets
+from pavdm_jax.weights.open_sora import t5_rules
+from pavdm_jax.weights.rules import WeightsError, to_params, to_tensors
 
 SETTINGS, GOLDEN = golden_data.load("t5_encoder")
 CONFIG = T5Config(

@@ -11,10 +11,11 @@ from golden_data import FORWARD_TOLERANCE, channels_last, relative_error
 
 from pavdm_jax.compiled import decode_chunk
 from pavdm_jax.config import OPEN_SORA_1_2, SpatialVAEConfig, TemporalVAEConfig, VAEConfig
-from pavdm_jax.convert_weights import to_params, to_tensors, vae_rules
 from pavdm_jax.model import abstract_params
 from pavdm_jax.models import vae as vae_file
 from pavdm_jax.models.vae import VideoVAE, sample_posterior
+from pavdm_jax.weights.open_sora import vae_rules
+from pavdm_jax.weights.rules import to_params, to_tensors
 
 SETTINGS, GOLDEN = golden_data.load("vae_a")
 CONFIG = VAEConfig(

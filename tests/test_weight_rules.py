@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pavdm_jax.convert_weights import Rule, WeightsError, linear, to_params, to_tensors
+from pavdm_jax.weights.rules import Rule, WeightsError, linear, to_params, to_tensors
 
 RULES = [*linear("layers.{i}.fc", "layers/fc"), Rule("scale", "scale"), Rule("constant", "")]
 EXPECTED = {
