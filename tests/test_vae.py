@@ -11,7 +11,7 @@ from golden_data import FORWARD_TOLERANCE, channels_last, relative_error
 
 from pavdm_jax.config import SpatialVAEConfig, TemporalVAEConfig, VAEConfig
 from pavdm_jax.convert_weights import to_params, to_tensors, vae_rules
-from pavdm_jax.models.vae import VideoVAE, sample_posterior
+from pavdm_jax.models.vae import VideoVAE, _even_groups, sample_posterior
 
 SETTINGS, GOLDEN = golden_data.load("vae_a")
 CONFIG = VAEConfig(
@@ -105,3 +105,11 @@ def test_published_size_has_the_published_number_of_parameters():
     count = {part: sum(leaf.size for leaf in jax.tree.leaves(shapes[part])) for part in ("spatial", "temporal")}
     assert round(count["spatial"] / 1e6, 1) == 83.7
     assert round(count["temporal"] / 1e6, 1) == 309.7
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "limit", "size"),
+    [(17, 1, 60, 17), (17, 1, 5, 1), (34, 1, 20, 17), (17, 8, 8, 8), (17, 8, 99, 24), (3, 8, 8, 8)],
+)
+def test_groups_of_frames_waste_least_and_divide_over_devices(count, unit, limit, size):
+    assert _even_groups(count, unit, limit) == size
