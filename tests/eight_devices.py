@@ -14,7 +14,7 @@ from golden_data import relative_error
 from tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import generate, generate_stream
-from pavdm_jax.compiled import encode_prompts, run_segment
+from pavdm_jax.compiled import guidance_caption, run_segment
 from pavdm_jax.config import ConfigError
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
@@ -53,13 +53,15 @@ def shifts(mesh_config: MeshConfig | None, dtype=jnp.float32) -> np.ndarray:
     config = model.config
     mesh = None if mesh_config is None else make_mesh(mesh_config)
     params = place_params(model.params, mesh)
-    ids = np.random.default_rng(0).integers(3, 90, (2, 2, config.text.max_tokens))
+    features = (
+        np.random.default_rng(0).normal(size=(2, 2, config.text.max_tokens, config.t5.d_model)).astype(np.float32)
+    )
     lengths = np.array([[5, 3], [8, 1]], np.int32)
     latents = np.random.default_rng(1).normal(size=(2, config.window.window_size, 6, 10, 4)).astype(np.float32)
     plan = plan_shifts(config.window, level_table(config.window), 9, 1, (0, 0, 0, 1), start=2, stop=4)
     video = {name: np.float32(value) for name, value in {"fps": 24, "height": 96, "width": 160}.items()}
     with use_mesh(mesh):
-        caption = encode_prompts(params, ids, lengths, config=config)
+        caption = guidance_caption(params["stdit3"], features, lengths, config=config)
         state, finished = run_segment(
             params["stdit3"],
             caption,

@@ -13,7 +13,7 @@ from pavdm_jax.compiled import decode_chunk
 from pavdm_jax.config import OPEN_SORA_1_2, SpatialVAEConfig, TemporalVAEConfig, VAEConfig
 from pavdm_jax.model import abstract_params
 from pavdm_jax.models import vae as vae_file
-from pavdm_jax.models.vae import VideoVAE, sample_posterior
+from pavdm_jax.models.vae import VideoVAE, _even_groups, sample_posterior
 from pavdm_jax.weights.open_sora import vae_rules
 from pavdm_jax.weights.rules import to_params, to_tensors
 
@@ -135,3 +135,11 @@ def test_published_size_has_the_published_number_of_parameters():
     count = {part: sum(leaf.size for leaf in jax.tree.leaves(shapes[part])) for part in ("spatial", "temporal")}
     assert round(count["spatial"] / 1e6, 1) == 83.7
     assert round(count["temporal"] / 1e6, 1) == 309.7
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "limit", "size"),
+    [(17, 1, 60, 17), (17, 1, 5, 1), (34, 1, 20, 17), (17, 8, 8, 8), (17, 8, 99, 24), (3, 8, 8, 8)],
+)
+def test_groups_of_frames_waste_least_and_divide_over_devices(count, unit, limit, size):
+    assert _even_groups(count, unit, limit) == size

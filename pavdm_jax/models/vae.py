@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pavdm_jax.config import VAEConfig
+from pavdm_jax.models.logical import spread
 from pavdm_jax.models.vae_spatial import SpatialVAE
 from pavdm_jax.models.vae_temporal import TemporalVAE
 
@@ -22,6 +23,12 @@ def sample_posterior(mean: jax.Array, log_variance: jax.Array, key: jax.Array) -
     """A draw from the diagonal Gaussian posterior; log-variances are clamped to -30..20 as in the reference."""
     deviation = jnp.exp(0.5 * jnp.clip(log_variance, -30.0, 20.0))
     return mean + deviation * jax.random.normal(key, mean.shape)
+
+
+def _even_groups(count: int, unit: int, limit: int) -> int:
+    """The size of groups, a multiple of `unit` up to `limit`, that leaves least of the last one empty; of such, the largest."""
+    sizes = range(unit, min(limit, count + -count % unit) + 1, unit)
+    return min(sizes, key=lambda size: (count + -count % size, -size))
 
 
 class VideoVAE(nn.Module):
@@ -79,15 +86,16 @@ class VideoVAE(nn.Module):
         """`code(spatial VAE, images [n, h, w, c])` of all frames `[b, f, h, w, c]`, some at a time; `cell`: pixels to a row of them."""
         b, f, h, w, c = clips.shape
         values = h * w * cell**2 * self.config.spatial.block_channels[0]
-        at_once = max(1, min(b * f, MICRO_BATCH_VALUES // values))
-        at_once = next(n for n in range(at_once, 0, -1) if b * f % n == 0)
+        devices = spread("images")
+        at_once = _even_groups(b * f, devices, devices * max(1, MICRO_BATCH_VALUES // values))
+        images = jnp.pad(clips.reshape(-1, h, w, c), ((0, -b * f % at_once), *[(0, 0)] * 3))
         scan = nn.scan(
             lambda vae, carry, images: (carry, code(vae, images)),
             variable_broadcast="params",
             split_rngs={"params": False},
         )
-        _, coded = scan(self.spatial, None, clips.reshape(-1, at_once, h, w, c))
-        return jax.tree.map(lambda x: x.reshape(b, f, *x.shape[2:]), coded)
+        _, coded = scan(self.spatial, None, images.reshape(-1, at_once, h, w, c))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: b * f].reshape(b, f, *x.shape[2:]), coded)
 
     def normalise(self, latents: jax.Array) -> jax.Array:
         return (latents - self.shift[None, None, None, None]) / self.scale[None, None, None, None]
