@@ -50,10 +50,9 @@ def on_this_machine(monkeypatch):
     monkeypatch.setattr("pavdm_jax.compile_only.OPEN_SORA_1_2", tiny())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_programs_of_generation_compile_from_shapes(on_this_machine, tmp_path, dtype):
+def test_the_programs_of_generation_compile_from_shapes(on_this_machine, tmp_path):
     output, seen = tmp_path / "numbers.json", []
-    config = CompileConfig(("v5e:1x1",), checkpoint="tiny", resolution="144p", dtype=dtype, output=str(output))
+    config = CompileConfig(("v5e:1x1",), checkpoint="tiny", resolution="144p", output=str(output))
     results = compile_only(config, seen.append)
     assert results == seen == json.loads(output.read_text())
     assert [result["program"] for result in results] == ["text", "shift", "decode"]

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from golden_data import FORWARD_TOLERANCE, channels_last, relative_error
 
-from pavdm_jax.compiled import decode_chunk
-from pavdm_jax.config import OPEN_SORA_1_2, SpatialVAEConfig, TemporalVAEConfig, VAEConfig
-from pavdm_jax.model import abstract_params
+from pavdm_jax.config import SpatialVAEConfig, TemporalVAEConfig, VAEConfig
 from pavdm_jax.models import vae as vae_file
 from pavdm_jax.models.vae import VideoVAE, _even_groups, sample_posterior
 from pavdm_jax.weights.open_sora import vae_rules
@@ -71,19 +69,15 @@ def test_frames_a_few_at_a_time_match_the_reference(monkeypatch, frames_at_once)
     assert relative_error(encoded, latents) < FORWARD_TOLERANCE
 
 
-def test_memory_of_decoding_a_chunk_does_not_grow_with_its_frames():
-    """Published widths at 240x424: a fifteenth of what all frames at once took."""
-    config = OPEN_SORA_1_2
-    params = abstract_params(config)["vae"]
+def test_frames_a_few_at_a_time_take_the_memory_of_a_few(monkeypatch):
+    def temporaries(frames_at_once):
+        monkeypatch.setattr(vae_file, "MICRO_BATCH_VALUES", frames_at_once * 128**2 * CONFIG.spatial.block_channels[0])
+        cells = 128 // CONFIG.spatial.downsample
+        latents = jax.ShapeDtypeStruct((1, 17, cells, cells, 4), jnp.float32)
+        decode = jax.jit(lambda params, z: VAE.apply({"params": params}, z, method="decode_spatial"))
+        return decode.lower(params(), latents).compile().memory_analysis().temp_size_in_bytes
 
-    def temporaries(frames):
-        latents = jax.ShapeDtypeStruct((1, frames // 17 * 5, 30, 53, 4), jnp.float32)
-        lowered = decode_chunk.lower(params, latents, config=config, num_frames=frames)
-        return lowered.compile().memory_analysis().temp_size_in_bytes
-
-    one = temporaries(17)
-    assert one < 0.5 * 2**30
-    assert temporaries(34) < one + 0.1 * 2**30
+    assert temporaries(1) < 0.2 * temporaries(17)
 
 
 def test_spatial_posterior_and_decoder_match_the_reference():
