@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def start(folder, name):
+def start(folder, name, **options):
     """A training process of a run; all share a compilation cache."""
     command = [
         sys.executable,
@@ -53,7 +54,9 @@ def start(folder, name):
         str(folder / name),
     ]
     environment = {**os.environ, "PAVDM_CACHE": str(folder / "cache")}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+    )
 
 
 def rows(run):
@@ -118,3 +121,15 @@ def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
     assert rows(run) == rows(folder / "whole")
     assert len(rows(run)) == STEPS
+
+
+def test_a_full_disk_ends_a_run_with_a_message(folder):
+    """No file may grow beyond a limit, which the first checkpoint meets, as on a disk that is full."""
+
+    def no_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+    _, said = (process := start(folder, "full", preexec_fn=no_room)).communicate(timeout=300)
+    assert process.returncode == 2, said
+    assert "error: a checkpoint could not be written to" in said and "make room and give the same command again" in said
+    assert saved(folder / "full") == 0 and not (folder / "full" / "model").exists()
