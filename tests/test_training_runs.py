@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def start(folder, name, **options):
+def start(folder, name):
     """A training process of a run; all share a compilation cache."""
     command = [
         sys.executable,
@@ -126,10 +126,9 @@ def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(
 def test_a_full_disk_ends_a_run_with_a_message(folder):
     """No file may grow beyond a limit, which the first checkpoint meets, as on a disk that is full."""
 
-    def no_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-
-    _, said = (process := start(folder, "full", preexec_fn=no_room)).communicate(timeout=300)
+    process = start(folder, "full")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4000, 4000))
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 2, said
     assert "error: a checkpoint could not be written to" in said and "make room and give the same command again" in said
     assert saved(folder / "full") == 0 and not (folder / "full" / "model").exists()
