@@ -54,9 +54,7 @@ def start(folder, name):
         str(folder / name),
     ]
     environment = {**os.environ, "PAVDM_CACHE": str(folder / "cache")}
-    return subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
-    )
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def rows(run):
