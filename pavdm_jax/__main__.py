@@ -15,8 +15,9 @@ from pavdm_jax import geometry
 from pavdm_jax.checkpoints import load
 from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
+from pavdm_jax.prompt_features import prompt_features
 from pavdm_jax.recording import Recording, check_outputs
-from pavdm_jax.request import METHODS
+from pavdm_jax.request import DTYPES, METHODS, make_request
 
 PASSED_ON = (
     "frames",
@@ -132,8 +133,8 @@ def make_parser() -> Parser:
     add(
         "--dtype",
         default="float32",
-        choices=("float32", "bfloat16"),
-        help="what the transformer computes in (default float32)",
+        choices=tuple(DTYPES),
+        help="what the transformer and the text encoder compute in, and all parameters are kept in (default float32)",
     )
     add("--segment", type=int, default=2, help="shifts of one compiled call; frames are written after each (default 2)")
     add(
@@ -214,8 +215,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_outputs(names, arguments.crf)
     enable_cache()
-    model = load(arguments.checkpoint, lora=arguments.lora)
     options = {name: getattr(arguments, name) for name in PASSED_ON}
+    dtype = DTYPES[arguments.dtype]
+    # The text encoder is read, used and dropped before the rest is read: together they might not fit.
+    model = load(arguments.checkpoint, parts=())
+    request = make_request(model.config, [timeline for timeline, _ in jobs], seed=[seed for _, seed in jobs], **options)
+    options["start"] = request.start  # as it was read and resized
+    prompt_features(model, request.texts, dtype)
+    model = load(arguments.checkpoint, dtype=dtype, lora=arguments.lora)
     for first in range(0, len(jobs), arguments.batch_size):
         group = slice(first, first + arguments.batch_size)
         recording = Recording(

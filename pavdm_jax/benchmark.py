@@ -1,7 +1,7 @@
 """Speed, memory and compile time of this machine: `python -m pavdm_jax.benchmark`.
 
 Each measurement runs in a process of its own, so that peaks of memory do not mix. A cold start has an empty compilation cache, a warm
-one the cache that the cold one left.
+one the cache that the cold one left. With `--compile-only` nothing is run: see `compile_only.py`.
 """
 
 import json
@@ -20,6 +20,7 @@ import tyro
 
 from pavdm_jax.checkpoints import load
 from pavdm_jax.compilation import enable_cache
+from pavdm_jax.compile_only import HEADER, CompileConfig, compile_only, row
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.geometry import chunk_frames
 from pavdm_jax.pipeline import generate_stream
@@ -124,6 +125,12 @@ def main() -> None:
             enable_cache()
             checkpoint, prompt, frames, segment, began = sys.argv[2:]
             print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment), float(began))))
+            return
+        if any(argument.split("=")[0] in ("--compile-only", "--compile_only") for argument in sys.argv[1:]):
+            jax.config.update("jax_platforms", "cpu")  # an installed TPU compiler is no TPU
+            asked = tyro.cli(CompileConfig, description="Memory of generation on TPU chips, by compiling for them.")
+            print(HEADER)
+            compile_only(asked, each=lambda result: print(row(result), flush=True))
             return
         config = tyro.cli(BenchmarkConfig, description=__doc__)
         measurements = benchmark(config)

@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 
 from pavdm_jax import lora as adapters
 from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
-from pavdm_jax.model import PARTS, Model, abstract_params, in_dtype
+from pavdm_jax.model import SAMPLING_PARTS, Model, abstract_params, in_dtype
 from pavdm_jax.text import Tokenizer
 
 EMBEDDED = Path(__file__).parent / "assets"
@@ -70,7 +70,7 @@ def _save_part(folder: Path, params: dict) -> None:
 
 def load(
     path: str | os.PathLike,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] = SAMPLING_PARTS,
     shardings: dict | None = None,
     dtype: DTypeLike = "float32",
     lora: str | os.PathLike | None = None,
@@ -80,7 +80,8 @@ def load(
 
     Args:
       path: the model's folder.
-      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. The tokenizer belongs to "t5".
+      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. Generation reads the text encoder
+        itself, when it meets a new text.
       shardings: a tree like `params` of where to put each parameter; None: on the first device.
       dtype: "float32" or "bfloat16", of the matrices in memory, whatever they are stored in; what `in_dtype` names stays float32.
       lora: a file of adapters, or the training run that made them, merged into the parameters.
@@ -124,7 +125,7 @@ def load(
         _check_files(folder / "params" / part, stored[part]["files"])
         place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         params[part] = _restore(folder / "params" / part, expected[part], place)
-    return Model(params=params, config=config, tokenizer=tokenizer)
+    return Model(params=params, config=config, tokenizer=tokenizer, folder=str(folder.absolute()))
 
 
 def is_embedded(path: str | os.PathLike) -> bool:

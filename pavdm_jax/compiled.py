@@ -20,14 +20,20 @@ from pavdm_jax.models.vae import VideoVAE
 from pavdm_jax.sharding import by_rows, whole
 
 
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def encode_text(params: dict, ids: jax.Array, lengths: jax.Array, *, config: ModelConfig, dtype: jnp.dtype):
+    """T5 features, float32 [b, l, d], of token ids [b, l]; `params` are the text encoder's."""
+    return T5Encoder(config.t5, dtype).apply({"params": params}, ids, lengths)
+
+
 @functools.partial(jax.jit, static_argnames="config")
-def encode_prompts(params: dict, ids: jax.Array, lengths: jax.Array, *, config: ModelConfig) -> Caption:
-    """Token ids [b, p, l] to the caption keys and values of guidance: the prompts, then the null caption, along the batch."""
-    b, p, tokens = ids.shape
-    text_encoder = T5Encoder(config.t5)
-    features = text_encoder.apply({"params": params["t5"]}, ids.reshape(b * p, tokens), lengths.reshape(b * p))
-    network, variables = STDiT3(config.stdit3), {"params": params["stdit3"]}
-    prompts = network.apply(variables, features.reshape(b, p, tokens, -1), lengths, method="encode_caption")
+def guidance_caption(params: dict, features: jax.Array, lengths: jax.Array, *, config: ModelConfig) -> Caption:
+    """T5 features [b, p, l, d] to the caption keys and values of guidance: the prompts, then the null caption, along the batch.
+
+    `params` are the STDiT3's.
+    """
+    network, variables = STDiT3(config.stdit3), {"params": params}
+    prompts = network.apply(variables, features, lengths, method="encode_caption")
     null = network.apply(variables, lengths, method="encode_null_caption")
     caption = concatenate([prompts, null])
     return Caption(by_rows(caption.keys, 2), by_rows(caption.values, 2), by_rows(caption.length, 0))
@@ -54,7 +60,7 @@ def run_segment(
 
     Args:
       params: of the STDiT3.
-      caption: from `encode_prompts`.
+      caption: from `guidance_caption`.
       video: scalars "fps", "height", "width" and "guidance_scale".
     """
     chunk = (config.window.chunk_size, *state.latents.shape[2:])

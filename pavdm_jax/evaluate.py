@@ -20,7 +20,7 @@ from pavdm_jax.compiled import decode_chunk, encode_frames
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.data.shapes_world import SPEED_PX_PER_S, Description, caption, parse_caption, render, sample_scene
 from pavdm_jax.evaluation.tracker import detect, measured_speed, present, scene_cuts, track
-from pavdm_jax.model import Model
+from pavdm_jax.model import PARTS, Model
 from pavdm_jax.pipeline import generate
 from pavdm_jax.video_io import check_output, contact_sheet, write_png
 
@@ -110,7 +110,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         if path is not None:
             check_output(path, (ending,))
     enable_cache()
-    model = load(config.checkpoint)
+    model = load(config.checkpoint, PARTS)
     fps = model.config.fps
     seconds = tuple(second for second in config.seconds if round(second * fps) <= config.frames)
     require(

@@ -22,20 +22,25 @@ PARTS = ("stdit3", "vae", "t5")
 FLOAT32_LAYERS = ("level_embed", "fps_embed", "modulation")
 """Layers that compute in float32 whatever the network's dtype is; their matrices stay float32, too."""
 
+SAMPLING_PARTS = ("stdit3", "vae")
+"""What generation keeps in memory. The text encoder, the largest part by far, is read when a text is new (`prompt_features.py`)."""
+
 
 @struct.dataclass
 class Model:
     """What `load` returns and `generate` takes.
 
     Attributes:
-      params: {"stdit3": ..., "vae": ..., "t5": ...}, the parameters of the three networks.
+      params: {"stdit3": ..., "vae": ..., "t5": ...}, the parameters of the three networks, or of some of them.
       config: the architecture and the defaults of sampling.
       tokenizer: the sentencepiece model of the text encoder; None where the model has no text encoder.
+      folder: where it was loaded from, for the parts that `params` lacks; None for a model that was made in memory.
     """
 
     params: dict
     config: ModelConfig = struct.field(pytree_node=False)
     tokenizer: Tokenizer | None = struct.field(pytree_node=False)
+    folder: str | None = struct.field(pytree_node=False, default=None)
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> dict:

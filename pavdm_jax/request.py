@@ -44,7 +44,7 @@ class Options:
       samples: videos of each prompt.
       start: the beginning of the video: a path of a clip or an image, or uint8 frames [f, h, w, 3]; an image is held for a chunk.
       method: "progressive" (the paper's), or its baselines "replacement" and "noisy-replacement" (see `clip_by_clip`).
-      dtype: in which the transformer computes, "float32" or "bfloat16".
+      dtype: in which the transformer and the text encoder compute, "float32" or "bfloat16".
       segment: shifts of one compiled call; frames come out after each.
       mesh: which devices share the work, "auto", "single" or such as "data=2,sequence=4" (see `sharding.generation_mesh`); the video is
         the same but for rounding.
@@ -98,6 +98,11 @@ class Request:
     @property
     def batch(self) -> int:
         return len(self.prompts)
+
+    @property
+    def texts(self) -> list[str]:
+        """The prompts of the first sample's timeline, of the second's, and so on."""
+        return [text for timeline in self.prompts for _, text in timeline]
 
     @property
     def change_seconds(self) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 DATA, SEQUENCE = "data", "sequence"
 FSDP = ("fsdp", "fsdp_rest")
-"""Parameters are spread over these two. Two, since no axis of a 1872 × 5616 kernel divides by 64, but 5616 does by 16, and 1872 by 4."""
+"""Parameters are spread over these two. Two, since no axis of a 1872 by 5616 kernel divides by 64, but 5616 does by 16, and 1872 by 4."""
 FSDP_FIRST = 16
 
 MESH_AXES = (DATA, *FSDP, SEQUENCE)
@@ -246,7 +246,9 @@ def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
     axes = dict(LOGICAL_AXES)["batch"]
     shards = math.prod(mesh.shape[axis] for axis in axes)
     fitting = " or ".join(str(n) for n in (rows // shards * shards, (rows // shards + 1) * shards) if n)
-    require(rows % shards == 0, f"a batch of {rows} does not divide over {shards} devices (data × fsdp); use {fitting}")
+    require(
+        rows % shards == 0, f"a batch of {rows} does not divide over {shards} devices (data times fsdp); use {fitting}"
+    )
     return NamedSharding(mesh, PartitionSpec(axes))
 
 

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.compiled import decode_chunk, encode_frames, encode_prompts
-from pavdm_jax.config import TextConfig, require
+from pavdm_jax.compiled import decode_chunk, encode_frames, guidance_caption
+from pavdm_jax.config import require
 from pavdm_jax.diffusion.sampler import WindowState
 from pavdm_jax.geometry import chunk_frames, latent_size
 from pavdm_jax.model import Model
 from pavdm_jax.models.stdit3 import Caption
+from pavdm_jax.prompt_features import prompt_features
 from pavdm_jax.request import DTYPES, Request
 from pavdm_jax.sharding import make_mesh, place_params, place_whole, use_mesh
-from pavdm_jax.text import clean_caption, compose_prompt
 
 T = TypeVar("T")
 
@@ -141,22 +141,10 @@ class VideoStream(ABC):
         return np.asarray(self._call(decode_chunk, self.model.params["vae"], latents, **static))
 
     def _encode_prompts(self) -> Caption:
-        config = self.model.config.text
-        batch = [
-            self.model.tokenizer.tokenize([_clean(prompt, config) for _, prompt in timeline], config.max_tokens)
-            for timeline in self.request.prompts
-        ]
-        ids, lengths = (np.stack(arrays) for arrays in zip(*batch, strict=True))
-        return self._call(encode_prompts, self.model.params, ids, lengths, config=self.model.config)
+        features, lengths = prompt_features(self.model, self.request.texts, DTYPES[self.request.dtype])
+        shape = (self.request.batch, -1)
+        features, lengths = features.reshape(*shape, *features.shape[1:]), lengths.reshape(shape)
+        return self._call(guidance_caption, self.model.params["stdit3"], features, lengths, config=self.model.config)
 
     def _no_frames(self) -> np.ndarray:
         return np.zeros((self.request.batch, 0, self.request.height, self.request.width, 3), np.uint8)
-
-
-def _clean(prompt: str, config: TextConfig) -> str:
-    caption = clean_caption(compose_prompt(prompt, config.aesthetic_score))
-    require(
-        bool(clean_caption(prompt)),
-        f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words",
-    )
-    return caption

@@ -11,6 +11,7 @@ from tiny_model import tiny_model
 
 from pavdm_jax.checkpoints import load, save_model
 from pavdm_jax.config import ConfigError, to_json
+from pavdm_jax.model import PARTS
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def saved(tmp_path_factory):
 
 
 def test_a_saved_model_comes_back(saved):
-    model = load(saved)
+    model = load(saved, PARTS)
     assert model.config == tiny_model().config
     assert model.tokenizer == tiny_model().tokenizer
     jax.tree.map(np.testing.assert_array_equal, model.params, tiny_model().params)
@@ -29,14 +30,14 @@ def test_a_saved_model_comes_back(saved):
 
 def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
     save_model(tmp_path / "half", tiny_model(), jnp.float16)
-    params = load(tmp_path / "half").params
+    params = load(tmp_path / "half", PARTS).params
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     rounded = jax.tree.map(lambda x: x.astype(jnp.float16).astype(jnp.float32), tiny_model().params)
     jax.tree.map(np.testing.assert_array_equal, params, rounded)
 
 
 def test_bfloat16_matrices_are_bfloat16_and_what_must_be_exact_is_not(saved):
-    exact, rounded = tiny_model().params, load(saved, dtype="bfloat16").params
+    exact, rounded = tiny_model().params, load(saved, PARTS, dtype="bfloat16").params
     leaves = jax.tree_util.tree_leaves_with_path(rounded)
     names = {jax.tree_util.keystr(path): leaf.dtype.name for path, leaf in leaves}
     assert names["['t5']['layers']['query']['kernel']"] == names["['t5']['token_embedding']"] == "bfloat16"
@@ -55,7 +56,7 @@ def test_a_model_without_text_encoder_needs_no_tokenizer(saved, tmp_path):
     assert model.tokenizer is None
     jax.tree.map(np.testing.assert_array_equal, model.params, two)
     with pytest.raises(ConfigError, match=r"has no t5; it holds stdit3, vae; pavdm_jax\.convert_weights adds parts"):
-        load(tmp_path / "two")
+        load(tmp_path / "two", PARTS)
 
 
 def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path):

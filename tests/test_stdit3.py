@@ -5,6 +5,7 @@ import functools
 
 import golden_data
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from golden_data import FORWARD_TOLERANCE, channels_last, relative_error
 
 from pavdm_jax.config import STDIT3_3B, ConfigError, STDiT3Config, tiny
 from pavdm_jax.convert_weights import stdit3_rules, to_params, to_tensors
-from pavdm_jax.models.stdit3 import Caption, STDiT3, concatenate, take
+from pavdm_jax.models.stdit3 import REMAT_POLICIES, Caption, STDiT3, concatenate, take
 
 
 def abstract_params(config: STDiT3Config) -> dict:
@@ -247,6 +248,56 @@ def test_captions_that_do_not_fit_are_named(golden_a):
 
 def test_bfloat16_stays_near_float32(golden_a):
     assert 1e-4 < relative_error(golden_a.run(dtype=jnp.bfloat16), golden_a.run()) < 5e-2
+
+
+def equations(jaxpr):
+    """Every equation of a program, those of its loops and calls included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+def test_what_must_be_float32_is_float32_in_bfloat16(golden_a):
+    """Sinusoids and rotary angles, norm statistics, softmax; and what the levels pass through."""
+    model = STDiT3(golden_a.config, jnp.bfloat16)
+    inputs = golden_a.latents, golden_a.levels, golden_a.caption(), *golden_a.video
+    program = jax.make_jaxpr(model.apply)({"params": golden_a.params}, *inputs)
+    found = dict.fromkeys(("exp", "cos", "sin", "rsqrt", "reduce_max", "reduce_sum", "logistic"), 0)
+    matrix_products = set()
+    for equation in equations(program.jaxpr):
+        dtypes = {str(variable.aval.dtype) for variable in (*equation.invars, *equation.outvars)}
+        if equation.primitive.name in found:
+            found[equation.primitive.name] += 1
+            assert dtypes == {"float32"}, equation
+        if equation.primitive.name == "dot_general":
+            matrix_products |= dtypes
+    assert min(found.values()) > 0, found
+    assert matrix_products == {"bfloat16", "float32"}
+
+
+def test_what_is_recomputed_does_not_change_the_gradient(golden_a):
+    caption = golden_a.caption()
+
+    def loss(remat, blocks):
+        model = STDiT3(golden_a.config, remat=remat)
+        params = {**golden_a.params, "blocks": blocks}
+        output = model.apply({"params": params}, golden_a.latents, golden_a.levels, caption, *golden_a.video)
+        return jnp.square(output).mean()
+
+    blocks = golden_a.params["blocks"]
+    kept, gradients = {}, {}
+    for remat in REMAT_POLICIES:
+        f = functools.partial(loss, remat)
+        residuals = jax.eval_shape(lambda blocks, f=f: jax.vjp(f, blocks)[1], blocks)
+        kept[remat] = sum(leaf.size for leaf in jax.tree.leaves(residuals))
+        gradients[remat] = jax.jit(jax.grad(f))(blocks)
+    assert kept["full"] < kept["attention"] < kept["none"] / 2
+    for remat in ("full", "attention"):
+        errors = jax.tree.map(lambda a, b: relative_error(a, np.asarray(b)), gradients[remat], gradients["none"])
+        assert max(jax.tree.leaves(errors)) < 1e-5
+    with pytest.raises(ConfigError, match="remat 'some' is not known; use one of none, attention, full"):
+        jax.eval_shape(functools.partial(loss, "some"), blocks)
 
 
 def test_a_new_model_predicts_zero_and_a_moved_one_trains_every_parameter():

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from golden_data import FORWARD_TOLERANCE, channels_last, relative_error
 
-from pavdm_jax.config import SpatialVAEConfig, TemporalVAEConfig, VAEConfig
+from pavdm_jax.compiled import decode_chunk
+from pavdm_jax.config import OPEN_SORA_1_2, SpatialVAEConfig, TemporalVAEConfig, VAEConfig
 from pavdm_jax.convert_weights import to_params, to_tensors, vae_rules
+from pavdm_jax.model import abstract_params
+from pavdm_jax.models import vae as vae_file
 from pavdm_jax.models.vae import VideoVAE, sample_posterior
 
 SETTINGS, GOLDEN = golden_data.load("vae_a")
@@ -54,6 +57,32 @@ def test_decode_matches_the_reference(frames):
     latents = channels_last(GOLDEN["outputs"][f"latent_{frames}"])
     decoded = run("decode", latents, frames)
     assert relative_error(decoded, channels_last(GOLDEN["outputs"][f"decoded_{frames}"])) < FORWARD_TOLERANCE
+
+
+@pytest.mark.parametrize("frames_at_once", [1, 6])
+def test_frames_a_few_at_a_time_match_the_reference(monkeypatch, frames_at_once):
+    latents = channels_last(GOLDEN["outputs"]["latent_34"])
+    h, w = (side * CONFIG.spatial.downsample for side in latents.shape[2:4])
+    monkeypatch.setattr(vae_file, "MICRO_BATCH_VALUES", frames_at_once * h * w * CONFIG.spatial.block_channels[0])
+    decoded = run("decode", latents, 34)
+    assert relative_error(decoded, channels_last(GOLDEN["outputs"]["decoded_34"])) < FORWARD_TOLERANCE
+    encoded = run("encode", channels_last(GOLDEN["inputs"]["video_34"]))
+    assert relative_error(encoded, latents) < FORWARD_TOLERANCE
+
+
+def test_memory_of_decoding_a_chunk_does_not_grow_with_its_frames():
+    """Published widths at 240x424: a fifteenth of what all frames at once took."""
+    config = OPEN_SORA_1_2
+    params = abstract_params(config)["vae"]
+
+    def temporaries(frames):
+        latents = jax.ShapeDtypeStruct((1, frames // 17 * 5, 30, 53, 4), jnp.float32)
+        lowered = decode_chunk.lower(params, latents, config=config, num_frames=frames)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    one = temporaries(17)
+    assert one < 0.5 * 2**30
+    assert temporaries(34) < one + 0.1 * 2**30
 
 
 def test_spatial_posterior_and_decoder_match_the_reference():

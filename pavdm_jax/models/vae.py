@@ -1,5 +1,7 @@
 """The video VAE: spatial, then temporal, per-channel normalisation, and micro clips coded one by one (Open-Sora `VideoAutoencoderPipeline`)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,6 +12,10 @@ from pavdm_jax.models.vae_temporal import TemporalVAE
 
 PUBLISHED_SHIFT = (-0.10, 0.34, 0.27, 0.98)
 PUBLISHED_SCALE = (3.85, 2.32, 2.33, 3.06)
+
+MICRO_BATCH_VALUES = 2**26
+"""The spatial VAE sees so many frames at a time that one layer at full size holds about so many values (256 MB in float32), and one
+frame at least. At 240x424 and the published widths that is a frame; the frames of a small model go through all together."""
 
 
 def sample_posterior(mean: jax.Array, log_variance: jax.Array, key: jax.Array) -> jax.Array:
@@ -39,16 +45,9 @@ class VideoVAE(nn.Module):
     def encode_spatial(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Spatial latents `[b, f, h, w, c]` of frames in -1..1: posterior means, or draws when a key is given.
 
-        Frames go through in groups of a micro clip, so that memory does not grow with the clip.
+        Frames go through a few at a time, so that memory does not grow with the clip.
         """
-        b, f = frames.shape[:2]
-        means, log_variances = [], []
-        for start in range(0, f, self.config.micro_frames):
-            group = frames[:, start : start + self.config.micro_frames]
-            mean, log_variance = self.spatial.encode(group.reshape(-1, *frames.shape[2:]))
-            means.append(mean.reshape(b, -1, *mean.shape[1:]))
-            log_variances.append(log_variance.reshape(b, -1, *mean.shape[1:]))
-        mean, log_variance = jnp.concatenate(means, 1), jnp.concatenate(log_variances, 1)
+        mean, log_variance = self._frame_by_frame(lambda vae, images: vae.encode(images), frames, cell=1)
         if key is None:
             return mean
         scaling = self.config.spatial.scaling_factor
@@ -74,12 +73,21 @@ class VideoVAE(nn.Module):
 
     def decode_spatial(self, latents: jax.Array) -> jax.Array:
         """Frames in about -1..1 from the spatial latents `[b, f, h, w, c]` of a clip."""
-        groups = []
-        for start in range(0, latents.shape[1], self.config.micro_frames):
-            group = latents[:, start : start + self.config.micro_frames]
-            frames = self.spatial.decode(group.reshape(-1, *latents.shape[2:]))
-            groups.append(frames.reshape(latents.shape[0], -1, *frames.shape[1:]))
-        return jnp.concatenate(groups, axis=1)
+        return self._frame_by_frame(lambda vae, z: vae.decode(z), latents, cell=self.config.spatial.downsample)
+
+    def _frame_by_frame(self, code: Callable, clips: jax.Array, cell: int):
+        """`code(spatial VAE, images [n, h, w, c])` of all frames `[b, f, h, w, c]`, some at a time; `cell`: pixels to a row of them."""
+        b, f, h, w, c = clips.shape
+        values = h * w * cell**2 * self.config.spatial.block_channels[0]
+        at_once = max(1, min(b * f, MICRO_BATCH_VALUES // values))
+        at_once = next(n for n in range(at_once, 0, -1) if b * f % n == 0)
+        scan = nn.scan(
+            lambda vae, carry, images: (carry, code(vae, images)),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+        )
+        _, coded = scan(self.spatial, None, clips.reshape(-1, at_once, h, w, c))
+        return jax.tree.map(lambda x: x.reshape(b, f, *x.shape[2:]), coded)
 
     def normalise(self, latents: jax.Array) -> jax.Array:
         return (latents - self.shift[None, None, None, None]) / self.scale[None, None, None, None]

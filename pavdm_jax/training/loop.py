@@ -17,7 +17,7 @@ from pavdm_jax.config import require
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.data.sources import LatentClips, ShapesClips, precompute
-from pavdm_jax.model import Model, init_params
+from pavdm_jax.model import PARTS, Model, init_params
 from pavdm_jax.models.vae import VideoVAE
 from pavdm_jax.request import make_request
 from pavdm_jax.text import Tokenizer, train_tokenizer
@@ -115,7 +115,7 @@ def latent_folder(config: TrainConfig, stage: Stage, model: Model) -> Path:
 def start_model(config: TrainConfig) -> Model:
     """The model before the first step: loaded from `init_from`, or random with a tokenizer made for the shapes world."""
     if config.init_from is not None:
-        model = load(config.init_from)
+        model = load(config.init_from, PARTS)
         require(
             (model.config.stdit3, model.config.vae, model.config.t5)
             == (config.model.stdit3, config.model.vae, config.model.t5),

@@ -1,0 +1,150 @@
+"""Memory of generation on TPU chips that are not there: `python -m pavdm_jax.benchmark --compile-only v5e:1x1 v4:1x1`.
+
+The programs of generation are compiled for the first chip of each topology, from shapes alone.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+
+from pavdm_jax.ahead_of_time import GIB, Report, compile_program, parse_topology, place, topology_devices
+from pavdm_jax.checkpoints import load
+from pavdm_jax.compiled import decode_chunk, encode_text, first_window, guidance_caption, run_segment
+from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig
+from pavdm_jax.diffusion.sampler import sample_keys
+from pavdm_jax.flops import shift_flops
+from pavdm_jax.geometry import chunk_frames, latent_size
+from pavdm_jax.model import abstract_params
+from pavdm_jax.progressive import make_plan
+from pavdm_jax.request import DTYPES, Request, make_request
+
+UTILISATION = 0.4
+"""Of the chip's peak, for the estimate of seconds: an assumption, not a measurement."""
+
+
+@dataclass(frozen=True)
+class CompileConfig:
+    """What to compile, and for which chips."""
+
+    compile_only: tuple[str, ...]  # topologies, such as v4:1x1, v5e:1x1, v5p:1x1, v6e:1x1
+    programs: tuple[Literal["text", "shift", "decode"], ...] = (
+        "text",
+        "shift",
+        "decode",
+    )  # decoding takes long to compile
+    checkpoint: str = OPEN_SORA_1_2.name  # a model folder, or "open-sora-1.2", whose weights are not needed
+    resolution: str = "240p"  # a named size
+    aspect_ratio: str = "9:16"  # height to width
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # as of `python -m pavdm_jax --dtype`
+    output: str | None = None  # a JSON file for the numbers
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled program of generation and the shapes that it is called with; `flops` where they are counted, else 0."""
+
+    name: str
+    function: Any
+    arrays: dict[str, Any]
+    static: dict[str, Any]
+    flops: int = 0
+
+
+def programs(config: ModelConfig, request: Request) -> list[Program]:
+    """The text encoder, a shift, and decoding a chunk, for one video, with the parameters in the request's dtype."""
+    dtype, tokens = DTYPES[request.dtype], config.text.max_tokens
+    shape = jax.ShapeDtypeStruct
+    params = jax.tree.map(lambda x: shape(x.shape, dtype), abstract_params(config))
+    lengths = shape((1,), jnp.int32)
+    features = shape((1, 1, tokens, config.t5.d_model), jnp.float32)
+    caption = jax.eval_shape(
+        functools.partial(guidance_caption, config=config), params["stdit3"], features, shape((1, 1), jnp.int32)
+    )
+    plan = make_plan(config, request).segment(0, 1)
+    cell = (*latent_size(request.height, request.width, config.vae), config.vae.latent_channels)
+    chunk = (config.window.chunk_size, *cell)
+    keys = jax.eval_shape(lambda: sample_keys(request.seeds))
+    first = jax.tree.map(lambda array: array[0], plan)
+    state = jax.eval_shape(functools.partial(first_window, chunk=chunk), keys, jnp.zeros((1, 0, *cell)), first)
+    video = {name: shape((), jnp.float32) for name in ("fps", "height", "width", "guidance_scale")}
+    return [
+        Program(
+            "text",
+            encode_text,
+            {"params": params["t5"], "ids": shape((1, tokens), jnp.int32), "lengths": lengths},
+            {"config": config, "dtype": dtype},
+        ),
+        Program(
+            "shift",
+            run_segment,
+            {"params": params["stdit3"], "caption": caption, "state": state, "plan": plan, "video": video},
+            {"config": config, "dtype": dtype},
+            shift_flops(config, request.height, request.width),
+        ),
+        Program(
+            "decode",
+            decode_chunk,
+            {"params": params["vae"], "latents": shape((1, *chunk), jnp.float32)},
+            {"config": config, "num_frames": chunk_frames(config)},
+        ),
+    ]
+
+
+def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[dict]:
+    """Compile every program for every chip; `each` is told of every result."""
+    model = OPEN_SORA_1_2 if config.checkpoint == OPEN_SORA_1_2.name else load(config.checkpoint, parts=()).config
+    request = make_request(
+        model, "a prompt", resolution=config.resolution, aspect_ratio=config.aspect_ratio, dtype=config.dtype
+    )
+    results = []
+    for topology in config.compile_only:
+        sharding = SingleDeviceSharding(topology_devices(topology)[0])
+        for program in programs(model, request):
+            if program.name in config.programs:
+                report = compile_program(program.function, **place(program.arrays, sharding), **program.static)
+                results.append(_result(topology, request, program, report))
+                each(results[-1])
+    if config.output is not None:
+        Path(config.output).write_text(json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def _result(topology: str, request: Request, program: Program, report: Report) -> dict:
+    chip = parse_topology(topology)[1]
+    return {
+        "topology": topology,
+        "program": program.name,
+        "size": f"{request.height}x{request.width}",
+        "dtype": request.dtype,
+        **asdict(report),
+        "total": report.total,
+        "limit": int(chip.memory_gib * GIB),
+        "flops": program.flops,
+        "estimated_seconds": program.flops / (UTILISATION * chip.peak_tflops * 1e12),
+    }
+
+
+HEADER = (
+    f"{'chip':8} {'program':7} {'size':>9} {'dtype':>8} {'arguments':>9} {'temporary':>9} {'total':>6} {'limit GiB':>9} "
+    f"{'compile s':>9} {'TFLOP':>7} {f'estimated s at {UTILISATION:.0%}':>22}"
+)
+
+
+def row(result: dict) -> str:
+    """A line of the table; memory in GiB."""
+    arguments, temporaries, total, limit = (
+        result[name] / GIB for name in ("arguments", "temporaries", "total", "limit")
+    )
+    counted = f"{result['flops'] / 1e12:7.1f} {result['estimated_seconds']:22.2f}" if result["flops"] else ""
+    memory = result["problem"] or f"{arguments:9.2f} {temporaries:9.2f} {total:6.2f}"
+    return (
+        f"{result['topology']:8} {result['program']:7} {result['size']:>9} {result['dtype']:>8} {memory:26} {limit:9.2f} "
+        f"{result['compile_seconds']:9.0f} {counted}"
+    )

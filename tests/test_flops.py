@@ -1,0 +1,51 @@
+"""Counted arithmetic: the published size, and XLA's own count of a network so shallow that its scan has one step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pavdm_jax.config import OPEN_SORA_1_2, tiny
+from pavdm_jax.flops import shift_flops, stdit3_flops
+from pavdm_jax.models.stdit3 import STDiT3, STDiT3Config
+
+
+def test_the_published_transformer_takes_31_tflop_for_a_window():
+    assert round(stdit3_flops(STDiT3Config(), 35, 15 * 27, 300) / 1e12, 1) == 31.4
+    # Five steps, with and without the prompt.
+    assert round(shift_flops(OPEN_SORA_1_2, 240, 424) / 1e12) == 314
+
+
+@pytest.mark.parametrize(("frames", "h", "w"), [(5, 8, 12), (20, 4, 4)])
+def test_xla_counts_the_same_within_the_norms(frames, h, w):
+    config = STDiT3Config(depth=1, hidden_size=768, num_heads=8, caption_channels=16, max_caption_tokens=40)
+    network, b = STDiT3(config), 1
+    shape = jax.ShapeDtypeStruct
+    params = jax.eval_shape(lambda key: network.init(key, method="init_all"), jax.random.key(0))["params"]
+    variables = {"params": params}
+    caption = jax.eval_shape(
+        lambda v, x, n: network.apply(v, x, n, method="encode_caption"),
+        variables,
+        shape((b, 1, 40, 16), jnp.float32),
+        shape((b, 1), jnp.int32),
+    )
+    latents, levels, one = (
+        shape((b, frames, h, w, 4), jnp.float32),
+        shape((b, frames), jnp.float32),
+        shape((b,), jnp.float32),
+    )
+    lowered = jax.jit(network.apply).lower(variables, latents, levels, caption, one, one, one)
+    counted = lowered.compile().cost_analysis()["flops"]
+    # XLA counts the level's embedding and modulation, too, once a latent frame.
+    d = config.hidden_size
+    modulation = frames * 2 * (256 * d + d * d + 6 * d * d)
+    expected = stdit3_flops(config, frames, h * w // 4, 40) + modulation
+    assert expected < counted < 1.05 * expected
+
+
+def test_arithmetic_grows_with_the_window_and_the_steps():
+    config = tiny()
+    more_steps = dataclasses.replace(config, window=dataclasses.replace(config.window, steps=12))
+    assert shift_flops(more_steps, 16, 24) == 2 * shift_flops(config, 16, 24)
+    assert shift_flops(config, 32, 48) > 4 * shift_flops(config, 16, 24)
