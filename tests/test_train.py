@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import resource
 from pathlib import Path
 
 import jax
@@ -26,7 +25,6 @@ from pavdm_jax.train_config import (
 )
 from pavdm_jax.training import loop
 from pavdm_jax.training.log import StageLog
-from pavdm_jax.training.run_folder import SaveError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
@@ -122,20 +120,6 @@ def test_the_spatial_loss_falls_from_random_weights(tmp_path):
 def test_the_folder_of_another_run_is_refused(runs):
     with pytest.raises(ConfigError, match="run of another config"):
         loop.fit(config(runs, "vae", *VAE_STAGES, seed=1))
-
-
-def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(runs):
-    """Files cannot grow beyond a limit that the first checkpoints keep to, as on a disk that is full."""
-    settings = config(runs, "full", VAE_STAGES[0])
-    settings = dataclasses.replace(settings, save_every=1)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    try:
-        with pytest.raises(SaveError, match=r"a checkpoint could not be written to .*; make room and give the same"):
-            loop.fit(settings)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    jax.tree.map(np.testing.assert_array_equal, loop.fit(settings).params, loop.fit(settings).params)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(runs):

@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -118,3 +119,14 @@ def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
     assert rows(run) == rows(folder / "whole")
     assert len(rows(run)) == STEPS
+
+
+def test_a_full_disk_ends_a_run_with_a_message(folder):
+    """No file may grow beyond a limit, which the first checkpoint meets, as on a disk that is full."""
+
+    process = start(folder, "full")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4000, 4000))
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2, said
+    assert "error: a checkpoint could not be written to" in said and "make room and give the same command again" in said
+    assert saved(folder / "full") == 0 and not (folder / "full" / "model").exists()

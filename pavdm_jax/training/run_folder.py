@@ -193,8 +193,8 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
     run = step.absolute().parents[2]
     try:
         about = json.loads((step / "about" / "metadata").read_text())
-        with ocp.StandardCheckpointer() as checkpointer:
-            stored = dict(checkpointer.metadata((step / "ema").absolute()).item_metadata)
+        with contextlib.closing(ocp.StandardCheckpointHandler()) as item:
+            stored = dict(item.metadata((step / "ema").absolute()))
             base_path = about["base"] if is_embedded(about["base"]) else run / about["base"]
             base = load(base_path, parts, shardings, dtype)
             flat = traverse_util.flatten_dict(base.params, sep="/")
@@ -202,7 +202,7 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in stored.items()}
             like |= {name: ocp.utils.to_shape_dtype_struct(flat[name]) for name in stored if name in flat}
-            trained = checkpointer.restore((step / "ema").absolute(), like)
+            trained = item.restore((step / "ema").absolute(), args=ocp.args.StandardRestore(like))
     except ConfigError:
         raise
     except Exception as error:
