@@ -5,6 +5,7 @@ neither the number of worker processes nor that of training processes changes wh
 """
 
 import contextlib
+import gc
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -124,15 +125,15 @@ class ReadAhead:
                 flags.FLAGS.mark_as_parsed()  # grain asks for a flag of its own, which nobody gives here
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
             elements = elements.mp_prefetch(options)
-        self._elements = iter(elements)
-        self.close: Callable[[], None] = weakref.finalize(self, _close, self._elements)
+        self._open = [iter(elements)]
+        self.close: Callable[[], None] = weakref.finalize(self, _close, self._open)
 
     def __iter__(self) -> "ReadAhead":
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> dict[str, Any]:
         try:
-            return next(self._elements)
+            element = next(self._open[0])
         except RuntimeError as error:
             if "Worker process was terminated" not in str(error):
                 raise
@@ -140,8 +141,13 @@ class ReadAhead:
                 f"a worker process of the loader died ({str(error).split('.')[0]}); it may have run out of memory: use fewer "
                 "workers, and run the same command again"
             ) from None
+        # Out of the memory shared with a worker, which else outlives the loader and spoils the end of the program.
+        return {name: np.array(value) if isinstance(value, np.ndarray) else value for name, value in element.items()}
 
 
-def _close(elements: Any) -> None:
+def _close(opened: list) -> None:
+    """Also lets go of it: grain's shared memory must not be what is left when the interpreter goes."""
     with contextlib.suppress(Exception):  # a worker that is dead already
-        elements.close()
+        opened[0].close()
+    opened.clear()
+    gc.collect()
