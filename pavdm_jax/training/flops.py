@@ -1,6 +1,6 @@
-"""Arithmetic of the transformer and of the devices, for the model FLOP utilisation (MFU) that the progress bar shows.
+"""Arithmetic of a training step and of the devices, for the model FLOP utilisation (MFU) that the progress bar shows.
 
-MFU counts what the mathematics needs, a multiply and an add as two: recomputation (remat) is not counted.
+MFU counts what the mathematics needs: recomputation (remat) does not count.
 """
 
 import math
@@ -8,6 +8,8 @@ import math
 import jax
 
 from pavdm_jax.config import STDiT3Config
+from pavdm_jax.flops import stdit3_flops
+from pavdm_jax.models.embeddings import grid_size
 
 # Dense bfloat16 FLOP/s of one JAX device, by a part of `device_kind`; the first match counts. From the vendors' data sheets.
 PEAK_FLOPS = (
@@ -31,26 +33,8 @@ def peak_flops(device: jax.Device) -> float | None:
     return next((peak for kind, peak in PEAK_FLOPS if kind.lower() in device.device_kind.lower()), None)
 
 
-def forward_flops(config: STDiT3Config, frames: int, height: int, width: int) -> float:
-    """Of one STDiT3 call for one sample.
-
-    Args:
-      config: the architecture.
-      frames, height, width: of the latents.
-    """
-    d, l = config.hidden_size, config.max_caption_tokens  # noqa: E741, the letters of the axis legend
-    spatial = math.ceil(height / config.patch_size[0]) * math.ceil(width / config.patch_size[1])
-    tokens = frames * spatial
-    # qkv, attention_out, cross_query, cross_out (6 d²), and the two of the feed-forward network, for every token of both blocks.
-    linears = 2 * tokens * (2 * 6 * d**2 + 2 * 2 * d * config.mlp_size)
-    attention = 4 * d * tokens * (spatial + frames + 2 * l)
-    caption = 2 * (2 * l * d * 2 * d)
-    cell = math.prod(config.patch_size) * config.latent_channels
-    ends = 2 * tokens * d * (cell + 2 * cell) + 2 * l * d * (config.caption_channels + d) + 2 * frames * d * 6 * d
-    return float(config.depth * (linears + attention + caption) + ends)
-
-
 def train_flops(config: STDiT3Config, latents: tuple[int, ...]) -> float:
     """Of a training step on latents of shape [b, t, h, w, c]: the backward pass needs twice the forward pass."""
     b, t, h, w, _ = latents
-    return 3.0 * b * forward_flops(config, t, h, w)
+    tokens = math.prod(grid_size(h, w, config.patch_size))
+    return 3.0 * b * stdit3_flops(config, t, tokens, config.max_caption_tokens)
