@@ -236,7 +236,7 @@ def test_one_clip_of_the_published_size_is_learnt():
 
 def test_a_training_step_is_three_times_the_forward_pass():
     """35 latent frames of 30 x 53 take the published transformer 31.4 TFLOP."""
-    assert round(train_flops(OPEN_SORA_1_2.stdit3, (2, 35, 30, 53, 4)) / 1e12) == round(2 * 3 * 31.44)
+    assert round(train_flops(OPEN_SORA_1_2.stdit3, (2, 35, 30, 53, 4)) / (2 * 3 * 1e12), 1) == 31.4
     assert peak_flops(jax.devices()[0]) is None  # a CPU
 
 
