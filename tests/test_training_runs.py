@@ -15,6 +15,7 @@ import pytest
 from tiny_model import tiny_model
 
 from pavdm_jax.checkpoints import load, save_model
+from pavdm_jax.model import PARTS
 
 STEPS, SAVE_EVERY = 20, 3
 
@@ -107,7 +108,7 @@ def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(
         assert process.returncode == 0, said
         if not (run / "model").exists():  # else it was too late
             assert f"stopped by SIGTERM: step {saved(run)} of" in said
-            newest = load(run)  # a run that is not finished gives the averaged weights of its newest checkpoint
+            newest = load(run, PARTS)  # a run that is not finished gives the averaged weights of its newest checkpoint
             jax.tree.map(np.testing.assert_array_equal, newest.params["t5"], tiny_model().params["t5"])
             decoders = [jax.tree.leaves(m.params["vae"]["spatial"]["decoder"])[0] for m in (newest, tiny_model())]
             assert np.abs(decoders[0] - decoders[1]).max() > 0
@@ -115,7 +116,7 @@ def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(
     process = start(folder, "cut")
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    ours, theirs = load(run), load(folder / "whole")
+    ours, theirs = load(run, PARTS), load(folder / "whole", PARTS)
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
     assert rows(run) == rows(folder / "whole")
     assert len(rows(run)) == STEPS

@@ -47,7 +47,7 @@ def fit(config: TrainConfig) -> Model:
             for number, stage in enumerate(config.stages):
                 result = result_folder(output, number, stage)
                 if result.is_dir():
-                    model = load(result).replace(config=config.model)
+                    model = load(result, PARTS).replace(config=config.model)
                 else:
                     model = train_stage(run, number, first, model, base, functools.partial(make_batches, config))
                     if number + 1 < len(config.stages):
@@ -104,4 +104,4 @@ def _start(config: TrainConfig) -> tuple[Model, str]:
     folder = Path(config.output) / "start"
     if not folder.is_dir():
         save_model(folder, start_model(config))
-    return load(folder), str(folder)
+    return load(folder, PARTS), str(folder)

@@ -182,7 +182,7 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
 
     Args:
       path: the run (its newest checkpoint is taken), or a checkpoint.
-      parts, shardings, dtype: see `checkpoints.load`.
+      parts, shardings, dtype: see `checkpoints.load`; a text encoder that the run trains is always read.
 
     Raises:
       ConfigError: there is no checkpoint yet, it is damaged, or the model that the run started from is gone or has changed.
@@ -195,6 +195,8 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
         about = json.loads((step / "about" / "metadata").read_text())
         with contextlib.closing(ocp.StandardCheckpointHandler()) as item:
             stored = dict(item.metadata((step / "ema").absolute()))
+            if any(name.startswith("t5/") for name in stored):  # else generation reads it from the base's folder
+                parts = tuple(dict.fromkeys((*parts, "t5")))
             base_path = about["base"] if is_embedded(about["base"]) else run / about["base"]
             base = load(base_path, parts, shardings, dtype)
             flat = traverse_util.flatten_dict(base.params, sep="/")
@@ -212,7 +214,7 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
         params = lora.merge(base.params, trained, about["lora_alpha"])
     else:
         params = merge(flat, {name: x for name, x in trained.items() if name.split("/")[0] in parts})
-    return Model(params, from_json(ModelConfig, about["model"]), base.tokenizer)
+    return base.replace(params=params, config=from_json(ModelConfig, about["model"]))
 
 
 def _items(state: TrainState) -> dict:
