@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     modes = [bool(given), bool(arguments.inspect), bool(arguments.export_stdit)]
     require(sum(modes) <= 1, "--inspect and --export-stdit go alone, without weights to convert")
     if arguments.inspect:
-        print(inspect(Path(arguments.inspect)))
+        print(inspect(arguments.inspect))
         return 0
     require(
         bool(arguments.output),
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             sources = {part: find(part, name) for part, name in (given or hub.PUBLISHED).items()}
             convert(sources, output, arguments.dtype, bar.update, bar.begin)
-    print(f"{output}: whole" if arguments.export_stdit else inspect(output))
+    print(f"{output}: whole" if arguments.export_stdit else inspect(str(output)))
     return 0
 
 
@@ -131,7 +131,7 @@ class Progress:
             self._bar.close()
 
 
-def inspect(path: Path) -> str:
+def inspect(path: str) -> str:
     """What is in a model folder, as text."""
     model = open_model(path)
     lines = [f"{path}: {model.config.name}"]

@@ -55,6 +55,7 @@ def init_params(config: ModelConfig, key: jax.Array) -> dict:
     return {"stdit3": stdit3, "vae": vae, "t5": t5}
 
 
+@functools.lru_cache(maxsize=8)
 def abstract_params(config: ModelConfig) -> dict:
     """The tree of `jax.ShapeDtypeStruct` of a model's parameters."""
     return jax.eval_shape(functools.partial(init_params, config), jax.eval_shape(lambda: jax.random.key(0)))

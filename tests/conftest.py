@@ -5,9 +5,11 @@ Programs that several tests compile alike are compiled once: a compilation cache
 
 import os
 import shutil
+import sys
 import tempfile
 
 import jax
+import pytest
 
 CACHE = tempfile.mkdtemp(prefix="pavdm-tests-")
 
@@ -21,3 +23,34 @@ def pytest_configure():
 
 def pytest_unconfigure():
     shutil.rmtree(CACHE, ignore_errors=True)
+
+
+@pytest.fixture
+def convert(monkeypatch, capsys):
+    """Run `python -m pavdm_jax.convert_weights` in this process: exit code, standard output, standard error."""
+    from pavdm_jax import convert_weights
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["convert_weights", "--quiet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            convert_weights.main()
+        shown = capsys.readouterr()
+        return end.value.code, shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture
+def refused(convert, tmp_path):
+    """A conversion that must be refused, in `lines` lines (None: any number), and leave nothing; returns what it said."""
+
+    def run(*arguments, lines=1):
+        output = tmp_path / "result" / "model"
+        code, _, shown = convert(*arguments, "--output", output)
+        assert code == 2, shown
+        assert shown.startswith("error: ")
+        assert lines is None or shown.count("\n") == lines, shown
+        assert not output.parent.exists() or list(output.parent.iterdir()) == []
+        return shown
+
+    return run

@@ -38,7 +38,10 @@ SIGNS = (
     (r"(spatial|temporal)_blocks\.\d+\..*", "stdit3"),
     (r"encoder\.block\.\d+\.layer\.1\.DenseReluDense\.wi_0\.weight", "t5"),
     (r"encoder\.block\.\d+\.layer\.1\.DenseReluDense\.wi\.weight", "a T5 of version 1.0; version 1.1 is needed"),
-    (r"(model\.diffusion_model|cond_stage_model|first_stage_model)\..*", "a Stable Diffusion checkpoint"),
+    (
+        r"(diffusion_model|model\.diffusion_model|cond_stage_model|first_stage_model)\..*",
+        "a Stable Diffusion checkpoint",
+    ),
     (r"(down_blocks\.\d+\.attentions|mid_block\.attentions|time_embedding)\..*", "a Stable Diffusion UNet"),
     (r"(encoder|decoder)\.(down_blocks|up_blocks|mid_block)\..*", "an image VAE alone, without its temporal half"),
     (r"(text_model|vision_model)\..*", "a CLIP model"),
@@ -99,8 +102,8 @@ def _field(config: Mapping[str, Any], name: str, kind: type, measured: Any) -> A
         return measured
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     require(
-        number and value > 0 and kind(value) == value,
-        f"config.json: {name} {value!r} is not a positive {kind.__name__}",
+        number and 0 < value <= LARGEST and kind(value) == value,
+        f"config.json: {name} {str(value)[:40]} cannot be; a positive {kind.__name__} is needed",
     )
     return kind(value)
 

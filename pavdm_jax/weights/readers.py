@@ -160,7 +160,10 @@ def find_files(path: Path) -> list[Path]:
                 for k in range(1, int(shards[0]["n"]) + 1)
             ]
             missing = [name for name in wanted if name not in found]
-            require(not missing, f"{path.name} lacks {len(missing)} of {len(wanted)} shards, first {missing[:1]}")
+            require(
+                not missing,
+                f"{path.name} lacks {len(missing)} of {len(wanted)} shards, first {next(iter(missing), None)}",
+            )
             return [path / name for name in wanted]
         if found:
             return [path / _only(path, found)]
