@@ -63,7 +63,7 @@ def precompute(config: PrecomputeConfig) -> None:
     if config.distributed:
         jax.distributed.initialize()
         share = jax.process_index(), jax.process_count()
-    model = load(config.checkpoint)
+    model = load(config.checkpoint, ("vae", "t5") if config.caption_features else ("vae",))
     frames = config.frames or model.config.window.slots * chunk_frames(model.config)
     if config.manifest is not None:
         data = VideoData(config.manifest, frames, config.fps, config.resolution)

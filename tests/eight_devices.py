@@ -30,7 +30,7 @@ from pavdm_jax.sharding import (
     use_mesh,
 )
 from pavdm_jax.train_config import ProgressiveDiffusion
-from pavdm_jax.training.denoising import progressive_loss
+from pavdm_jax.training.denoising import denoising_loss
 
 TOLERANCE = 1e-5
 EVERY_SHAPE = [MeshConfig(*sizes) for sizes in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(sizes) == 8]
@@ -160,8 +160,9 @@ def loss_and_gradient(mesh_config: MeshConfig | None) -> tuple[float, dict]:
         "latents": rng.normal(size=(8, model.config.window.window_size, 6, 10, 4)).astype(np.float32),
         "ids": rng.integers(3, 90, (8, model.config.text.max_tokens)),
         "length": rng.integers(1, 9, 8).astype(np.int32),
+        "fps": np.full(8, 24, np.float32),
     }
-    loss = progressive_loss(model.config, ProgressiveDiffusion())
+    loss = denoising_loss(model.config, ProgressiveDiffusion())
     params = place_params({name: model.params[name] for name in ("stdit3", "t5")}, mesh)
     shardings = None if mesh is None else (None, tree_shardings(params["stdit3"], mesh))
 

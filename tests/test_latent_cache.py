@@ -19,7 +19,7 @@ from pavdm_jax.data.sources import open_feed
 from pavdm_jax.data_config import LatentData, VideoData
 from pavdm_jax.train import parse
 from pavdm_jax.train_config import UniformDiffusion
-from pavdm_jax.training.denoising import uniform_loss
+from pavdm_jax.training.denoising import denoising_loss
 
 MODEL = tiny()  # 16 by 24 pixels
 
@@ -108,7 +108,7 @@ def test_cached_and_direct_latents_give_the_same_losses(cached, manifest):
     direct = open_feed(VideoData(manifest, frames=34, cache=False), model, 1, cached.parent)
     kept = open_feed(VideoData(manifest, frames=34), model, 1, cached.parent)
     read = open_feed(LatentData(str(cached)), model, 1, cached.parent, text_is_frozen=True)
-    loss = jax.jit(uniform_loss(MODEL, UniformDiffusion(clip_chunks=1)))
+    loss = jax.jit(denoising_loss(MODEL, UniformDiffusion(clip_chunks=1)))
     values = []
     for feed in (direct, kept, read):
         found = list(itertools.islice(map(feed.finish, batches(feed.source, 2, seed=5)), 3))
