@@ -218,7 +218,12 @@ def test_one_clip_of_the_published_size_is_learnt():
     )
     t, h, w = np.meshgrid(np.arange(35), np.arange(30), np.arange(53), indexing="ij")
     clip = np.stack([np.sin(0.2 * (w + channel * h) + 0.3 * t) for channel in range(4)], -1)[None]
-    batch = {"latents": clip.astype(np.float32), "ids": np.ones((1, 8), np.int32), "length": np.array([4])}
+    batch = {
+        "latents": clip.astype(np.float32),
+        "ids": np.ones((1, 8), np.int32),
+        "length": np.array([4]),
+        "fps": np.array([24.0], np.float32),
+    }
     stage = Stage("one", ProgressiveDiffusion(caption_dropout=0.0), ShapesData(119), ("stdit3", "t5"), 30, 1)
     trained, frozen, assemble = trainable(params, stage)
     settings = OptimizerConfig(2e-2, warmup_steps=1, decay=False)
