@@ -18,6 +18,7 @@ from pavdm_jax.config import ConfigError, require
 from pavdm_jax.prompt_features import prompt_features
 from pavdm_jax.recording import Recording, check_outputs
 from pavdm_jax.request import DTYPES, METHODS, make_request
+from pavdm_jax.sharding import generation_mesh, make_mesh, param_shardings
 
 PASSED_ON = (
     "frames",
@@ -210,7 +211,9 @@ def run(arguments: argparse.Namespace) -> int:
     request = make_request(model.config, [timeline for timeline, _ in jobs], seed=[seed for _, seed in jobs], **options)
     options["start"] = request.start  # as it was read and resized
     prompt_features(model, request.texts, dtype)
-    model = load(arguments.checkpoint, dtype=dtype, lora=arguments.lora)
+    mesh = generation_mesh(arguments.mesh, videos=min(arguments.batch_size, len(jobs)))
+    shardings = param_shardings(model.config, make_mesh(mesh)) if mesh.size > 1 else None
+    model = load(arguments.checkpoint, shardings=shardings, dtype=dtype, lora=arguments.lora)
     for first in range(0, len(jobs), arguments.batch_size):
         group = slice(first, first + arguments.batch_size)
         recording = Recording(
