@@ -193,9 +193,7 @@ class TrainConfig:
             self.compute_dtype in ("float32", "bfloat16"),
             f"compute_dtype must be float32 or bfloat16, not {self.compute_dtype}",
         )
-        require(
-            self.remat in ("none", "attention", "full"), f"remat must be none, attention or full, not {self.remat}"
-        )
+        require(self.remat in ("none", "attention", "full"), f"remat must be none, attention or full, not {self.remat}")
         require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
         require(self.keep >= 1, f"keep must be at least 1, not {self.keep}")
         require(self.keep_best >= 0, f"keep_best must be 0 or more, not {self.keep_best}")
