@@ -75,10 +75,11 @@ def parse(arguments: list[str]) -> TrainConfig:
             raise
         raise ConfigError(_plain(said.getvalue())) from None
     known = _fields(config)
-    by_end = {name.split(".")[-1]: name for name in reversed(known)} | {name: name for name in known}
+    ends = [name.split(".")[-1] for name in known]
     for name in unknown:
-        near = difflib.get_close_matches(name.lstrip("-").replace("_", "-"), by_end, 1)
-        hint = f"did you mean --{by_end[near[0]]}?" if near else "--help lists all fields"
+        near = difflib.get_close_matches(name.lstrip("-").replace("_", "-"), [*known, *ends], 1)
+        meant = [f"--{field}" for field, end in zip(known, ends, strict=True) if near and near[0] in (field, end)]
+        hint = f"did you mean {' or '.join(meant)}?" if meant else "--help lists all fields"
         raise ConfigError(f"there is no config field {name}; {hint}")
     return config
 
