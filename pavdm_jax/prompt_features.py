@@ -44,6 +44,10 @@ def prompt_features(model: Model, prompts: Sequence[str], dtype: jnp.dtype) -> t
     folder = None
     if "t5" not in model.params:
         require(model.folder is not None, "the model has no text encoder: its params lack t5, and it has no folder")
+        require(
+            model.tokenizer is not None,
+            f"{model.folder} has no text encoder (t5); add one: python -m pavdm_jax.convert_weights --text-encoder PATH --output {model.folder}",
+        )
         folder = cache_folder() / "features" / _text_fingerprint(Path(model.folder), model, dtype)
         stored = {caption: _read(_entry(folder, caption), config) for caption in captions}
         known = {caption: features for caption, features in stored.items() if features is not None}

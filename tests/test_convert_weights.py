@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from pavdm_jax import convert_weights
 from pavdm_jax.checkpoints import load
 from pavdm_jax.config import STDIT3_3B, ConfigError, STDiT3Config, T5Config, VAEConfig
-from pavdm_jax.model import abstract_params
+from pavdm_jax.model import PARTS, abstract_params
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.models.vae import VideoVAE
@@ -88,7 +88,7 @@ def test_every_published_tensor_has_its_place_and_every_parameter_its_tensor(nam
 
 
 def test_converted_weights_reproduce_the_reference(converted):
-    model = load(converted)
+    model = load(converted, PARTS)
     _, golden = golden_data.load("t5_encoder")
     mask = golden["inputs"]["attention_mask"].astype(bool)
     ids, lengths = golden["inputs"]["input_ids"].astype(np.int32), mask.sum(1).astype(np.int32)
@@ -111,7 +111,7 @@ def test_converted_weights_reproduce_the_reference(converted):
 
 
 def test_every_parameter_is_the_published_one(converted):
-    model = load(converted)
+    model = load(converted, PARTS)
     for part, tensors in (("stdit3", STDIT3), ("vae", VAE), ("t5", T5)):
         jax.tree.map(np.testing.assert_array_equal, model.params[part], expected_params(model.config, part, tensors))
 
