@@ -1,4 +1,5 @@
-"""The embedded model: the progressive finetune of the demo base, full windows among growing and shrinking ones.
+"""The embedded model: the progressive finetune of the demo base, many growing windows among full and shrinking
+ones: while the window grows without a context, the prompt alone decides what will be seen.
 
     python -m pavdm_jax.train --config configs/demo_progressive.py        (after configs/demo_base.py)
 
@@ -15,10 +16,10 @@ config = TrainConfig(
     stages=(
         Stage(
             "progressive",
-            ProgressiveDiffusion(),
-            ShapesData(frames=17 * 8, samples=400, seed=2),
+            ProgressiveDiffusion(growing=0.4, shrinking=0.1),
+            ShapesData(frames=17 * 8, samples=1600, seed=2),
             train=("stdit3", "t5"),
-            steps=700,
+            steps=1250,
             batch_size=8,
             optimizer=OptimizerConfig(5e-4, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
         ),
