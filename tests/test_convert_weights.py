@@ -299,6 +299,7 @@ def counted(self, name):
         os.kill(os.getpid(), signal.SIGNAL)
     return read(self, name)
 SafetensorsFile.read = counted
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
 convert_weights.main()
 """
 
