@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
-import tyro
 
 from pavdm_jax.checkpoints import load
+from pavdm_jax.command_line import read_fields
 from pavdm_jax.compilation import enable_cache
 from pavdm_jax.compile_only import HEADER, CompileConfig, compile_only, row
 from pavdm_jax.config import ConfigError, require
@@ -128,11 +128,11 @@ def main() -> None:
             return
         if any(argument.split("=")[0] in ("--compile-only", "--compile_only") for argument in sys.argv[1:]):
             jax.config.update("jax_platforms", "cpu")  # an installed TPU compiler is no TPU
-            asked = tyro.cli(CompileConfig, description="Memory of generation on TPU chips, by compiling for them.")
+            asked = read_fields(CompileConfig, sys.argv[1:], "Memory of generation on TPU chips, by compiling for them.")
             print(HEADER)
             compile_only(asked, each=lambda result: print(row(result), flush=True))
             return
-        config = tyro.cli(BenchmarkConfig, description=__doc__)
+        config = read_fields(BenchmarkConfig, sys.argv[1:], __doc__)
         measurements = benchmark(config)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,8 +4,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-import tyro
-
+from pavdm_jax.command_line import read_fields
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.train import read_config
 from pavdm_jax.training.loop import make_batches, start_model
@@ -57,7 +56,7 @@ def benchmark_loader(settings: LoaderConfig) -> float:
 def main() -> None:
     """The command line; user mistakes print one line and exit with 2."""
     try:
-        benchmark_loader(tyro.cli(LoaderConfig, description=__doc__))
+        benchmark_loader(read_fields(LoaderConfig, sys.argv[1:], __doc__))
     except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,12 +1,23 @@
-"""What the command lines share."""
+"""What the command lines share: mistakes are one line, with a suggestion, and exit code 2."""
 
 import argparse
+import contextlib
+import dataclasses
 import difflib
+import io
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from pavdm_jax.config import ConfigError
+
+T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """Mistakes are one line, with a suggestion, and exit code 2."""
+    """Options that are named one by one."""
 
     def error(self, message: str):
         if message.startswith("unrecognized arguments:"):
@@ -15,3 +26,67 @@ class Parser(argparse.ArgumentParser):
             message = f"there is no option {unknown}" + (f"; did you mean {near[0]}?" if near else "; see --help")
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2)
+
+
+def read_fields(
+    kind: type[T],
+    arguments: Sequence[str],
+    description: str | None,
+    default: T | None = None,
+    shown: Callable[[str], str] = str,
+) -> T:
+    """Options that are the fields of a dataclass, by dotted names.
+
+    Args:
+      kind: the dataclass.
+      arguments: of the command line.
+      description: for `--help`.
+      default: the values that the arguments change; None: those of the dataclass.
+      shown: dotted name → how people write it.
+
+    Raises:
+      ConfigError: a field that does not exist, or a value that it cannot have.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            config, unknown = tyro.cli(
+                kind,
+                args=list(arguments),
+                description=description,
+                # Fields of several possible kinds, such as a stage's data, keep the kind that the default gives them.
+                config=() if default is None else (tyro.conf.AvoidSubcommands,),
+                return_unknown_args=True,
+                **({} if default is None else {"default": default}),
+            )
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        raise ConfigError(_plain(said.getvalue())) from None
+    known = [shown(name) for name in _names(config)]
+    by_end = {name.split(".")[-1]: name for name in reversed(known)} | {name: name for name in known}
+    for argument in unknown:
+        name = shown(argument.removeprefix("--"))
+        near = difflib.get_close_matches(name.replace("_", "-"), by_end, 1)
+        hint = f"did you mean --{by_end[near[0]]}?" if near else "--help lists all fields"
+        raise ConfigError(f"there is no field {'--' if argument.startswith('--') else ''}{name}; {hint}")
+    return config
+
+
+def _names(config: Any, prefix: str = "") -> list[str]:
+    """The dotted names of the values in a config."""
+    if dataclasses.is_dataclass(config):
+        below = [(field.name.replace("_", "-"), getattr(config, field.name)) for field in dataclasses.fields(config)]
+    elif isinstance(config, tuple) and any(map(dataclasses.is_dataclass, config)):
+        below = [(str(number), value) for number, value in enumerate(config)]
+    else:
+        return [prefix]
+    return [name for key, value in below for name in _names(value, f"{prefix}.{key}" if prefix else key)]
+
+
+def _plain(box: str) -> str:
+    """What a box of tyro's says first, in one line."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    body = [line for line in lines if line and not line.startswith("─")]
+    rule = next((n for n, line in enumerate(lines) if n and line.startswith("─")), len(lines))
+    return " ".join(line for line in lines[:rule] if line in body) or "the arguments cannot be read; see --help"

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 from pavdm_jax.checkpoints import load
+from pavdm_jax.command_line import read_fields
 from pavdm_jax.compilation import enable_cache
 from pavdm_jax.compiled import decode_chunk, encode_frames
 from pavdm_jax.config import ConfigError, require
@@ -153,7 +153,7 @@ def _median(values: list[float]) -> float | None:
 def main() -> None:
     """The command line: prints a table, and writes JSON when `--output` is given."""
     try:
-        config = tyro.cli(EvaluateConfig, description=__doc__)
+        config = read_fields(EvaluateConfig, sys.argv[1:], __doc__)
         result = evaluate(config)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
