@@ -64,12 +64,14 @@ def read_fields(
             raise
         raise ConfigError(_plain(said.getvalue())) from None
     known = [shown(name) for name in _names(config)]
-    by_end = {name.split(".")[-1]: name for name in reversed(known)} | {name: name for name in known}
+    ends = [name.split(".")[-1] for name in known]
     for argument in unknown:
+        dashes = "--" if argument.startswith("--") else ""
         name = shown(argument.removeprefix("--"))
-        near = difflib.get_close_matches(name.replace("_", "-"), by_end, 1)
-        hint = f"did you mean --{by_end[near[0]]}?" if near else "--help lists all fields"
-        raise ConfigError(f"there is no field {'--' if argument.startswith('--') else ''}{name}; {hint}")
+        near = difflib.get_close_matches(name.replace("_", "-"), [*known, *ends], 1)
+        meant = [f"--{field}" for field, end in zip(known, ends, strict=True) if near and near[0] in (field, end)]
+        hint = f"did you mean {' or '.join(meant)}?" if meant else "--help lists all fields"
+        raise ConfigError(f"there is no config field {dashes}{name}; {hint}")
     return config
 
 
