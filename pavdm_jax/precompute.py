@@ -5,7 +5,6 @@ the same folder: give each its --process-index and the common --process-count, o
 with `LatentData("latents/")`.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
 from pavdm_jax.data_config import TfdsData, VideoData
 from pavdm_jax.geometry import chunk_frames
+from pavdm_jax.processes import connect, end
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def precompute(config: PrecomputeConfig) -> None:
     options = CacheOptions(config.caption_features, config.shard_size, config.batch_size, config.workers)
     share = config.process_index, config.process_count
     if config.distributed:
-        jax.distributed.initialize()
+        connect()
         share = jax.process_index(), jax.process_count()
     model = load(config.checkpoint)
     frames = config.frames or model.config.window.slots * chunk_frames(model.config)
@@ -86,11 +86,9 @@ def main() -> None:
         enable_cache()
         precompute(config)
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        end(2, f"error: {error}")
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+        end(130, "\ninterrupted; the same command continues")
 
 
 if __name__ == "__main__":

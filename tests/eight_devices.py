@@ -170,7 +170,7 @@ def loss_and_gradient(mesh_config: MeshConfig | None) -> tuple[float, dict]:
 
     with use_mesh(mesh):
         step = jax.jit(jax.value_and_grad(of_transformer), out_shardings=shardings)
-        value, gradient = step(params["stdit3"], params["t5"], place_batch(batch, mesh), jax.random.key(5))
+        value, gradient = step(params["stdit3"], params["t5"], place_batch(batch, mesh, 8), jax.random.key(5))
     if mesh_config is not None and mesh_config.fsdp > 1:
         kernel = gradient["blocks"]["spatial"]["mlp_in"]["kernel"]
         assert kernel.addressable_shards[0].data.size == kernel.size / mesh_config.fsdp

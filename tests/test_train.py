@@ -134,7 +134,7 @@ def test_mistakes_of_the_command_line_exit_with_2(monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         train.main()
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "error: there is no config field --stepz; did you mean --stages.0.steps?\n"
+    assert capsys.readouterr().err == "error: there is no config field --stepz; did you mean --steps?\n"
     monkeypatch.setattr("sys.argv", ["train"])
     with pytest.raises(SystemExit) as caught:
         train.main()
