@@ -1,0 +1,34 @@
+"""The paper's progressive finetune of Open-Sora 1.2 XL/2 on a TPU v4-256: 240p, clips of 119 frames (35 latent frames).
+
+    bash launch/tpu_pod.sh configs/tpu_v4.py --data.manifest clips.csv --output runs/tpu_v4        (on every host of the pod)
+
+Hardware: v4-256, that is 128 chips in 4x4x8, or with another --mesh any pod from v4-32 (--mesh data=1,fsdp=16 --batch-size 16) on.
+Measured: the step is compiled for the topology, without chips, and fits:
+
+    python -m pavdm_jax.train --config configs/tpu_v4.py --compile-only v4:4x4x8
+
+Never run: no duration or quality is known. The settings are the paper's where it gives them, else Open-Sora's (learning rate, clipping, EMA).
+"""
+
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.train_config import OptimizerConfig, ProgressiveDiffusion, Stage, TrainConfig, VideoData
+
+config = TrainConfig(
+    model=ModelConfig(),
+    init_from="checkpoints/open-sora-1.2",
+    output="runs/tpu_v4",
+    stages=(
+        Stage(
+            "progressive",
+            ProgressiveDiffusion(),
+            VideoData("clips.csv", frames=119),
+            train=("stdit3",),
+            steps=10_000,
+            batch_size=128,
+            optimizer=OptimizerConfig(1e-4, warmup_steps=1000, decay=False, ema_decay=0.9999),
+        ),
+    ),
+    compute_dtype="bfloat16",
+    remat="attention",
+    mesh="data=8,fsdp=16",
+)
