@@ -106,9 +106,11 @@ def end(code: int, said: str) -> None:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether an error of a collective or a barrier tells of another process."""
-    text = str(error).lower()
-    return any(word in text for word in ("gloo", "connection", "peer", "unavailable", "barrier", "heartbeat", "nccl"))
+    """Whether an error of a collective, or of a barrier that a checkpoint waits at, tells of another process."""
+    words = ("barrier", "heartbeat", "coordination")
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        words += ("gloo", "nccl", "connection", "peer", "unavailable")
+    return any(word in str(error).lower() for word in words)
 
 
 def _first_line(error: Exception) -> str:
