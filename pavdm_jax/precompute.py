@@ -19,6 +19,7 @@ from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
 from pavdm_jax.data_config import TfdsData, VideoData
 from pavdm_jax.geometry import chunk_frames
+from pavdm_jax.placement import on_host
 from pavdm_jax.processes import connect, end
 
 
@@ -63,7 +64,8 @@ def precompute(config: PrecomputeConfig) -> None:
     if config.distributed:
         connect()
         share = jax.process_index(), jax.process_count()
-    model = load(config.checkpoint)
+    parts = ("vae", "t5") if config.caption_features else ("vae",)
+    model = load(config.checkpoint, parts, dict.fromkeys(parts, on_host()))
     frames = config.frames or model.config.window.slots * chunk_frames(model.config)
     if config.manifest is not None:
         data = VideoData(config.manifest, frames, config.fps, config.resolution)

@@ -15,8 +15,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 from flax import linen as nn
-from jax.experimental import multihost_utils
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pavdm_jax.config import ModelConfig, require
 from pavdm_jax.model import abstract_params
@@ -242,43 +241,6 @@ def _param_spec(path: tuple, leaf: jax.ShapeDtypeStruct, mesh: Mesh | AbstractMe
 def place_params(params: dict, mesh: Mesh | None) -> dict:
     """Parameters where programs on the mesh want them; those that are there already are not moved."""
     return params if mesh is None else jax.device_put(params, tree_shardings(params, mesh))
-
-
-def spread_tree(tree: T, shardings: T) -> T:
-    """Arrays that every process has whole, as arrays over the devices of all of them."""
-
-    def spread(array: jax.Array, sharding: NamedSharding) -> jax.Array:
-        values = np.asarray(array)
-        return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
-
-    return jax.tree.map(spread, tree, shardings)
-
-
-def gather_tree(tree: T) -> T:
-    """Arrays over the devices of all processes, whole in the memory of every host; all processes have to call it."""
-
-    def gather(array: jax.Array) -> jax.Array:
-        if not array.is_fully_addressable:
-            array = multihost_utils.process_allgather(array, tiled=True)
-        return jax.device_put(array, on_host())
-
-    return jax.tree.map(gather, tree)
-
-
-def on_host() -> SingleDeviceSharding:
-    """The memory of this process's host, where a whole model waits that one accelerator could not hold.
-
-    Where JAX was told to have no CPU device, it is the first accelerator.
-    """
-    try:
-        return SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    except RuntimeError:
-        return on_first_device()
-
-
-def on_first_device() -> SingleDeviceSharding:
-    """The first device of this process."""
-    return SingleDeviceSharding(jax.local_devices()[0])
 
 
 def place_whole(tree: T, mesh: Mesh | None) -> T:

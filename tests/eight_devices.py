@@ -20,16 +20,8 @@ from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.diffusion.window import plan_shifts
 from pavdm_jax.models.stdit3 import STDiT3
-from pavdm_jax.sharding import (
-    MeshConfig,
-    batch_sharding,
-    gather_tree,
-    make_mesh,
-    place_batch,
-    place_params,
-    spread_tree,
-    use_mesh,
-)
+from pavdm_jax.placement import gather_tree, spread_tree
+from pavdm_jax.sharding import MeshConfig, batch_sharding, make_mesh, place_batch, place_params, use_mesh
 from pavdm_jax.train_config import LoRAConfig, OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.program import make_program

@@ -11,11 +11,13 @@ import time
 import jax
 import numpy as np
 import pytest
+from small_videos import gradient, write_csv, write_video
 from tiny_model import tiny_model
 
 from pavdm_jax import processes, train
 from pavdm_jax.checkpoints import load, save_model
 from pavdm_jax.config import ConfigError
+from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.training import loop
 
 STEPS, SAVE_EVERY, BATCH = 16, 4, 4
@@ -49,12 +51,16 @@ def folder(tmp_path_factory):
 
 
 def start(folder, name, count):
-    """The processes of a run, each with one CPU device."""
+    """The processes of a run."""
+    return start_module("train", count, "--config", folder / "config.py", "--output", folder / name)
+
+
+def start_module(module, count, *options):
+    """Processes of a command line, each with one CPU device."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "pavdm_jax.train", "--distributed", "--config", str(folder / "config.py")]
-    command += ["--output", str(folder / name)]
+    command = [sys.executable, "-m", f"pavdm_jax.{module}", "--distributed", *map(str, options)]
     given = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PLATFORMS": "cpu"}
     given["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling is most of the time
     return [
@@ -126,6 +132,18 @@ def test_a_mistake_ends_all_processes(folder):
     assert [process.returncode for process in started] == [2, 2], said
     assert "error: " in said[0] and "is no run of this trainer" in said[0]
     assert "error: process 0 cannot go on, and says why" in said[1]
+
+
+def test_latents_are_computed_by_several_processes(folder, tmp_path):
+    videos = [write_video(tmp_path / f"{n}.mp4", gradient(36, 64, 64, n)) for n in range(3)]
+    manifest = write_csv(tmp_path / "clips.csv", [f"{path},a clip" for path in videos])
+    options = ["--checkpoint", folder / "start", "--manifest", manifest, "--output", tmp_path / "latents"]
+    options += ["--frames", 34, "--shard-size", 1, "--caption-features"]
+    said = finish(started := start_module("precompute", 2, *options))
+    assert [process.returncode for process in started] == [0, 0], said
+    assert sum("3 clips in" in text for text in said) >= 1
+    cache = LatentCache(tmp_path / "latents")
+    assert len(cache) == 3 and cache.has_features
 
 
 def test_half_an_address_is_named(monkeypatch):

@@ -15,9 +15,9 @@ from pavdm_jax.data.loader import batches
 from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.data.sources import open_feed
 from pavdm_jax.model import PARTS, Model, init_params
+from pavdm_jax.placement import on_host
 from pavdm_jax.processes import is_first, on_first
 from pavdm_jax.request import make_request
-from pavdm_jax.sharding import on_host
 from pavdm_jax.text import Tokenizer, train_tokenizer
 from pavdm_jax.train_config import Stage, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from pavdm_jax.sharding import on_first_device, replicated, tree_shardings, use_mesh
+from pavdm_jax.placement import on_first_device
+from pavdm_jax.sharding import replicated, tree_shardings, use_mesh
 from pavdm_jax.train_config import Stage, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, denoising_loss
 from pavdm_jax.training.frame_size import at_size_of_batch

@@ -6,7 +6,7 @@ import jax
 
 from pavdm_jax.model import SAMPLING_PARTS, Model
 from pavdm_jax.pipeline import generate
-from pavdm_jax.sharding import on_first_device
+from pavdm_jax.placement import on_first_device
 from pavdm_jax.train_config import SampleConfig
 from pavdm_jax.video_io import write_gif
 from pavdm_jax.video_writer import VideoWriter

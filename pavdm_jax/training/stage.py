@@ -12,17 +12,9 @@ from pavdm_jax import lora
 from pavdm_jax.config import ConfigError
 from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.model import Model
+from pavdm_jax.placement import gather_tree, on_first_device, spread_tree
 from pavdm_jax.processes import is_first, on_first, together
-from pavdm_jax.sharding import (
-    gather_tree,
-    make_mesh,
-    on_first_device,
-    place_batch,
-    process_rows,
-    spread_tree,
-    train_mesh,
-    use_mesh,
-)
+from pavdm_jax.sharding import make_mesh, place_batch, process_rows, train_mesh, use_mesh
 from pavdm_jax.train_config import Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective
 from pavdm_jax.training.expected_loss import FIRST_STEPS, loss_warning
