@@ -1,5 +1,6 @@
 """What one sees of a run: a progress bar, `log.csv`, `train.log`, and TensorBoard's scalars and sample videos."""
 
+import contextlib
 import csv
 import logging
 import os
@@ -45,7 +46,7 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         for handler in self._handlers:
             self.text.addHandler(handler)
-        self._redirect = logging_redirect_tqdm([self.text])
+        self._redirect = logging_redirect_tqdm([self.text]) if self.shown else contextlib.nullcontext()
         self._redirect.__enter__()
         return self
 
