@@ -113,7 +113,7 @@ def test_a_run_whose_process_dies_ends_at_once_and_goes_on_in_another_number(fol
     assert "start all of them again" in said.strip().splitlines()[-1]
     assert len(log(run)) < STEPS and not (run / "model").exists()
 
-    shutil.copytree(run, folder / "by_one")
+    shutil.copytree(run, folder / "aside")
     said = finish(started := start(folder, "two", 4))
     assert [process.returncode for process in started] == [0] * 4, said
     assert "going on from the checkpoint of step" in said[0] and f"finished {STEPS} steps" in said[0]
@@ -122,8 +122,10 @@ def test_a_run_whose_process_dies_ends_at_once_and_goes_on_in_another_number(fol
     steps = sorted(int(path.name) for path in (run / "stages" / "0-base").iterdir())
     assert steps == list(range(SAVE_EVERY, STEPS + 1, SAVE_EVERY))
 
-    loop.fit(train.parse(["--config", str(folder / "config.py"), "--output", str(folder / "by_one")]))
-    same_result(folder / "by_one", folder / "one")
+    shutil.rmtree(run)
+    (folder / "aside").rename(run)
+    loop.fit(train.parse(["--config", str(folder / "config.py"), "--output", str(run)]))
+    same_result(run, folder / "one")
 
 
 def test_a_mistake_ends_all_processes(folder):

@@ -117,6 +117,5 @@ def _start(config: TrainConfig) -> tuple[Model, str]:
     if config.init_from is not None:
         return start_model(config), config.init_from
     folder = Path(config.output) / "start"
-    if not folder.is_dir():
-        on_first(lambda: save_model(folder, start_model(config)))
+    on_first(lambda: None if folder.is_dir() else save_model(folder, start_model(config)))
     return _load(str(folder)), str(folder)
