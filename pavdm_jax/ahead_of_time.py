@@ -7,7 +7,7 @@ are estimates.
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -47,6 +47,8 @@ class Report:
 
     Attributes:
       arguments, outputs, temporaries, aliased: bytes; aliased ones are arguments that outputs replace.
+      collectives: how often the program's text has each kind of exchange between devices; those in a loop over layers run
+        once a layer, and count once.
       compile_seconds: on this machine.
       problem: why it cannot be compiled, else "": the numbers are 0 then.
     """
@@ -55,6 +57,7 @@ class Report:
     outputs: int = 0
     temporaries: int = 0
     aliased: int = 0
+    collectives: dict[str, int] = field(default_factory=dict)
     compile_seconds: float = 0.0
     problem: str = ""
 
@@ -117,5 +120,15 @@ def compile_program(program: Any, *arguments, **named) -> Report:
         outputs=memory.output_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         aliased=memory.alias_size_in_bytes,
+        collectives=_collectives(compiled.as_text()),
         compile_seconds=time.perf_counter() - started,
     )
+
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+def _collectives(text: str) -> dict[str, int]:
+    """By kind, the operations in the text of a compiled program; one that begins and ends apart counts once."""
+    found = {kind: len(re.findall(rf" {kind}(?:-start)?\(", text)) for kind in COLLECTIVES}
+    return {kind: count for kind, count in found.items() if count}

@@ -128,7 +128,9 @@ def main() -> None:
             return
         if any(argument.split("=")[0] in ("--compile-only", "--compile_only") for argument in sys.argv[1:]):
             jax.config.update("jax_platforms", "cpu")  # an installed TPU compiler is no TPU
-            asked = read_fields(CompileConfig, sys.argv[1:], "Memory of generation on TPU chips, by compiling for them.")
+            asked = read_fields(
+                CompileConfig, sys.argv[1:], "Memory of generation on TPU chips, by compiling for them."
+            )
             print(HEADER)
             compile_only(asked, each=lambda result: print(row(result), flush=True))
             return

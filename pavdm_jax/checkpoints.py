@@ -61,8 +61,17 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
         raise
 
 
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """Of this process alone: it never waits for others."""
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(own, {own}, f"process-{own}") if jax.process_count() > 1 else None
+    return ocp.StandardCheckpointer(multiprocessing_options=alone or ocp.options.MultiprocessingOptions())
+
+
 def _save_part(folder: Path, params: dict) -> None:
-    with ocp.StandardCheckpointer() as checkpointer:
+    if jax.process_count() > 1:
+        params = jax.device_get(params)  # Orbax takes arrays of one process only as values
+    with _checkpointer() as checkpointer:
         checkpointer.save(folder.absolute(), params)
     # Orbax notes there where the folder was made, which is nobody's business; its presence is what counts.
     (folder / "commit_success.txt").write_text("complete\n")
@@ -176,7 +185,7 @@ def _check_files(folder: Path, sizes: dict[str, int]) -> None:
 
 def _restore(folder: Path, expected: dict, shardings: Any) -> dict:
     """The parameters of a part; `shardings` is one for all, or a tree like `expected`."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         try:
             stored = checkpointer.metadata(folder.absolute()).item_metadata
             stored = traverse_util.flatten_dict(dict(stored), sep="/")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import tyro
 
 from pavdm_jax.checkpoints import load
+from pavdm_jax.command_line import read_fields
 from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.data.clips import open_clips
@@ -20,6 +20,8 @@ from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
 from pavdm_jax.data_config import TfdsData, VideoData
 from pavdm_jax.geometry import chunk_frames
+from pavdm_jax.placement import on_host
+from pavdm_jax.processes import connect, end
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ def precompute(config: PrecomputeConfig) -> None:
     options = CacheOptions(config.caption_features, config.shard_size, config.batch_size, config.workers)
     share = config.process_index, config.process_count
     if config.distributed:
-        jax.distributed.initialize()
+        connect()
         share = jax.process_index(), jax.process_count()
-    model = load(config.checkpoint, ("vae", "t5") if config.caption_features else ("vae",))
+    parts = ("vae", "t5") if config.caption_features else ("vae",)
+    model = load(config.checkpoint, parts, dict.fromkeys(parts, on_host()))
     frames = config.frames or model.config.window.slots * chunk_frames(model.config)
     if config.manifest is not None:
         data = VideoData(config.manifest, frames, config.fps, config.resolution)
@@ -82,15 +85,13 @@ def precompute(config: PrecomputeConfig) -> None:
 def main() -> None:
     """The command line; user mistakes print one line and exit with 2."""
     try:
-        config = tyro.cli(PrecomputeConfig, description=__doc__)
+        config = read_fields(PrecomputeConfig, sys.argv[1:], __doc__)
         enable_cache()
         precompute(config)
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        end(2, f"error: {error}")
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+        end(130, "\ninterrupted; the same command continues")
 
 
 if __name__ == "__main__":

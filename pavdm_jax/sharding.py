@@ -131,6 +131,33 @@ def check_mesh(config: MeshConfig, devices: int) -> None:
     )
 
 
+def train_mesh(text: str, rows: int, devices: int) -> MeshConfig:
+    """The mesh on which a batch is trained.
+
+    Args:
+      text: "auto" takes all devices: they share the batch as far as it divides, up to 16 of them the parameters, too, and what
+        remains shares the tokens; "single" takes one device; or a mesh of all devices, see `parse_mesh`.
+      rows: samples that are worked on at once: a batch, or a part of one that is accumulated.
+      devices: of all processes.
+
+    Raises:
+      ConfigError: not understood, it does not take all devices, or the rows do not divide over it.
+    """
+    if text == "single":
+        require(
+            jax.process_count() == 1, "mesh single is for one process; several share a mesh: auto, or such as data=2"
+        )
+        return MeshConfig()
+    if text == "auto":
+        shares = math.gcd(devices, rows)
+        fsdp = math.gcd(shares, FSDP_FIRST)
+        return MeshConfig(data=shares // fsdp, fsdp=fsdp, sequence=devices // shares)
+    config = parse_mesh(text)
+    check_mesh(config, devices)
+    _check_rows(rows, config.data * config.fsdp)
+    return config
+
+
 def _factorisations(number: int, parts: int) -> Iterator[tuple[int, ...]]:
     if parts == 1:
         yield (number,)
@@ -218,38 +245,69 @@ def place_params(params: dict, mesh: Mesh | None) -> dict:
 
 def place_whole(tree: T, mesh: Mesh | None) -> T:
     """Arrays whole on every device of the mesh."""
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return tree if mesh is None else jax.device_put(tree, replicated(mesh))
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
 
-def place_batch(batch: T, mesh: Mesh | None) -> T:
-    """A training batch, each process giving its share of the rows (the first axis), as arrays over the mesh.
+def process_rows(mesh: Mesh | None, size: int) -> list[int]:
+    """The rows of a batch of `size` that the devices of this process hold: what it has to read.
+
+    Processes whose devices share the tokens of the same videos read the same rows.
 
     Raises:
-      ConfigError: the rows of all processes together do not divide by the devices that share the batch.
+      ConfigError: see `batch_sharding`.
+    """
+    if mesh is None:
+        return list(range(size))
+    held = batch_sharding(mesh, size).addressable_devices_indices_map((size,)).values()
+    return sorted({row for (rows,) in held for row in range(*rows.indices(size))})
+
+
+def place_batch(batch: T, mesh: Mesh | None, size: int) -> T:
+    """A training batch of `size`, each process giving its `process_rows` (the first axis), as arrays over the mesh.
+
+    Raises:
+      ConfigError: see `batch_sharding`.
     """
     if mesh is None:
         return batch
-    rows = jax.process_count() * len(jax.tree.leaves(batch)[0])
-    sharding = batch_sharding(mesh, rows)
-    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, np.asarray(array)), batch)
+    sharding, rows = batch_sharding(mesh, size), process_rows(mesh, size)
+
+    def place(array: np.ndarray) -> jax.Array:
+        values = np.asarray(array)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            first, stop, _ = index[0].indices(size)
+            return values[rows.index(first) :][: stop - first]
+
+        return jax.make_array_from_callback((size, *values.shape[1:]), sharding, part)
+
+    return jax.tree.map(place, batch)
 
 
-def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh, rows: int) -> NamedSharding:
     """Of arrays whose first axis is a batch of `rows`.
 
     Raises:
       ConfigError: they do not divide by the devices that share the batch.
     """
     axes = dict(LOGICAL_AXES)["batch"]
-    shards = math.prod(mesh.shape[axis] for axis in axes)
+    _check_rows(rows, math.prod(mesh.shape[axis] for axis in axes))
+    return NamedSharding(mesh, PartitionSpec(axes))
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Of arrays that are whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _check_rows(rows: int, shards: int) -> None:
     fitting = " or ".join(str(n) for n in (rows // shards * shards, (rows // shards + 1) * shards) if n)
     require(
         rows % shards == 0, f"a batch of {rows} does not divide over {shards} devices (data times fsdp); use {fitting}"
     )
-    return NamedSharding(mesh, PartitionSpec(axes))
 
 
 def whole(tree: T) -> T:

@@ -1,25 +1,34 @@
 """Train a model: `python -m pavdm_jax.train --config configs/demo_vae.py [--field.name value ...]`.
 
 The config is a Python file that defines `config = TrainConfig(...)`; any of its fields can be given on the command line by its dotted
-name. A run that was interrupted goes on when the same command is given again.
+name (of a run of one stage without `stages.0.`). A run that was interrupted goes on when the same command is given again.
+
+    --distributed              one of several processes: TPU pods and SLURM tell which, elsewhere JAX_COORDINATOR_ADDRESS=HOST:PORT,
+                               JAX_NUM_PROCESSES and JAX_PROCESS_ID do
+    --compile-only TOPOLOGY    train nothing: compile the steps for TPUs such as v4:4x4x8 or v5e:16x16, without any, and print memory
 """
 
-import contextlib
-import dataclasses
-import difflib
-import io
+import argparse
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
 
-import tyro
-
+from pavdm_jax.command_line import read_fields
 from pavdm_jax.compilation import enable_cache
+from pavdm_jax.compile_train import compile_train
 from pavdm_jax.config import ConfigError, require
-from pavdm_jax.train_config import TrainConfig
+from pavdm_jax.processes import connect, end, together
+from pavdm_jax.train_config import Stage, TrainConfig
 from pavdm_jax.training.loop import fit
 from pavdm_jax.training.preemption import Preempted
+
+STAGE = "stages.0."
+
+COMMAND = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+"""What is no field of the config; the module's docstring explains it in --help."""
+COMMAND.add_argument("--config")
+COMMAND.add_argument("--compile-only", metavar="TOPOLOGY")
+COMMAND.add_argument("--distributed", action="store_true")
 
 
 def read_config(path: str) -> TrainConfig:
@@ -47,79 +56,48 @@ def parse(arguments: list[str]) -> TrainConfig:
     Raises:
       ConfigError: a field that does not exist, or a value that it cannot have.
     """
-    path, rest = None, []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == "--config":
-            path = next(remaining, None)
-        elif argument.startswith("--config="):
-            path = argument.removeprefix("--config=")
-        else:
-            rest.append(argument)
+    return parse_command(arguments)[1]
+
+
+def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, TrainConfig]:
+    """What is to be done, and with which config; see `parse`."""
+    command, rest = COMMAND.parse_known_args(arguments)
+    path = command.config
     if path is None and "--help" not in rest and "-h" not in rest:
         raise ConfigError("no config given; add --config FILE, for instance --config configs/demo_base.py")
-    default = {} if path is None else {"default": read_config(path)}
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            config, unknown = tyro.cli(
-                TrainConfig,
-                args=rest,
-                description=__doc__,
-                config=(tyro.conf.AvoidSubcommands,),  # the objective and the data are chosen in the file
-                return_unknown_args=True,
-                **default,
-            )
-    except SystemExit as end:
-        if not end.code:  # --help
-            raise
-        raise ConfigError(_plain(said.getvalue())) from None
-    known = _fields(config)
-    ends = [name.split(".")[-1] for name in known]
-    for name in unknown:
-        near = difflib.get_close_matches(name.lstrip("-").replace("_", "-"), [*known, *ends], 1)
-        meant = [f"--{field}" for field, end in zip(known, ends, strict=True) if near and near[0] in (field, end)]
-        hint = f"did you mean {' or '.join(meant)}?" if meant else "--help lists all fields"
-        raise ConfigError(f"there is no config field {name}; {hint}")
-    return config
+    file = None if path is None else read_config(path)
+    short = file is not None and len(file.stages) == 1
+    rest = [_in_stage(argument) for argument in rest] if short else rest
+    shown = (lambda name: name.removeprefix(STAGE)) if short else str
+    config = read_fields(TrainConfig, rest, __doc__, file, shown)
+    return command, config
 
 
-def _fields(config: Any, prefix: str = "") -> list[str]:
-    """The dotted names of the values in a config."""
-    if dataclasses.is_dataclass(config):
-        below = [(field.name.replace("_", "-"), getattr(config, field.name)) for field in dataclasses.fields(config)]
-    elif isinstance(config, tuple) and any(map(dataclasses.is_dataclass, config)):
-        below = [(str(number), value) for number, value in enumerate(config)]
-    else:
-        return [prefix]
-    return [name for key, value in below for name in _fields(value, f"{prefix}.{key}" if prefix else key)]
-
-
-def _plain(box: str) -> str:
-    """What a box of tyro's says first, in one line."""
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
-    body = [line for line in lines if line and not line.startswith("─")]
-    rule = next((n for n, line in enumerate(lines) if n and line.startswith("─")), len(lines))
-    return " ".join(line for line in lines[:rule] if line in body) or "the arguments cannot be read; see --help"
+def _in_stage(argument: str) -> str:
+    """The full name of a field of the only stage: --optimizer.learning-rate for --stages.0.optimizer.learning-rate."""
+    name = argument.removeprefix("--").split("=")[0].split(".")[0].replace("-", "_")
+    of_stage = argument.startswith("--") and name in Stage.__dataclass_fields__
+    return f"--{STAGE}{argument[2:]}" if of_stage else argument
 
 
 def main() -> None:
     """The command line; user mistakes print one line and exit with 2."""
     try:
-        config = parse(sys.argv[1:])
+        command, config = parse_command(sys.argv[1:])
+        if command.compile_only is not None:
+            compile_train(config, command.compile_only)
+            return
+        if command.distributed:
+            connect()
         enable_cache()
-        fit(config)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        with together():
+            fit(config)
+    except (ConfigError, OSError) as error:
+        end(2, f"error: {error}")
     except Preempted as stopped:
         print(stopped, file=sys.stderr)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        end(130, "\ninterrupted; the same command continues from the last checkpoint")
 
 
 if __name__ == "__main__":

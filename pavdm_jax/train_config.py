@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from pavdm_jax.config import ModelConfig, require
 from pavdm_jax.data_config import LatentData, ShapesData, TfdsData, VideoData
+from pavdm_jax.sharding import parse_mesh
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,11 @@ class TrainConfig:
     keep_best: int = 1  # and those of the lowest smoothed loss
     log_every: int = 20  # steps between lines of the log
     samples: SampleConfig = field(default_factory=SampleConfig)
+    mesh: str = field(default="auto", repr=False)  # "auto": all devices; "single"; or such as "data=4,fsdp=16" (README)
 
     def __post_init__(self) -> None:
+        if self.mesh not in ("auto", "single"):
+            parse_mesh(self.mesh)
         require(bool(self.stages), "a training run needs at least one stage")
         require(self.save_every >= 1, f"save_every must be at least 1, not {self.save_every}")
         require(

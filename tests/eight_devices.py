@@ -20,17 +20,11 @@ from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.diffusion.window import plan_shifts
 from pavdm_jax.models.stdit3 import STDiT3
-from pavdm_jax.sharding import (
-    MeshConfig,
-    batch_sharding,
-    make_mesh,
-    place_batch,
-    place_params,
-    tree_shardings,
-    use_mesh,
-)
-from pavdm_jax.train_config import ProgressiveDiffusion
-from pavdm_jax.training.denoising import denoising_loss
+from pavdm_jax.placement import gather_tree, spread_tree
+from pavdm_jax.sharding import MeshConfig, batch_sharding, make_mesh, place_batch, place_params, use_mesh
+from pavdm_jax.train_config import LoRAConfig, OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
+from pavdm_jax.training.parameters import trainable
+from pavdm_jax.training.program import make_program
 
 TOLERANCE = 1e-5
 EVERY_SHAPE = [MeshConfig(*sizes) for sizes in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(sizes) == 8]
@@ -150,42 +144,67 @@ def test_a_mesh_takes_all_devices():
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
+LORA = LoRAConfig(rank=2, layers=("qkv", "mlp_in"))
+
+
 @functools.cache
-def loss_and_gradient(mesh_config: MeshConfig | None) -> tuple[float, dict]:
-    """Of the training loss on a batch of 8 windows with 20 latent frames of 3 × 5 tokens."""
+def stepped(mesh_config: MeshConfig | None, accumulate: int = 1, lora: LoRAConfig | None = None) -> tuple:
+    """The state after a training step, and the loss, on a batch of 8 windows with 20 latent frames of 3 × 5 tokens.
+
+    AdamW's first moment is a tenth of the gradient, which is not clipped.
+    """
     model = tiny_model()
     mesh = None if mesh_config is None else make_mesh(mesh_config)
     rng = np.random.default_rng(0)
     batch = {
         "latents": rng.normal(size=(8, model.config.window.window_size, 6, 10, 4)).astype(np.float32),
-        "ids": rng.integers(3, 90, (8, model.config.text.max_tokens)),
+        "ids": rng.integers(3, 90, (8, model.config.text.max_tokens)).astype(np.int32),
         "length": rng.integers(1, 9, 8).astype(np.int32),
         "fps": np.full(8, 24, np.float32),
     }
-    loss = denoising_loss(model.config, ProgressiveDiffusion())
-    params = place_params({name: model.params[name] for name in ("stdit3", "t5")}, mesh)
-    shardings = None if mesh is None else (None, tree_shardings(params["stdit3"], mesh))
-
-    def of_transformer(trained, t5, batch, key):
-        return loss({"stdit3": trained, "t5": t5}, batch, key)[0]
-
+    optimizer = OptimizerConfig(1e-2, 0, decay=False, epsilon=1e-3, clip_norm=1e9, accumulate=accumulate)
+    stage = Stage("s", ProgressiveDiffusion(), ShapesData(), ("stdit3",), 2, 8, optimizer, lora=lora)
+    config = TrainConfig(model.config, (stage,), init_from="a model")
+    parameters = trainable({name: model.params[name] for name in ("stdit3", "t5")}, stage)
+    batch = place_batch(batch, mesh, 8)
+    program = make_program(config, stage, parameters, batch, mesh)
+    state = program.init(spread_tree(parameters.trained, jax.tree.map(lambda x: x.sharding, program.state.params)))
     with use_mesh(mesh):
-        step = jax.jit(jax.value_and_grad(of_transformer), out_shardings=shardings)
-        value, gradient = step(params["stdit3"], params["t5"], place_batch(batch, mesh), jax.random.key(5))
-    if mesh_config is not None and mesh_config.fsdp > 1:
-        kernel = gradient["blocks"]["spatial"]["mlp_in"]["kernel"]
-        assert kernel.addressable_shards[0].data.size == kernel.size / mesh_config.fsdp
-    return float(value), gradient
+        state, loss = program.step(state, spread_tree(parameters.frozen, program.frozen), batch, jax.random.key(5))
+    assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, program.state)
+    if mesh_config is not None and mesh_config.fsdp > 1 and lora is None:
+        for tree in (state.params, state.ema, state.opt_state[1][0].mu, state.opt_state[1][0].nu):
+            kernel = tree["stdit3/blocks/spatial/mlp_in/kernel"]
+            assert kernel.addressable_shards[0].data.size == kernel.size / mesh_config.fsdp
+    return gather_tree(state), float(loss)
+
+
+def same_step(mesh: MeshConfig, **options) -> None:
+    """All of the state is that of one device, each part of it relative to its own largest value."""
+    (state, loss), (here, loss_here) = stepped(None, **options), stepped(mesh, **options)
+    assert abs(loss_here / loss - 1) < TOLERANCE
+    assert int(state.step) == 1
+    adam, adam_here = state.opt_state[1][0], here.opt_state[1][0]
+    pairs = [(adam.mu, adam_here.mu), (adam.nu, adam_here.nu), (state.params, here.params), (state.ema, here.ema)]
+    for ours, theirs in [*pairs, (state.totals, here.totals)]:
+        scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(ours))
+        assert scale > 0
+        for (path, leaf), other in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
+            assert np.abs(np.asarray(leaf) - np.asarray(other)).max() <= TOLERANCE * scale, path
+    assert here.fault.tolist() == state.fault.tolist() == [-1, -1, 0]
 
 
 @pytest.mark.parametrize("mesh", EVERY_SHAPE, ids=str)
-def test_the_gradient_equals_that_of_one_device(mesh):
-    value, gradient = loss_and_gradient(None)
-    value_here, gradient_here = loss_and_gradient(mesh)
-    assert abs(value_here / value - 1) < TOLERANCE
-    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
-    for (path, leaf), here in zip(jax.tree.leaves_with_path(gradient), jax.tree.leaves(gradient_here), strict=True):
-        assert np.abs(np.asarray(leaf) - np.asarray(here)).max() <= TOLERANCE * scale, path
+def test_a_training_step_equals_that_of_one_device(mesh):
+    same_step(mesh)
+
+
+def test_a_training_step_in_parts_equals_that_of_one_device():
+    same_step(MeshConfig(data=2, fsdp=2, sequence=2), accumulate=2)
+
+
+def test_a_training_step_of_adapters_equals_that_of_one_device():
+    same_step(MeshConfig(data=2, fsdp=4), lora=LORA)
 
 
 def test_a_batch_that_does_not_divide_is_named():

@@ -124,7 +124,7 @@ def test_cached_and_direct_latents_give_the_same_losses(cached, manifest):
 
 def test_the_command_line_writes_a_cache_and_names_mistakes(manifest, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(precompute, "enable_cache", lambda: None)
-    monkeypatch.setattr(precompute, "load", lambda checkpoint, parts: tiny_model())
+    monkeypatch.setattr(precompute, "load", lambda checkpoint, *_: tiny_model())
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["precompute", "--checkpoint", "tiny", *map(str, arguments)])

@@ -134,8 +134,10 @@ def test_mistakes_of_the_command_line_exit_with_2(monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         train.main()
     assert caught.value.code == 2
-    said = "error: there is no config field --stepz; did you mean --model.window.steps or --stages.0.steps?\n"
-    assert capsys.readouterr().err == said
+    assert (
+        capsys.readouterr().err
+        == "error: there is no config field --stepz; did you mean --model.window.steps or --steps?\n"
+    )
     monkeypatch.setattr("sys.argv", ["train"])
     with pytest.raises(SystemExit) as caught:
         train.main()

@@ -1,5 +1,6 @@
 """The frozen networks that turn clips into latents and captions into features, and what tells them apart."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 from pavdm_jax.model import Model
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.models.vae import VideoVAE
+from pavdm_jax.placement import on_first_device
 
 
 class Encoder:
@@ -16,6 +18,8 @@ class Encoder:
 
     def __init__(self, model: Model):
         self.model = model
+        # On the accelerator, wherever the model waits; the text encoder, which may be large, when it is asked for.
+        self._vae = jax.device_put(model.params["vae"], on_first_device())
         vae, t5 = VideoVAE(model.config.vae), T5Encoder(model.config.t5)
         self._encode = jax.jit(
             lambda params, frames: vae.apply(
@@ -24,14 +28,18 @@ class Encoder:
         )
         self._read = jax.jit(lambda params, ids, lengths: t5.apply({"params": params}, ids, lengths).astype(np.float16))
 
+    @functools.cached_property
+    def _t5(self) -> dict:
+        return jax.device_put(self.model.params["t5"], on_first_device())
+
     def latents(self, frames: np.ndarray) -> jax.Array:
         """Posterior means, float16 `[b, t, h, w, c]`, of uint8 `[b, f, h, w, 3]`."""
-        return self._encode(self.model.params["vae"], frames)
+        return self._encode(self._vae, frames)
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
         """Caption features without their padding, float16 `[l, d]` each."""
         ids, lengths = self.model.tokenizer.tokenize(captions, self.model.config.text.max_tokens)
-        features = np.asarray(self._read(self.model.params["t5"], ids, lengths))
+        features = np.asarray(self._read(self._t5, ids, lengths))
         return [padded[:length] for padded, length in zip(features, lengths, strict=True)]
 
 

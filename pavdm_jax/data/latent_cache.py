@@ -111,7 +111,10 @@ def _claim(folder: Path, identity: dict) -> bool:
         return (folder / "index.json").exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        require(not any(folder.glob("shard-*")), f"{folder} holds shards of an unknown cache; choose another folder")
+        require(
+            not any(folder.glob("shard-*")) or record.exists(),
+            f"{folder} holds shards of an unknown cache; choose another folder",
+        )
     except OSError as error:
         raise storage_error(error, folder) from None
     _write(record, json.dumps(identity, indent=1).encode())

@@ -69,7 +69,7 @@ class Schedule:
 class _Sample:
     """Sample number i of this process, counted over all steps."""
 
-    def __init__(self, source: Source, schedule: Schedule, rows: range):
+    def __init__(self, source: Source, schedule: Schedule, rows: Sequence[int]):
         self.source, self.schedule, self.rows = source, schedule, rows
 
     def __call__(self, number: int) -> dict[str, Any]:
@@ -84,8 +84,7 @@ def batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches of this process.
@@ -95,22 +94,16 @@ def batches(
       batch_size: samples of a batch, over all processes.
       seed: of the order and of `Source.draw`.
       start_step: batches to skip; they are not read.
-      process_index: which rows of each batch are read here: one `process_count`-th of them.
-      process_count: training processes.
+      rows: of each batch, which are read here (`sharding.process_rows`); None: all.
       workers: processes that draw; 0: threads of this one.
 
     Raises:
-      ConfigError: the source is empty, or the batch cannot be divided; while iterating: a worker died.
+      ConfigError: the source is empty; while iterating: a worker died.
     """
     require(len(source) > 0, "the data set is empty; there is nothing to train on")
-    require(
-        batch_size % process_count == 0,
-        f"batch_size {batch_size} cannot be divided among {process_count} processes; make it a multiple",
-    )
-    share = batch_size // process_count
-    rows = range(process_index * share, (process_index + 1) * share)
+    rows = range(batch_size) if rows is None else rows
     sample = _Sample(source, Schedule(source.groups, batch_size, seed), rows)
-    whole = grain.MapDataset.range(ENDLESS).map(sample).batch(share, drop_remainder=True)
+    whole = grain.MapDataset.range(ENDLESS).map(sample).batch(len(rows), drop_remainder=True)
     return ReadAhead(whole[start_step:], workers)
 
 

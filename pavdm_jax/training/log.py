@@ -1,5 +1,6 @@
 """What one sees of a run: a progress bar, `log.csv`, `train.log`, and TensorBoard's scalars and sample videos."""
 
+import contextlib
 import csv
 import logging
 import os
@@ -25,14 +26,19 @@ class RunLog:
     Args:
       output: the run's folder.
       done: steps of the run that are kept; lines of later ones, which will be made again, are dropped.
+      shown: False for a process that is silent, since another one writes.
     """
 
-    def __init__(self, output: Path, done: int):
-        self.table = Table(output / "log.csv", done)
-        self.board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
+    def __init__(self, output: Path, done: int, shown: bool = True):
+        self.shown = shown
         self.text = logging.getLogger("pavdm_jax.train")
         self.text.setLevel(logging.INFO)
         self.text.propagate = False
+        if not shown:
+            self._handlers = [logging.NullHandler()]
+            return
+        self.table = Table(output / "log.csv", done)
+        self.board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
         self._handlers = [logging.FileHandler(output / "train.log"), logging.StreamHandler()]
         self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._handlers[1].setFormatter(logging.Formatter("%(message)s"))
@@ -40,7 +46,7 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         for handler in self._handlers:
             self.text.addHandler(handler)
-        self._redirect = logging_redirect_tqdm([self.text])
+        self._redirect = logging_redirect_tqdm([self.text]) if self.shown else contextlib.nullcontext()
         self._redirect.__enter__()
         return self
 
@@ -49,10 +55,14 @@ class RunLog:
         for handler in self._handlers:
             self.text.removeHandler(handler)
             handler.close()
-        self.board.close()
+        if self.shown:
+            self.board.close()
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Numbers of a step of the run, to TensorBoard."""
+    def line(self, step: int, row: dict[str, float | int | str], values: dict[str, float]) -> None:
+        """A line of the table, and numbers of a step of the run to TensorBoard."""
+        if not self.shown:
+            return
+        self.table.write(row)
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
 
@@ -114,7 +124,13 @@ class StageLog:
         self.run, self.stage, self.first = run, stage, first
         self.flops, self.peak = flops, peak
         self.bar = tqdm(
-            total=stage.steps, initial=done, desc=stage.name, unit="step", smoothing=0.05, dynamic_ncols=True
+            total=stage.steps,
+            initial=done,
+            desc=stage.name,
+            unit="step",
+            smoothing=0.05,
+            dynamic_ncols=True,
+            disable=not run.shown,
         )
         self._began = self._since = time.time()
         self._start = self._step = done
@@ -141,9 +157,9 @@ class StageLog:
         rate = (step - self._step) / max(now - self._since, 1e-9)
         self._since, self._step = now, step
         samples = {"samples_per_second": rate * self.stage.batch_size}
-        self.run.scalars(self.first + step, {**metrics, **samples, **self._utilisation(rate)})
         row = {"stage": self.stage.name, "step": self.first + step, "seconds": round(now - self._began, 1)}
-        self.run.table.write({**row, **samples, **metrics})
+        scalars = {**metrics, **samples, **self._utilisation(rate)}
+        self.run.line(self.first + step, {**row, **samples, **metrics}, scalars)
 
     def summary(self, state: TrainState) -> str:
         """How the stage went, since the last start."""

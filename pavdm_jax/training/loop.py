@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -15,6 +15,8 @@ from pavdm_jax.data.loader import batches
 from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.data.sources import open_feed
 from pavdm_jax.model import PARTS, Model, init_params
+from pavdm_jax.placement import on_host
+from pavdm_jax.processes import is_first, on_first
 from pavdm_jax.request import make_request
 from pavdm_jax.text import Tokenizer, train_tokenizer
 from pavdm_jax.train_config import Stage, TrainConfig
@@ -22,7 +24,7 @@ from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 from pavdm_jax.training.log import RunLog
 from pavdm_jax.training.preemption import Preemption
 from pavdm_jax.training.run_folder import claim, newest_step, result_folder
-from pavdm_jax.training.stage import Run, train_stage
+from pavdm_jax.training.stage import Run, stage_mesh, train_stage
 
 
 def fit(config: TrainConfig) -> Model:
@@ -39,22 +41,29 @@ def fit(config: TrainConfig) -> Model:
     if config.samples.every:  # a prompt that cannot work is found now, not after hours
         make_request(config.model, list(config.samples.prompts), frames=config.samples.frames)
     with Preemption() as preemption:
-        claim(output, config)
-        with RunLog(output, newest_step(output)) as log:
+        for stage in config.stages:
+            stage_mesh(config, stage)  # one that does not fit is found now
+        on_first(lambda: claim(output, config))
+        require(
+            is_first() or output.is_dir(),
+            f"process {jax.process_index()} does not see {output}, which process 0 made; let --output be in a file system of all",
+        )
+        with RunLog(output, newest_step(output), is_first()) as log:
             run = Run(config, log, preemption)
             model, base = _start(config)
             first = 0  # step of the whole run at which the stage starts
             for number, stage in enumerate(config.stages):
                 result = result_folder(output, number, stage)
                 if result.is_dir():
-                    model = load(result, PARTS).replace(config=config.model)
+                    model = _load(str(result)).replace(config=config.model)
                 else:
                     model = train_stage(run, number, first, model, base, functools.partial(make_batches, config))
                     if number + 1 < len(config.stages):
-                        save_model(result, model)
+                        on_first(functools.partial(save_model, result, model))
                 first, base = first + stage.steps, str(result)
             if stage.lora is None or stage.lora.save_merged:
-                save_model(output / "model", model, jnp.dtype(config.model_dtype))
+                finished = functools.partial(save_model, output / "model", model, jnp.dtype(config.model_dtype))
+                on_first(finished)
             log.text.info(
                 f"finished {first} steps, {time.time() - began:.0f} s since this start; use it with {_use(config)}"
             )
@@ -69,19 +78,25 @@ def _use(config: TrainConfig) -> str:
     return f"--checkpoint {config.init_from} --lora {config.output}"
 
 
-def make_batches(config: TrainConfig, stage: Stage, model: Model, seed: int, start_step: int) -> Iterator[dict]:
-    """The stage's batches from `start_step` on, this process's part of each; latents are computed first where they are to be kept."""
+def make_batches(
+    config: TrainConfig, stage: Stage, model: Model, seed: int, start_step: int, rows: Sequence[int] | None = None
+) -> Iterator[dict]:
+    """The stage's batches from `start_step` on, or these rows of each; latents are computed first where they are to be kept."""
     chunks = clip_chunks(config.model, stage.objective) if isinstance(stage.objective, DiffusionObjective) else None
     text_is_frozen = not any(name.split("/")[0] == "t5" for name in stage.train)
     feed = open_feed(stage.data, model, chunks, Path(config.output).parent, text_is_frozen)
-    processes = jax.process_index(), jax.process_count()
-    return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, *processes, feed.workers))
+    return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, rows, feed.workers))
+
+
+def _load(path: str) -> Model:
+    """All of a model, in the host's memory."""
+    return load(path, PARTS, dict.fromkeys(PARTS, on_host()))
 
 
 def start_model(config: TrainConfig) -> Model:
     """The model before the first step: loaded from `init_from`, or random with a tokenizer made for the shapes world."""
     if config.init_from is not None:
-        model = load(config.init_from, PARTS)
+        model = _load(config.init_from)
         require(
             (model.config.stdit3, model.config.vae, model.config.t5)
             == (config.model.stdit3, config.model.vae, config.model.t5),
@@ -102,6 +117,5 @@ def _start(config: TrainConfig) -> tuple[Model, str]:
     if config.init_from is not None:
         return start_model(config), config.init_from
     folder = Path(config.output) / "start"
-    if not folder.is_dir():
-        save_model(folder, start_model(config))
-    return load(folder, PARTS), str(folder)
+    on_first(lambda: None if folder.is_dir() else save_model(folder, start_model(config)))
+    return _load(str(folder)), str(folder)

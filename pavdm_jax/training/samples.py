@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from pavdm_jax.model import Model
+import jax
+
+from pavdm_jax.model import SAMPLING_PARTS, Model
 from pavdm_jax.pipeline import generate
+from pavdm_jax.placement import on_first_device
 from pavdm_jax.train_config import SampleConfig
 from pavdm_jax.video_io import write_gif
 from pavdm_jax.video_writer import VideoWriter
@@ -15,6 +18,9 @@ def sample_videos(model: Model, config: SampleConfig, folder: Path, step: int) -
     Returns:
       the GIFs.
     """
+    # The text encoder, which may be too large for an accelerator beside the training, works where the model waits.
+    on_device = {part: jax.device_put(model.params[part], on_first_device()) for part in SAMPLING_PARTS}
+    model = model.replace(params={**model.params, **on_device})
     fps, gifs = model.config.fps, []
     for number, video in enumerate(generate(model, list(config.prompts), config.frames, seed=config.seed)):
         path = folder / f"{step:07}-{number}.mp4"

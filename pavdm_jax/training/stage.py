@@ -1,34 +1,34 @@
 """The loop over the steps of a stage: train, log, save, sample, and stop when told to."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from pavdm_jax import lora
 from pavdm_jax.config import ConfigError
 from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.model import Model
+from pavdm_jax.placement import gather_tree, on_first_device, spread_tree
+from pavdm_jax.processes import is_first, on_first, together
+from pavdm_jax.sharding import make_mesh, place_batch, process_rows, train_mesh, use_mesh
 from pavdm_jax.train_config import Stage, TemporalReconstruction, TrainConfig
-from pavdm_jax.training.denoising import DiffusionObjective, denoising_loss
+from pavdm_jax.training.denoising import DiffusionObjective
 from pavdm_jax.training.expected_loss import FIRST_STEPS, loss_warning
-from pavdm_jax.training.frame_size import at_size_of_batch
 from pavdm_jax.training.log import RunLog, StageLog
-from pavdm_jax.training.loss import Loss
-from pavdm_jax.training.optimizer import learning_rate, make_optimizer
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.preemption import Preempted, Preemption
-from pavdm_jax.training.reconstruction import measure_normalisation, reconstruction_loss
+from pavdm_jax.training.program import make_program, used_parts
+from pavdm_jax.training.reconstruction import measure_normalisation
 from pavdm_jax.training.run_folder import Checkpoints, stage_folder
 from pavdm_jax.training.samples import sample_videos
-from pavdm_jax.training.state import TrainState, init_state, place, read_totals
-from pavdm_jax.training.step import make_gradients, make_train_step, metric_shapes
+from pavdm_jax.training.state import TrainState, read_totals
 
-Feed = Callable[[Stage, Model, int, int], Iterator[dict]]
-"""(stage, model, seed, first step) -> batches from that step on."""
+Feed = Callable[[Stage, Model, int, int, Sequence[int]], Iterator[dict]]
+"""(stage, model, seed, first step, rows) -> those rows of the batches from that step on."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,6 @@ class Run:
     config: TrainConfig
     log: RunLog
     preemption: Preemption
-
-
-def make_loss(config: TrainConfig, stage: Stage) -> Loss:
-    """The loss of a stage's objective."""
-    if isinstance(stage.objective, DiffusionObjective):
-        dtype = jnp.dtype(config.compute_dtype)
-        return at_size_of_batch(lambda sized: denoising_loss(sized, stage.objective, dtype, config.remat), config.model)
-    return reconstruction_loss(config.model.vae, stage.objective)
 
 
 def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed: Feed) -> Model:
@@ -64,29 +56,35 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
     """
     config, stage = run.config, run.config.stages[number]
     seed, output = config.seed + 1000 * number, Path(config.output)
-    trained, frozen, assemble = trainable(model.params, stage, seed)
-    optimizer = make_optimizer(stage.optimizer, stage.steps)
-    gradients_of = make_gradients(make_loss(config, stage), assemble, stage.optimizer.accumulate)
-    with Checkpoints(stage_folder(output, number, stage), config, stage, model, base) as checkpoints:
+    size = stage.batch_size
+    mesh = stage_mesh(config, stage)
+    on_host = trainable(model.params, stage, seed)
+    with Checkpoints(stage_folder(output, number, stage), config, stage, model, base) as checkpoints, together():
         done = 0 if checkpoints.latest is None else checkpoints.latest - first
-        batches = feed(stage, model, seed, done)
+        batches = feed(stage, model, seed, done, process_rows(mesh, size))
+        batches = (place_batch(batch, mesh, size) for batch in batches)
         example = next(batches)
-        state = init_state(trained, optimizer, metric_shapes(gradients_of, trained, frozen, example))
-        state, frozen = place((state, frozen))
+        used = used_parts(stage, example)
+        frozen = {name: x for name, x in on_host.frozen.items() if name.split("/")[0] in used}
+        program = make_program(config, stage, on_host._replace(frozen=frozen), example, mesh)
+        frozen = spread_tree(frozen, program.frozen)
         if done:
-            state = checkpoints.restore(state)
+            state = checkpoints.restore(program.state)
             run.log.text.info(f"{stage.name}: going on from the checkpoint of step {first + done}")
-        schedule = learning_rate(stage.optimizer, stage.steps)
-        step = make_train_step(gradients_of, optimizer, schedule, stage.optimizer.ema_decay)
+        else:
+            places = jax.tree.map(lambda x: x.sharding, program.state.params)
+            state = program.init(spread_tree(on_host.trained, places))
 
         def averaged(state: TrainState) -> Model:
-            return model.replace(params=assemble(state.ema, frozen))
+            return model.replace(params=on_host.assemble(gather_tree(state.ema), on_host.frozen))
 
         key, previous = jax.random.key(seed), None
         batches = itertools.chain([example], batches)
-        with _stage_log(run, stage, first, done, example) as log, run.preemption.steps():
+        with _stage_log(run, stage, first, done, example, mesh) as log, run.preemption.steps():
             for index in range(done, stage.steps):
-                state, loss = step(state, frozen, next(batches), key)
+                batch = next(batches)
+                with use_mesh(mesh):
+                    state, loss = program.step(state, frozen, batch, key)
                 if previous is not None:  # only then: the host prepares a step while the device works on the one before
                     log.advance(float(previous))
                 previous, now = loss, index + 1
@@ -110,30 +108,45 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
                         f"stopped by SIGTERM: step {first + now} of {output} is saved; the same command goes on from it"
                     )
                 if _samples(config, stage, now):
-                    gifs = sample_videos(averaged(state), config.samples, output / "samples", first + now)
-                    run.log.videos(first + now, gifs)
+                    sampled = averaged(state)
+                    if is_first():
+                        gifs = sample_videos(sampled, config.samples, output / "samples", first + now)
+                        run.log.videos(first + now, gifs)
             if previous is not None:
                 log.advance(float(previous))
                 checkpoints.wait()
                 run.log.text.info(f"{stage.name}: {stage.steps} steps; {log.summary(state)}")
 
-    result = averaged(state)
-    if stage.lora is not None:
-        lora.save(output / lora.FILE, state.ema, stage.lora.alpha, model.params)
+        result = averaged(state)
+        if stage.lora is not None:
+            adapters = gather_tree(state.ema)
+            on_first(lambda: lora.save(output / lora.FILE, adapters, stage.lora.alpha, model.params))
     if isinstance(stage.objective, TemporalReconstruction):
-        batches = feed(stage, result, config.seed + 7, 0)
-        params = measure_normalisation(config.model.vae, result.params, [next(batches) for _ in range(16)])
+        batches = feed(stage, result, config.seed + 7, 0, range(size))  # all rows: every process finds the same
+        vae = jax.device_put(result.params["vae"], on_first_device())
+        batches = [next(batches) for _ in range(16)]
+        params = measure_normalisation(config.model.vae, {**result.params, "vae": vae}, batches)
         result = result.replace(params=params)
     return result
 
 
-def _stage_log(run: Run, stage: Stage, first: int, done: int, example: dict) -> StageLog:
+def stage_mesh(config: TrainConfig, stage: Stage) -> Mesh | None:
+    """The mesh that a stage is trained on; None on one device.
+
+    Raises:
+      ConfigError: see `sharding.train_mesh`.
+    """
+    mesh = train_mesh(config.mesh, stage.batch_size // stage.optimizer.accumulate, jax.device_count())
+    return make_mesh(mesh) if mesh.size > 1 else None
+
+
+def _stage_log(run: Run, stage: Stage, first: int, done: int, example: dict, mesh: Mesh | None) -> StageLog:
     """The stage's log, which knows what a step on a batch like `example` costs."""
     flops = peak = None
     if isinstance(stage.objective, DiffusionObjective):
         flops = train_flops(run.config.model.stdit3, example["latents"].shape)
         of_one = peak_flops(jax.devices()[0])
-        peak = None if of_one is None else of_one * jax.device_count()
+        peak = None if of_one is None else of_one * (1 if mesh is None else mesh.size)
     return StageLog(run.log, stage, first, done, flops, peak)
 
 

@@ -54,14 +54,6 @@ def init_state(trained: dict, optimizer: optax.GradientTransformation, metrics: 
     )
 
 
-def place(tree):
-    """The state and the frozen parameters where the steps want them: on the first device.
-
-    All of it before the first step: else the second one, whose state comes from the first, would be compiled anew.
-    """
-    return jax.device_put(tree, jax.local_devices()[0])
-
-
 def read_totals(state: TrainState) -> tuple[dict[str, float], TrainState]:
     """The means of the metrics since the last call (nothing for those of weight 0), and the state with the sums at zero."""
     totals = jax.device_get(state.totals)

@@ -57,9 +57,16 @@ def metric_shapes(gradients_of: Gradients, trained: dict, frozen: dict, batch: d
 
 
 def make_train_step(
-    gradients_of: Gradients, optimizer: optax.GradientTransformation, schedule: optax.Schedule, ema_decay: float
+    gradients_of: Gradients,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    ema_decay: float,
+    shardings: tuple | None = None,
 ) -> Callable:
-    """`step(state, frozen, batch, key) -> (state, loss)`, compiled, giving its input state's memory to its output."""
+    """`step(state, frozen, batch, key) -> (state, loss)`, compiled, giving its input state's memory to its output.
+
+    `shardings` are those of the results; None leaves them to the compiler.
+    """
 
     def train_step(state: TrainState, frozen: dict, batch: dict, key: jax.Array) -> tuple[TrainState, jax.Array]:
         gradients, per_sample, metrics = gradients_of(state.params, frozen, batch, jax.random.fold_in(key, state.step))
@@ -79,7 +86,7 @@ def make_train_step(
         )
         return new, loss
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
 
 
 def _moving_average(decay: float, step: jax.Array, average, new):

@@ -1,0 +1,36 @@
+"""The paper's progressive finetune of Open-Sora 1.2 XL/2 on a TPU v4-256: 240p, clips of 119 frames (35 latent frames).
+
+    bash launch/tpu_pod.sh --config configs/tpu_v4.py --data.manifest clips.csv --output runs/tpu_v4        (on every host)
+
+Hardware: 128 chips, 4x4x8. Any pod from v4-32 on does with another mesh and batch: --mesh fsdp=16 --batch-size 16.
+Measured: the step is compiled for the topology, without chips, and fits (README):
+
+    python -m pavdm_jax.train --config configs/tpu_v4.py --compile-only v4:4x4x8
+
+Never run: no duration or quality is known. Learning rate, epsilon, warm-up,
+clipping and EMA are the reference's; the batch is a clip a chip.
+"""
+
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.train_config import OptimizerConfig, ProgressiveDiffusion, Stage, TrainConfig, VideoData
+
+config = TrainConfig(
+    model=ModelConfig(),
+    init_from="checkpoints/open-sora-1.2",
+    output="runs/tpu_v4",
+    stages=(
+        Stage(
+            "progressive",
+            ProgressiveDiffusion(),
+            VideoData("clips.csv", frames=119),
+            train=("stdit3",),
+            freeze=("stdit3/caption_in", "stdit3/caption_out", "stdit3/null_caption"),
+            steps=10_000,
+            batch_size=128,
+            optimizer=OptimizerConfig(1e-4, warmup_steps=1000, decay=False),
+        ),
+    ),
+    compute_dtype="bfloat16",
+    remat="attention",
+    mesh="data=8,fsdp=16",
+)

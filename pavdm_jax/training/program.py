@@ -1,0 +1,87 @@
+"""The compiled programs of a stage and where their arrays lie: made from arrays to train, and from shapes to compile only."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
+
+from pavdm_jax.placement import on_first_device
+from pavdm_jax.sharding import replicated, tree_shardings, use_mesh
+from pavdm_jax.train_config import Stage, TrainConfig
+from pavdm_jax.training.denoising import DiffusionObjective, denoising_loss
+from pavdm_jax.training.frame_size import at_size_of_batch
+from pavdm_jax.training.loss import Loss
+from pavdm_jax.training.optimizer import learning_rate, make_optimizer
+from pavdm_jax.training.parameters import Trainable
+from pavdm_jax.training.reconstruction import reconstruction_loss
+from pavdm_jax.training.state import TrainState, init_state
+from pavdm_jax.training.step import make_gradients, make_train_step, metric_shapes
+
+
+class Program(NamedTuple):
+    """What a stage runs.
+
+    Attributes:
+      init: trained parameters → the state before the first step, compiled.
+      step: (state, frozen, batch, key) → (state, loss), compiled; call it inside `use_mesh`.
+      state: shapes and shardings of the state.
+      frozen: shardings of the frozen parameters.
+    """
+
+    init: Callable[[dict], TrainState]
+    step: Callable[[TrainState, dict, dict, jax.Array], tuple[TrainState, jax.Array]]
+    state: TrainState
+    frozen: dict
+
+
+def make_loss(config: TrainConfig, stage: Stage) -> Loss:
+    """The loss of a stage's objective."""
+    if isinstance(stage.objective, DiffusionObjective):
+        dtype = jnp.dtype(config.compute_dtype)
+        return at_size_of_batch(lambda sized: denoising_loss(sized, stage.objective, dtype, config.remat), config.model)
+    return reconstruction_loss(config.model.vae, stage.objective)
+
+
+def used_parts(stage: Stage, example: dict) -> tuple[str, ...]:
+    """The networks that the stage's loss needs on the devices; the others stay on the host."""
+    if not isinstance(stage.objective, DiffusionObjective):
+        return ("vae",)
+    return ("stdit3",) if "features" in example else ("stdit3", "t5")
+
+
+def make_program(
+    config: TrainConfig, stage: Stage, parameters: Trainable, example: dict, mesh: Mesh | AbstractMesh | None
+) -> Program:
+    """The programs of a stage.
+
+    Args:
+      config: of the run.
+      stage: which is trained.
+      parameters: arrays or shapes; of the frozen ones, those that are used.
+      example: arrays or shapes of a batch.
+      mesh: None: the first device.
+    """
+    trained, frozen, assemble = parameters
+    optimizer = make_optimizer(stage.optimizer, stage.steps)
+    gradients_of = make_gradients(make_loss(config, stage), assemble, stage.optimizer.accumulate)
+    with use_mesh(mesh if isinstance(mesh, Mesh) else None):
+        metrics = metric_shapes(gradients_of, trained, frozen, example)
+    init = functools.partial(init_state, optimizer=optimizer, metrics=metrics)
+    state = jax.eval_shape(init, trained)
+    places = shardings(state, mesh)
+    schedule = learning_rate(stage.optimizer, stage.steps)
+    results = None if mesh is None else (places, replicated(mesh))
+    return Program(
+        jax.jit(init, out_shardings=places),
+        make_train_step(gradients_of, optimizer, schedule, stage.optimizer.ema_decay, results),
+        jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, places),
+        shardings(frozen, mesh),
+    )
+
+
+def shardings(tree: dict, mesh: Mesh | AbstractMesh | None) -> dict:
+    """Where the state or parameters lie: all of it before the first step, or the second one would be compiled anew."""
+    return jax.tree.map(lambda _: on_first_device(), tree) if mesh is None else tree_shardings(tree, mesh)
