@@ -3,10 +3,8 @@
     bash launch/multi_gpu.sh --config configs/gpu_h100x8.py --data.manifest clips.csv --optimizer.learning-rate 5e-5
 
 Hardware: 8 GPUs of 80 GB; on several such hosts `launch/slurm.sh`, with --mesh data=HOSTS,fsdp=8 and a larger --batch-size.
-Nothing is measured: there is no compiler for GPUs that are not there. Compiled for as many TPU chips (v5p:2x2x2) the step takes the
-memory that the README says.
-
-Never run: no duration or quality is known. The paper's settings, as in `configs/tpu_v4.py`.
+Measured: nothing; there is no compiler for GPUs that are not there. State and frozen text encoder take
+4.8 GB of each GPU, by their shapes. Never run: no duration or quality is known. The paper's settings, as in `configs/tpu_v4.py`.
 """
 
 from pavdm_jax.config import ModelConfig
