@@ -1,5 +1,5 @@
 # Makes the virtual environment .venv (or $VENV) with the package in it, and puts it first on PATH. Sourced by the other scripts.
-# Usage: source launch/environment.sh [extra]     extra: "test" for the tools of the tests
+# Usage: source launch/environment.sh EXTRA     EXTRA: of pyproject.toml, "test" for the tools of the tests, or "" for none
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VENV=${VENV:-.venv}
 extra=${1:+[$1]}
