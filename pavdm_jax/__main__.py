@@ -8,11 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import jax
-
 from pavdm_jax import geometry
 from pavdm_jax.checkpoints import load
-from pavdm_jax.command_line import Parser
+from pavdm_jax.command_line import Parser, exit_with
 from pavdm_jax.compilation import enable_cache
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.prompt_features import prompt_features
@@ -246,18 +244,7 @@ def run(arguments: argparse.Namespace) -> int:
 def main() -> None:
     """The command line; user mistakes print one line and exit with 2."""
     arguments = make_parser().parse_args()
-    try:
-        code = run(arguments)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        print(f"error: out of memory, or a fault of the device: {str(error).splitlines()[:1]}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+    exit_with(lambda: run(arguments), interrupted="interrupted; the same command with --resume goes on")
 
 
 if __name__ == "__main__":

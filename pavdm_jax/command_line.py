@@ -7,8 +7,9 @@ import difflib
 import io
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+import jax
 import tyro
 
 from pavdm_jax.config import ConfigError
@@ -26,6 +27,23 @@ class Parser(argparse.ArgumentParser):
             message = f"there is no option {unknown}" + (f"; did you mean {near[0]}?" if near else "; see --help")
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2)
+
+
+def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
+    """Do the work of a command line and end the process with its exit code; mistakes are one line and 2, Ctrl-C is `interrupted` and 130."""
+    try:
+        code = work()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"error: out of memory, or a fault of the device: {first}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        code = 130
+    sys.exit(code)
 
 
 def read_fields(

@@ -5,15 +5,13 @@ the result. `pavdm_jax.load("checkpoints/open-sora-1.2")` and `pavdm --checkpoin
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-import jax
 from tqdm import tqdm
 
 from pavdm_jax.checkpoints import DTYPES, open_model
-from pavdm_jax.command_line import Parser
-from pavdm_jax.config import ConfigError, require
+from pavdm_jax.command_line import Parser, exit_with
+from pavdm_jax.config import require
 from pavdm_jax.model import PARTS
 from pavdm_jax.weights import hub
 from pavdm_jax.weights.architecture import OPTIONS
@@ -165,18 +163,7 @@ def _short(count: int) -> str:
 def main() -> None:
     """The command line; user mistakes print one line, or the list of tensors that do not fit, and exit with 2."""
     arguments = make_parser().parse_args()
-    try:
-        code = run(arguments)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        print(f"error: out of memory, or a fault of the device: {str(error).splitlines()[:1]}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+    exit_with(lambda: run(arguments), interrupted="interrupted; nothing was written")
 
 
 if __name__ == "__main__":
