@@ -204,11 +204,11 @@ def run(arguments: argparse.Namespace) -> int:
     enable_cache()
     options = {name: getattr(arguments, name) for name in PASSED_ON}
     dtype = DTYPES[arguments.dtype]
-    # The text encoder is read, used and dropped before the rest is read: together they might not fit.
+    # The text encoder is at work before the rest is read: together they might not fit.
     model = load(arguments.checkpoint, parts=())
     request = make_request(model.config, [timeline for timeline, _ in jobs], seed=[seed for _, seed in jobs], **options)
     options["start"] = request.start  # as it was read and resized
-    prompt_features(model, request.texts, dtype)
+    prompt_features(model, request.texts, dtype, progress=not arguments.quiet)
     mesh = generation_mesh(arguments.mesh, videos=min(arguments.batch_size, len(jobs)))
     shardings = param_shardings(model.config, make_mesh(mesh)) if mesh.size > 1 else None
     model = load(arguments.checkpoint, shardings=shardings, dtype=dtype, lora=arguments.lora)

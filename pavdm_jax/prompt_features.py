@@ -2,7 +2,7 @@
 
 T5-XXL is four times as large as the transformer and works for a moment, so a model that was loaded for generation is without it.
 The features of every text are kept on disk, `features/MODEL/TEXT.npz` in the cache folder; for texts that are not there, the encoder
-is read, used and dropped. A model that holds its text encoder (in training, or made in memory) uses that one, and no disk.
+is read, layer by layer. A model that holds its text encoder (in training, or made in memory) uses that one, and no disk.
 """
 
 import hashlib
@@ -17,15 +17,18 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.checkpoints import load
+from pavdm_jax.checkpoints import open_model
 from pavdm_jax.compilation import cache_folder
 from pavdm_jax.compiled import encode_text
 from pavdm_jax.config import ConfigError, ModelConfig, require, to_json
-from pavdm_jax.model import Model
+from pavdm_jax.model import Model, abstract_params, in_dtype
 from pavdm_jax.text import clean_caption, compose_prompt
+from pavdm_jax.text_encoder import encode_from_disk
 
 
-def prompt_features(model: Model, prompts: Sequence[str], dtype: jnp.dtype) -> tuple[np.ndarray, np.ndarray]:
+def prompt_features(
+    model: Model, prompts: Sequence[str], dtype: jnp.dtype, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """T5 features, float32 [prompts, l, d], zero at the padding, and token counts, int32 [prompts].
 
     Texts are encoded one by one, so that the company of a text changes nothing, and equal texts once.
@@ -34,6 +37,7 @@ def prompt_features(model: Model, prompts: Sequence[str], dtype: jnp.dtype) -> t
       model: needs no parameters but, if it has no `folder`, those of its text encoder.
       prompts: as the user wrote them; they are cleaned and completed here.
       dtype: in which the text encoder computes; when it is read from the folder, its parameters, too, are kept in it.
+      progress: show a bar when reading the text encoder takes long.
 
     Raises:
       ConfigError: nothing is left of a prompt when it is cleaned, there is no text encoder, or the cache cannot be written.
@@ -53,11 +57,16 @@ def prompt_features(model: Model, prompts: Sequence[str], dtype: jnp.dtype) -> t
         known = {caption: features for caption, features in stored.items() if features is not None}
     missing = [caption for caption in dict.fromkeys(captions) if caption not in known]
     if missing:
-        params = (model if folder is None else load(model.folder, ["t5"], dtype=dtype)).params["t5"]
-        for caption in missing:
-            ids, lengths = model.tokenizer.tokenize([caption], config.text.max_tokens)
-            features = encode_text(params, ids, lengths, config=config, dtype=dtype)
-            known[caption] = np.asarray(features)[0, : lengths[0]]
+        ids, lengths = model.tokenizer.tokenize(missing, config.text.max_tokens)
+        if folder is None:
+            params, rows = model.params["t5"], zip(ids[:, None], lengths[:, None], strict=True)
+            encoded = [encode_text(params, *row, config=config, dtype=dtype) for row in rows]
+        else:
+            where = open_model(model.folder, ["t5"]).folder / "params" / "t5"
+            expected = in_dtype(abstract_params(config)["t5"], dtype)
+            encoded = encode_from_disk(where, expected, ids, lengths, config=config.t5, dtype=dtype, progress=progress)
+        for caption, features, length in zip(missing, encoded, lengths, strict=True):
+            known[caption] = np.asarray(features)[0, :length]
             if folder is not None:
                 _write(_entry(folder, caption), known[caption])
     lengths = np.asarray([len(known[caption]) for caption in captions], np.int32)

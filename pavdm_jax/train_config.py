@@ -58,7 +58,16 @@ class TemporalReconstruction:
 
 @dataclass(frozen=True)
 class JointReconstruction:
-    """Both decoders on pixels of whole micro clips, with both encoders frozen."""
+    """Whole micro clips through both parts of the VAE, compared in pixels.
+
+    The stage's `train` says what learns: with decoders only, latents keep their meaning; with "vae/temporal", the normalisation
+    is measured anew at the end.
+    """
+
+    kl_weight: float = 1e-6  # of the temporal posterior
+    decoded_frames: int | None = (
+        None  # random frames of a clip that are decoded to pixels and compared; None for all of them
+    )
 
 
 @dataclass(frozen=True)

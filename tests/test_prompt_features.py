@@ -15,6 +15,7 @@ from pavdm_jax.config import ConfigError
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.prompt_features import prompt_features
 from pavdm_jax.text import clean_caption
+from pavdm_jax.text_encoder import encode_from_disk
 
 OTHER = "a large green triangle moves right"
 
@@ -65,8 +66,12 @@ def test_the_command_line_reads_the_text_encoder_once_and_before_the_rest(checkp
         read.append(tuple(parts))
         return load(path, parts, **options)
 
+    def layers(folder, *arguments, **options):
+        read.append((folder.name,))
+        return encode_from_disk(folder, *arguments, **options)
+
     monkeypatch.setattr("pavdm_jax.__main__.load", spy)
-    monkeypatch.setattr("pavdm_jax.prompt_features.load", spy)
+    monkeypatch.setattr("pavdm_jax.prompt_features.encode_from_disk", layers)
 
     def run(name):
         arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 5, "--output", tmp_path / name, "--quiet"]

@@ -48,11 +48,8 @@ class T5Encoder(nn.Module):
         bias_table = self.param(
             "relative_bias", normal(config.d_model**-0.5), (config.relative_buckets, config.num_heads)
         )
-        num_tokens = ids.shape[1]
-        distances = np.arange(num_tokens)[None, :] - np.arange(num_tokens)[:, None]
-        buckets = relative_buckets(distances, config.relative_buckets, config.relative_max_distance)
-        bias = einops.rearrange(bias_table[buckets].astype(jnp.float32), "query key n -> n query key")
-        is_token = jnp.arange(num_tokens)[None, :] < lengths[:, None]
+        bias = score_bias(bias_table, ids.shape[1], config)
+        is_token = jnp.arange(ids.shape[1])[None, :] < lengths[:, None]
 
         layers = nn.scan(
             EncoderLayer,
@@ -102,6 +99,13 @@ class EncoderLayer(nn.Module):
 
     def _linear(self, name: str, width: int, deviation: float) -> nn.Dense:
         return nn.Dense(width, use_bias=False, dtype=self.dtype, kernel_init=normal(deviation), name=name)
+
+
+def score_bias(table: jax.Array, num_tokens: int, config: T5Config) -> jax.Array:
+    """What distances add to the attention scores, float32 [n, l, l], from the bias of each bucket, [buckets, n]."""
+    distances = np.arange(num_tokens)[None, :] - np.arange(num_tokens)[:, None]
+    buckets = relative_buckets(distances, config.relative_buckets, config.relative_max_distance)
+    return einops.rearrange(table[buckets].astype(jnp.float32), "query key n -> n query key")
 
 
 def relative_buckets(distances: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:

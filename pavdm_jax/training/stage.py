@@ -15,7 +15,7 @@ from pavdm_jax.model import Model
 from pavdm_jax.placement import gather_tree, on_first_device, spread_tree
 from pavdm_jax.processes import is_first, on_first, together
 from pavdm_jax.sharding import make_mesh, place_batch, process_rows, train_mesh, use_mesh
-from pavdm_jax.train_config import Stage, TemporalReconstruction, TrainConfig
+from pavdm_jax.train_config import JointReconstruction, Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective
 from pavdm_jax.training.expected_loss import FIRST_STEPS, loss_warning
 from pavdm_jax.training.log import RunLog, StageLog
@@ -121,7 +121,7 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
         if stage.lora is not None:
             adapters = gather_tree(state.ema)
             on_first(lambda: lora.save(output / lora.FILE, adapters, stage.lora.alpha, model.params))
-    if isinstance(stage.objective, TemporalReconstruction):
+    if _changes_latents(stage, on_host.trained):
         batches = feed(stage, result, config.seed + 7, 0, range(size))  # all rows: every process finds the same
         vae = jax.device_put(result.params["vae"], on_first_device())
         batches = [next(batches) for _ in range(16)]
@@ -154,6 +154,12 @@ def _samples(config: TrainConfig, stage: Stage, step: int) -> bool:
     """Whether sample videos are made after a step."""
     every = config.samples.every
     return every > 0 and step % every == 0 and isinstance(stage.objective, DiffusionObjective)
+
+
+def _changes_latents(stage: Stage, trained: dict) -> bool:
+    """Whether a stage trained an encoder of whole clips, so that the VAE's latents have another mean and deviation."""
+    whole = isinstance(stage.objective, TemporalReconstruction | JointReconstruction)
+    return whole and any("/encoder/" in name for name in trained)
 
 
 def _check_finite(state: TrainState, stage: Stage, first: int, output: Path, kept: int | None) -> None:
