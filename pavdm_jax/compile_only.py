@@ -16,7 +16,7 @@ from jax.sharding import SingleDeviceSharding
 
 from pavdm_jax.ahead_of_time import GIB, Report, compile_program, parse_topology, place, topology_devices
 from pavdm_jax.checkpoints import load
-from pavdm_jax.compiled import decode_chunk, encode_text, first_window, guidance_caption, run_segment
+from pavdm_jax.compiled import decode_chunk, first_window, guidance_caption, run_segment
 from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig
 from pavdm_jax.diffusion.sampler import sample_keys
 from pavdm_jax.flops import shift_flops
@@ -24,6 +24,7 @@ from pavdm_jax.geometry import chunk_frames, latent_size
 from pavdm_jax.model import abstract_params
 from pavdm_jax.progressive import make_plan
 from pavdm_jax.request import DTYPES, Request, make_request
+from pavdm_jax.text_encoder import encoder_layer
 
 UTILISATION = 0.4
 """Of the chip's peak, for the estimate of seconds: an assumption, not a measurement."""
@@ -38,7 +39,7 @@ class CompileConfig:
         "text",
         "shift",
         "decode",
-    )  # decoding takes long to compile
+    )  # "text" is a layer of the text encoder; decoding takes long to compile
     checkpoint: str = OPEN_SORA_1_2.name  # a model folder, or "open-sora-1.2", whose weights are not needed
     resolution: str = "240p"  # a named size
     aspect_ratio: str = "9:16"  # height to width
@@ -58,11 +59,15 @@ class Program:
 
 
 def programs(config: ModelConfig, request: Request) -> list[Program]:
-    """The text encoder, a shift, and decoding a chunk, for one video, with the parameters in the request's dtype."""
-    dtype, tokens = DTYPES[request.dtype], config.text.max_tokens
+    """A layer of the text encoder, a shift, and decoding a chunk, for one video, with the parameters in the request's dtype."""
+    dtype, tokens, t5 = DTYPES[request.dtype], config.text.max_tokens, config.t5
     shape = jax.ShapeDtypeStruct
     params = jax.tree.map(lambda x: shape(x.shape, dtype), abstract_params(config))
-    lengths = shape((1,), jnp.int32)
+    layer = jax.tree.map(lambda x: shape(x.shape[1:], x.dtype), params["t5"]["layers"])
+    text = {
+        "x": shape((1, tokens, t5.d_model), jnp.float32),
+        "bias": shape((t5.num_heads, tokens, tokens), jnp.float32),
+    }
     features = shape((1, 1, tokens, config.t5.d_model), jnp.float32)
     caption = jax.eval_shape(
         functools.partial(guidance_caption, config=config), params["stdit3"], features, shape((1, 1), jnp.int32)
@@ -77,9 +82,9 @@ def programs(config: ModelConfig, request: Request) -> list[Program]:
     return [
         Program(
             "text",
-            encode_text,
-            {"params": params["t5"], "ids": shape((1, tokens), jnp.int32), "lengths": lengths},
-            {"config": config, "dtype": dtype},
+            encoder_layer,
+            {"params": layer, **text, "is_token": shape((1, tokens), jnp.bool_)},
+            {"config": t5, "dtype": dtype},
         ),
         Program(
             "shift",
