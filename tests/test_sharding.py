@@ -31,11 +31,22 @@ from pavdm_jax.sharding import (
 TESTS, PACKAGE = Path(__file__).parent, Path(pavdm_jax.__file__).parent
 
 
-def test_eight_devices_compute_what_one_does():
+@pytest.mark.parametrize("which", ["training", "not training"])
+def test_eight_devices_compute_what_one_does(which):
     # Compilation is most of the time, and what is checked does not depend on how well the code is optimised.
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
     environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "eight_devices.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        which,
+        str(TESTS / "eight_devices.py"),
+    ]
     done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
