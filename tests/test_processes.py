@@ -2,7 +2,7 @@
 
 import csv
 import os
-import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -84,6 +84,13 @@ def finish(started, seconds=300):
             process.kill()
 
 
+def wait_for_step(run, step, process, seconds=300):
+    """Until the log has a step, or a process of the run is at its end."""
+    until = time.time() + seconds
+    while (log(run) or [(0,)])[-1][0] < step and time.time() < until and process.poll() is None:
+        time.sleep(0.02)
+
+
 def log(run):
     if not (run / "log.csv").exists():
         return []
@@ -98,12 +105,10 @@ def same_result(run, other):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours, theirs)
 
 
-def test_a_run_whose_process_dies_ends_at_once_and_goes_on_in_another_number(folder):
+def test_a_run_whose_process_dies_or_is_told_to_stop_goes_on_in_another_number(folder):
     run = folder / "two"
     first, second = start(folder, "two", 2)
-    until = time.time() + 300
-    while len(log(run)) < SAVE_EVERY + 2 and time.time() < until and first.poll() is None:
-        time.sleep(0.02)
+    wait_for_step(run, SAVE_EVERY + 2, first)
     second.kill()
     killed = time.time()
     said, _ = finish([first, second])
@@ -113,19 +118,21 @@ def test_a_run_whose_process_dies_ends_at_once_and_goes_on_in_another_number(fol
     assert "start all of them again" in said.strip().splitlines()[-1]
     assert len(log(run)) < STEPS and not (run / "model").exists()
 
-    shutil.copytree(run, folder / "aside")
-    said = finish(started := start(folder, "two", 4))
+    started = start(folder, "two", 4)
+    wait_for_step(run, 2 * SAVE_EVERY + 1, started[0])
+    started[3].send_signal(signal.SIGTERM)  # one process is told, all of them stop after the same step
+    said = finish(started)
     assert [process.returncode for process in started] == [0] * 4, said
-    assert "going on from the checkpoint of step" in said[0] and f"finished {STEPS} steps" in said[0]
-    assert all("finished" not in text and "step/s" not in text for text in said[1:])  # one process tells
-    same_result(run, folder / "one")
-    steps = sorted(int(path.name) for path in (run / "stages" / "0-base").iterdir())
-    assert steps == list(range(SAVE_EVERY, STEPS + 1, SAVE_EVERY))
+    assert "going on from the checkpoint of step" in said[0]
+    stopped = log(run)[-1][0]
+    assert 2 * SAVE_EVERY < stopped < STEPS
+    assert all(f"stopped by SIGTERM: step {stopped} of" in text for text in said)
+    assert all("step/s" not in text for text in said[1:])  # one process tells
 
-    shutil.rmtree(run)
-    (folder / "aside").rename(run)
     loop.fit(train.parse(["--config", str(folder / "config.py"), "--output", str(run)]))
     same_result(run, folder / "one")
+    steps = sorted(int(path.name) for path in (run / "stages" / "0-base").iterdir())
+    assert steps == sorted({*range(SAVE_EVERY, STEPS + 1, SAVE_EVERY), stopped})
 
 
 def test_a_mistake_ends_all_processes(folder):
