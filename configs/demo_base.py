@@ -3,27 +3,26 @@
     python -m pavdm_jax.train --config configs/demo_base.py        (after configs/demo_vae.py)
 
 Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`.
-One noise level a clip, with Open-Sora's mask strategies. Clips are two chunks, cut from scenes of eight: short ones show
-more scenes in the same time, and the progressive stage, which reads the same latents, brings the long windows.
+One noise level a clip, with Open-Sora's mask strategies. The shorter the clips, the more scenes are seen in the same time, and what
+a caption means is learnt from scenes: first clips of two chunks, then of one. The progressive stage brings the long windows.
 """
 
 from pavdm_jax.config import demo
 from pavdm_jax.train_config import OptimizerConfig, ShapesData, Stage, TrainConfig, UniformDiffusion
+
+
+def stage(name: str, objective: UniformDiffusion, data: ShapesData, steps: int, batch_size: int) -> Stage:
+    optimizer = OptimizerConfig(1e-3, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.995)
+    return Stage(name, objective, data, ("stdit3", "t5"), steps, batch_size, optimizer)
+
 
 config = TrainConfig(
     model=demo(),
     init_from="runs/demo_vae",
     output="runs/demo_base",
     stages=(
-        Stage(
-            "base",
-            UniformDiffusion(clip_chunks=2),
-            ShapesData(frames=17 * 8, samples=1600, seed=2),
-            train=("stdit3", "t5"),
-            steps=2500,
-            batch_size=16,
-            optimizer=OptimizerConfig(1e-3, warmup_steps=100, beta2=0.99, epsilon=1e-8, ema_decay=0.995),
-        ),
+        stage("motion", UniformDiffusion(clip_chunks=2), ShapesData(17 * 8, samples=1600, seed=2), 2500, 16),
+        stage("scenes", UniformDiffusion(clip_chunks=1), ShapesData(17, samples=8000, seed=3), 3000, 32),
     ),
     save_every=200,
 )

@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(runs):
 
 
 def test_mistakes_of_the_command_line_exit_with_2(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["train", "--config", str(CONFIGS / "demo_base.py"), "--stepz", "1"])
+    monkeypatch.setattr("sys.argv", ["train", "--config", str(CONFIGS / "demo_progressive.py"), "--stepz", "1"])
     with pytest.raises(SystemExit) as caught:
         train.main()
     assert caught.value.code == 2
