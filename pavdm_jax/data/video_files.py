@@ -7,6 +7,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.video_io import MAX_PIXELS, frame_pixels, resize_crop
 
@@ -57,7 +58,7 @@ def read_clip(file: str | BinaryIO, start: float, fps: float, frames: int, size:
     """The pictures that a player shows at the moments start, start + 1/fps, ...
 
     Args:
-      file: a path or an open file.
+      file: a path, perhaps in a bucket, or an open file.
       start: seconds after the first picture begins.
       fps: moments a second.
       frames: how many moments.
@@ -113,7 +114,8 @@ class _opened:
 
     def __enter__(self):
         try:
-            self.container = av.open(self.file)
+            remote = isinstance(self.file, str) and storage.is_remote(self.file)
+            self.container = av.open(storage.open_binary(self.file) if remote else self.file)
         except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
             raise self._explained(error) from None
         return self.container
