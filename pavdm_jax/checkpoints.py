@@ -100,7 +100,9 @@ def load(
     for part in parts:
         place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         params[part] = _restore(files.folder / "params" / part, expected[part], place)
-    return Model(params=params, config=files.config, tokenizer=files.tokenizer, folder=str(storage.absolute(files.folder)))
+    return Model(
+        params=params, config=files.config, tokenizer=files.tokenizer, folder=str(storage.absolute(files.folder))
+    )
 
 
 class ModelFiles(NamedTuple):

@@ -85,7 +85,7 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
     """
     path = storage.as_path(path)
     file = path / FILE if path.is_dir() else path
-    require(file.exists(), f"there are no LoRA adapters {file}; a training run writes them when it is finished")
+    require(file.is_file(), f"there are no LoRA adapters {file}; a training run writes them when it is finished")
     try:
         with safetensors.safe_open(storage.local_copy(file), "np") as opened:
             metadata = opened.metadata() or {}

@@ -86,6 +86,14 @@ def resolve(folder: Path, named: str) -> Path:
     return as_path(PREFIX + posixpath.normpath(f"{folder}/{named}".removeprefix(PREFIX)))
 
 
+def kvstore(folder: Path) -> dict:
+    """A folder in the words of TensorStore."""
+    if is_remote(folder):
+        bucket, _, name = str(folder).removeprefix(PREFIX).partition("/")
+        return {"driver": "gcs", "bucket": bucket, "path": f"{name}/"}
+    return {"driver": "file", "path": f"{folder.absolute()}/"}
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 

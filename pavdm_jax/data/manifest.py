@@ -104,7 +104,10 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
         try:
             storage.write(kept_in, json.dumps(entries, indent=0).encode())
         except OSError as error:
-            print(f"the index {kept_in} cannot be kept ({error.strerror or error}); files are read each time", file=sys.stderr)
+            print(
+                f"the index {kept_in} cannot be kept ({error.strerror or error}); files are read each time",
+                file=sys.stderr,
+            )
     return {
         path: entry["error"] if "error" in entry else VideoInfo(**entry["video"]) for path, entry in entries.items()
     }

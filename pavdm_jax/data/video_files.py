@@ -1,5 +1,6 @@
 """Clips out of video files: what a file holds, and frames of it at given moments, whatever its own frame rate does."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -110,18 +111,21 @@ class _opened:
     """`av.open` whose errors are `ConfigError`s that name the file."""
 
     def __init__(self, file: str | BinaryIO):
-        self.file = file
+        self.file, self._closing = file, contextlib.ExitStack()
 
     def __enter__(self):
         try:
-            remote = isinstance(self.file, str) and storage.is_remote(self.file)
-            self.container = av.open(storage.open_binary(self.file) if remote else self.file)
+            source = self.file
+            if isinstance(source, str) and storage.is_remote(source):
+                with storage.explained(source):
+                    source = self._closing.enter_context(storage.open_binary(source))
+            return self._closing.enter_context(av.open(source))
         except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
+            self._closing.close()
             raise self._explained(error) from None
-        return self.container
 
     def __exit__(self, kind, error, trace) -> None:
-        self.container.close()
+        self._closing.close()
         if isinstance(error, OSError | av.FFmpegError | UnicodeDecodeError):
             raise self._explained(error) from None
 

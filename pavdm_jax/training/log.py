@@ -66,7 +66,10 @@ class RunLog:
             handler.close()
         if self.shown:
             self.board.close()
-            self._mirror.close()
+            with (
+                contextlib.suppress(OSError) if error[0] else contextlib.nullcontext()
+            ):  # the first fault is what counts
+                self._mirror.close()
 
     def keep(self) -> None:
         """Bring all that was written to where the run is."""
