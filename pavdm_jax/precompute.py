@@ -28,7 +28,7 @@ from pavdm_jax.processes import connect, end
 class PrecomputeConfig:
     """What to encode, by which model, and where to."""
 
-    checkpoint: str  # a model folder, or "demo"
+    checkpoint: str  # a model folder or training run, or "demo"
     output: str  # the folder of latents, or gs://BUCKET/NAME
     manifest: str | None = None  # CSV or JSON lines with path, caption and, where wanted, start, end, fps
     tfds: str | None = None  # or a TFDS data set, such as tfds:shapes_world

@@ -289,6 +289,7 @@ def _bucket_files() -> Any:
     """The file system that epath uses, too. Without its memory of what lay where: other processes, and TensorStore, write as well."""
     import fsspec
 
+    os.environ.setdefault("EPATH_USE_TF", "false")  # one library for all, whether TensorFlow is installed or not
     for name in ("gs", "gcs"):
         fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False
     return fsspec.filesystem("gcs", finalize_on_close=True)
