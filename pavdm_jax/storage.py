@@ -7,7 +7,7 @@ So, in a bucket,
 
     a file is one object, written by `write`;
     a folder counts from the file on that is written last (`new_folder`), and what lacks that one does not count;
-    what grows, such as a log, does so in a local `Mirror`, from which it is copied now and then;
+    what grows, such as a log, does so on a disk, from which it is copied now and then (`training/mirror.py`);
     what is mapped into memory is read from a local copy, in the cache folder (`local_copy`).
 """
 
@@ -15,6 +15,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import io
 import os
 import posixpath
 import shutil
@@ -99,7 +100,34 @@ def kvstore(folder: Path) -> dict:
 
 def open_binary(path: str | os.PathLike) -> BinaryIO:
     """A file to read from and seek in; of an object only the parts that are read are fetched."""
-    return _bucket_files().open(str(path), "rb") if is_remote(path) else open(path, "rb")
+    return _Object(str(path)) if is_remote(path) else open(path, "rb")
+
+
+class _Object(io.RawIOBase):
+    """An object that is read; faults of the network are `OSError`s."""
+
+    def __init__(self, path: str):
+        self._path = path
+        with explained(path):
+            self._file = _bucket_files().open(path, "rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer) -> int:
+        with explained(self._path):
+            found = self._file.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
 
 
 def names(folder: Path) -> set[str]:
@@ -182,6 +210,16 @@ def write(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
+def upload(file: Path, path: Path) -> None:
+    """Copy a local file to a bucket, whole or not at all.
+
+    Raises:
+      OSError: it cannot be copied.
+    """
+    with explained(path):
+        _bucket_files().put_file(str(file), str(path))
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, unless they are there; a bucket has none."""
     if not is_remote(folder):
@@ -216,49 +254,6 @@ def new_folder(path: Path, last: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-
-
-class Mirror:
-    """A local folder for what grows: that of the run itself or, for one in a bucket, a temporary one that `copy` copies there.
-
-    Args:
-      target: the folder to be.
-      kept: names of files in it with which to go on.
-
-    Attributes:
-      folder: where to write.
-    """
-
-    def __init__(self, target: Path, kept: Iterable[str]):
-        self.target, self.folder, self._copied = target, target, {}
-        if not is_remote(target):
-            return
-        self._temporary = tempfile.TemporaryDirectory(prefix="pavdm-")
-        self.folder = Path(self._temporary.name)
-        for name in names(target) & set(kept):
-            (self.folder / name).write_bytes((target / name).read_bytes())
-
-    def copy(self) -> None:
-        """Copy what changed since the last time; a log's last line may come with the next copy.
-
-        Raises:
-          OSError: it cannot be copied.
-        """
-        if self.folder == self.target:
-            return
-        found = stamps(map(str, (path for path in sorted(self.folder.rglob("*")) if path.is_file())))
-        with explained(self.target):
-            for path, stamp in found.items():
-                if self._copied.get(path) != stamp:
-                    name = Path(path).relative_to(self.folder).as_posix()
-                    _bucket_files().put_file(path, f"{self.target}/{name}")
-                    self._copied[path] = stamp
-
-    def close(self) -> None:
-        """Copy the rest, and remove the temporary folder."""
-        if self.folder != self.target:
-            with self._temporary:
-                self.copy()
 
 
 @contextlib.contextmanager

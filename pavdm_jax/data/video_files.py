@@ -117,8 +117,7 @@ class _opened:
         try:
             source = self.file
             if isinstance(source, str) and storage.is_remote(source):
-                with storage.explained(source):
-                    source = self._closing.enter_context(storage.open_binary(source))
+                source = self._closing.enter_context(storage.open_binary(source))
             return self._closing.enter_context(av.open(source))
         except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
             self._closing.close()

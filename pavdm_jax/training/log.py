@@ -17,8 +17,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pavdm_jax.storage import Mirror
 from pavdm_jax.train_config import Stage
+from pavdm_jax.training.mirror import Mirror
 from pavdm_jax.training.state import TrainState
 
 FIXED_COLUMNS = ("stage", "step", "seconds", "samples_per_second")
@@ -66,9 +66,8 @@ class RunLog:
             handler.close()
         if self.shown:
             self.board.close()
-            with (
-                contextlib.suppress(OSError) if error[0] else contextlib.nullcontext()
-            ):  # the first fault is what counts
+            first_fault_counts = contextlib.suppress(OSError) if error[0] else contextlib.nullcontext()
+            with first_fault_counts:
                 self._mirror.close()
 
     def keep(self) -> None:
