@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from pavdm_jax import geometry
+from pavdm_jax import geometry, storage
 from pavdm_jax.checkpoints import load
 from pavdm_jax.command_line import Parser, exit_with
 from pavdm_jax.compilation import enable_cache
@@ -106,7 +106,7 @@ def make_parser() -> Parser:
     add(
         "--checkpoint",
         default="demo",
-        help="a model folder, or 'demo', the small embedded model of coloured shapes (default)",
+        help="a model folder or training run, perhaps gs://BUCKET/NAME, or 'demo', the small embedded model of coloured shapes (default)",
     )
     add("--lora", help="LoRA adapters for that model: their file, or the training run that made them")
     add("--steps", type=int, help="network calls for each latent frame (default: the model's, 30)")
@@ -157,7 +157,7 @@ def read_prompts_file(path: str) -> list[str]:
       ConfigError: no such file, not text, or no prompt in it.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = storage.as_path(path).read_bytes().decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"the prompts file {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not a text file'}"
@@ -182,7 +182,7 @@ def read_timeline(changes: list[list[str]]) -> list[tuple[float, str]]:
 
 def output_names(output: str, count: int) -> list[Path]:
     """The name itself for one video, numbered names for several."""
-    path = Path(output)
+    path = storage.local_path(output, "--output")
     if count == 1:
         return [path]
     digits = max(3, len(str(count)))

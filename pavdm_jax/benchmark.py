@@ -24,7 +24,7 @@ from pavdm_jax.compile_only import HEADER, CompileConfig, compile_only, row
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.geometry import chunk_frames
 from pavdm_jax.pipeline import generate_stream
-from pavdm_jax.video_writer import VideoWriter
+from pavdm_jax.video_writer import VideoWriter, check_output
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,8 @@ def main() -> None:
             compile_only(asked, each=lambda result: print(row(result), flush=True))
             return
         config = read_fields(BenchmarkConfig, sys.argv[1:], __doc__)
+        if config.output is not None:
+            check_output(config.output, (".json",))
         measurements = benchmark(config)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

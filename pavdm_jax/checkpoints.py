@@ -1,14 +1,13 @@
 """Models on disk: a folder with `config.json`, the parameters in Orbax's format, `params/PART/` for every part, and `spiece.model`.
 
-`parts.json` lists the parts that are there, with the sizes of their files; what it does not list does not count. A folder is written
-beside its final name and renamed, so that it is whole or absent.
+`parts.json` lists the parts that are there, with the sizes of their files; what it does not list does not count. On a disk, a folder is
+written beside its final name and renamed, so that it is whole or absent; in a bucket `parts.json` is written last, and a folder without
+it does not count.
 """
 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from flax import traverse_util
 from jax.typing import DTypeLike
 
 from pavdm_jax import lora as adapters
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
 from pavdm_jax.model import SAMPLING_PARTS, Model, abstract_params, in_dtype
 from pavdm_jax.text import Tokenizer
@@ -36,29 +36,17 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
     """Write a model folder, replacing an older one of the same name.
 
     Args:
-      path: the folder; its parents are made.
+      path: the folder, perhaps gs://BUCKET/NAME; its parents are made.
       dtype: how the parameters are stored; `load` gives float32 back.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with storage.new_folder(storage.as_path(path), last="parts.json") as partial:
         (partial / "config.json").write_text(to_json(model.config) + "\n")
         if model.tokenizer:
             (partial / "spiece.model").write_bytes(model.tokenizer.model_bytes)
         for part, params in model.params.items():
             _save_part(partial / "params" / part, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
-        parts = {part: {"files": file_sizes(partial / "params" / part)} for part in model.params}
+        parts = {part: {"files": storage.file_sizes(partial / "params" / part)} for part in model.params}
         (partial / "parts.json").write_text(json.dumps(parts, indent=1) + "\n")
-        partial.chmod(0o755)
-        older = partial.with_name(partial.name + ".older")
-        if path.exists():
-            path.rename(older)
-        partial.rename(path)
-        shutil.rmtree(older, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
@@ -72,7 +60,7 @@ def _save_part(folder: Path, params: dict) -> None:
     if jax.process_count() > 1:
         params = jax.device_get(params)  # Orbax takes arrays of one process only as values
     with _checkpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), params)
+        checkpointer.save(storage.absolute(folder), params)
     # Orbax notes there where the folder was made, which is nobody's business; its presence is what counts.
     (folder / "commit_success.txt").write_text("complete\n")
 
@@ -88,7 +76,7 @@ def load(
     none, the averaged weights of its newest checkpoint (or of a certain one, `RUN/stages/STAGE/STEP`).
 
     Args:
-      path: the model's folder.
+      path: the model's folder, which may be in a bucket, gs://BUCKET/NAME.
       parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. Generation reads the text encoder
         itself, when it meets a new text.
       shardings: a tree like `params` of where to put each parameter; None: on the first device.
@@ -102,16 +90,19 @@ def load(
     if lora is not None:
         return adapters.apply(load(path, parts, shardings, dtype), lora)
     require(dtype in (*DTYPES, *map(jnp.dtype, DTYPES)), f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
-    if is_unfinished_run(Path(path)):
+    folder = storage.as_path(path)
+    if is_unfinished_run(folder):
         from pavdm_jax.training.run_folder import load_run  # not above: it loads the model that the run started from
 
-        return load_run(Path(path), parts, shardings, dtype)
+        return load_run(folder, parts, shardings, dtype)
     files = open_model(path, parts)
     expected, params = in_dtype(abstract_params(files.config), dtype), {}
     for part in parts:
         place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         params[part] = _restore(files.folder / "params" / part, expected[part], place)
-    return Model(params=params, config=files.config, tokenizer=files.tokenizer, folder=str(files.folder.absolute()))
+    return Model(
+        params=params, config=files.config, tokenizer=files.tokenizer, folder=str(storage.absolute(files.folder))
+    )
 
 
 class ModelFiles(NamedTuple):
@@ -125,8 +116,8 @@ class ModelFiles(NamedTuple):
 
 def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles:
     """Find a model, see `load`, and check that it has the files of `parts` in full length."""
-    folder = EMBEDDED / path if is_embedded(path) else Path(path)
-    if (folder / "model" / "config.json").exists():
+    folder = EMBEDDED / path if is_embedded(path) else storage.as_path(path)
+    if is_model(folder / "model"):
         folder = folder / "model"
     require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
     for name in ("config.json", "parts.json", "params"):
@@ -158,23 +149,19 @@ def is_embedded(path: str | os.PathLike) -> bool:
     return isinstance(path, str) and (EMBEDDED / path / "config.json").exists()
 
 
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model that was written to its end."""
+    return (folder / "parts.json").exists()
+
+
 def is_unfinished_run(folder: Path) -> bool:
     """Whether a folder is a training run without its finished model, or one of its checkpoints."""
-    return not (folder / "model" / "config.json").exists() and any(
-        (folder / name).is_dir() for name in ("stages", "ema")
-    )
-
-
-def file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file below a folder, by its name relative to it."""
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    return not is_model(folder / "model") and any((folder / name).is_dir() for name in ("stages", "ema"))
 
 
 def _check_files(folder: Path, sizes: dict[str, int]) -> None:
     """Refuse missing and cut files here, because Orbax answers to them with faults in its threads that outlive the call."""
-    found = file_sizes(folder)
+    found = storage.file_sizes(folder)
     damaged = sorted(name for name in sizes if found.get(name) != sizes[name])
     first = damaged[0] if damaged else ""
     require(
@@ -187,7 +174,7 @@ def _restore(folder: Path, expected: dict, shardings: Any) -> dict:
     """The parameters of a part; `shardings` is one for all, or a tree like `expected`."""
     with _checkpointer() as checkpointer:
         try:
-            stored = checkpointer.metadata(folder.absolute()).item_metadata
+            stored = checkpointer.metadata(storage.absolute(folder)).item_metadata
             stored = traverse_util.flatten_dict(dict(stored), sep="/")
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
             raise ConfigError(f"{folder} is not a complete checkpoint: {_first_line(error)}") from None
@@ -203,7 +190,7 @@ def _restore(folder: Path, expected: dict, shardings: Any) -> dict:
             # Where to put them is said here: else Orbax wants the devices that they were saved from.
             places = jax.tree.broadcast(shardings, expected)
             target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), expected, places)
-            return checkpointer.restore(folder.absolute(), target)
+            return checkpointer.restore(storage.absolute(folder), target)
         except Exception as error:
             raise ConfigError(f"{folder} is damaged and cannot be read: {_first_line(error)}") from None
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import jax
 
+from pavdm_jax.config import require
+
 
 def cache_folder() -> Path:
     """`$PAVDM_CACHE`, or `pavdm_jax` in the user's cache folder (`~/.cache`)."""
     own = os.environ.get("PAVDM_CACHE")
+    require("://" not in (own or ""), f"PAVDM_CACHE {own}: the cache must be on a disk; set it to a local folder")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pavdm_jax"
 
 

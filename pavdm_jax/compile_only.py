@@ -25,6 +25,7 @@ from pavdm_jax.model import abstract_params
 from pavdm_jax.progressive import make_plan
 from pavdm_jax.request import DTYPES, Request, make_request
 from pavdm_jax.text_encoder import encoder_layer
+from pavdm_jax.video_writer import check_output
 
 UTILISATION = 0.4
 """Of the chip's peak, for the estimate of seconds: an assumption, not a measurement."""
@@ -104,6 +105,8 @@ def programs(config: ModelConfig, request: Request) -> list[Program]:
 
 def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[dict]:
     """Compile every program for every chip; `each` is told of every result."""
+    if config.output is not None:
+        check_output(config.output, (".json",))
     model = OPEN_SORA_1_2 if config.checkpoint == OPEN_SORA_1_2.name else load(config.checkpoint, parts=()).config
     request = make_request(
         model, "a prompt", resolution=config.resolution, aspect_ratio=config.aspect_ratio, dtype=config.dtype

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pavdm_jax import storage
 from pavdm_jax.checkpoints import DTYPES, open_model
 from pavdm_jax.command_line import Parser, exit_with
 from pavdm_jax.config import require
@@ -80,6 +81,7 @@ def make_parser() -> Parser:
 
 def find(part: str, given: str) -> Weights:
     """The weights that an option names: a path, or else a repository, which is downloaded."""
+    storage.local_path(given, OPTIONS[part])
     if not Path(given).exists() and hub.is_name(given):
         return open_weights(hub.download(given), label=given)
     require(Path(given).exists(), f"{OPTIONS[part]}: there is no file or folder {given}")
@@ -98,10 +100,16 @@ def run(arguments: argparse.Namespace) -> int:
         bool(arguments.output),
         "--output is missing; give the model folder to make, for instance checkpoints/open-sora-1.2",
     )
-    output = Path(arguments.output)
+    output = storage.local_path(arguments.output, "--output")
     with Progress(arguments.quiet) as bar:
         if arguments.export_stdit:
-            export_stdit(Path(arguments.export_stdit), output, arguments.dtype, bar.update, bar.begin)
+            export_stdit(
+                storage.local_path(arguments.export_stdit, "--export-stdit"),
+                output,
+                arguments.dtype,
+                bar.update,
+                bar.begin,
+            )
         else:
             sources = {part: find(part, name) for part, name in (given or hub.PUBLISHED).items()}
             convert(sources, output, arguments.dtype, bar.update, bar.begin)

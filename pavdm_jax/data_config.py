@@ -27,7 +27,7 @@ class VideoData:
     skipped and named. What is learnt about the files is kept beside the manifest, in `NAME.index.json`.
     """
 
-    manifest: str
+    manifest: str  # a file, or gs://BUCKET/NAME
     frames: int = 17  # pixel frames of a clip
     fps: float | None = None  # at which the videos are sampled, where a row does not say; None: the model's
     resolution: str | None = None  # a named one: each clip gets its nearest aspect ratio; None: the model's one size
@@ -64,7 +64,7 @@ class TfdsData:
 class LatentData:
     """Latents, and perhaps caption features, that `python -m pavdm_jax.precompute` wrote."""
 
-    folder: str
+    folder: str  # or gs://BUCKET/NAME
 
     cache: ClassVar[bool] = True
     workers: ClassVar[int] = 0

@@ -14,6 +14,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.model import Model, digest
 
@@ -72,10 +73,8 @@ def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
 
 def save(path: Path, adapters: dict[str, jax.Array], alpha: float, base: dict) -> None:
     """Write adapters of the model with parameters `base` to a file, whole or not at all."""
-    beside = path.with_name(path.name + ".new")
     metadata = {"alpha": repr(float(alpha)), "base": digest(base[PART])}
-    safetensors.numpy.save_file(jax.device_get(adapters), beside, metadata)
-    os.replace(beside, path)
+    storage.write(path, safetensors.numpy.save(jax.device_get(adapters), metadata))
 
 
 def apply(model: Model, path: str | os.PathLike) -> Model:
@@ -84,11 +83,11 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
     Raises:
       ConfigError: no such file, it is damaged, or its adapters belong to another model.
     """
-    path = Path(path)
+    path = storage.as_path(path)
     file = path / FILE if path.is_dir() else path
     require(file.is_file(), f"there are no LoRA adapters {file}; a training run writes them when it is finished")
     try:
-        with safetensors.safe_open(file, "np") as opened:
+        with safetensors.safe_open(storage.local_copy(file), "np") as opened:
             metadata = opened.metadata() or {}
             adapters = {name: jnp.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118, not a dict
         alpha, base = float(metadata["alpha"]), metadata["base"]

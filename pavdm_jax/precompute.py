@@ -2,15 +2,15 @@
 
 The same command goes on where it was interrupted. Several processes, on as many hosts as you like, share the work when they write to
 the same folder: give each its --process-index and the common --process-count, or --distributed on a pod or cluster. Train on the result
-with `LatentData("latents/")`.
+with `LatentData("latents/")`. Manifest, videos, model and latents may be in buckets, gs://BUCKET/NAME.
 """
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 
+from pavdm_jax import storage
 from pavdm_jax.checkpoints import load
 from pavdm_jax.command_line import read_fields
 from pavdm_jax.compilation import enable_cache
@@ -28,8 +28,8 @@ from pavdm_jax.processes import connect, end
 class PrecomputeConfig:
     """What to encode, by which model, and where to."""
 
-    checkpoint: str  # a model folder, or "demo"
-    output: str  # the folder of latents
+    checkpoint: str  # a model folder or training run, or "demo"
+    output: str  # the folder of latents, or gs://BUCKET/NAME
     manifest: str | None = None  # CSV or JSON lines with path, caption and, where wanted, start, end, fps
     tfds: str | None = None  # or a TFDS data set, such as tfds:shapes_world
     data_dir: str | None = None  # of TFDS
@@ -73,7 +73,7 @@ def precompute(config: PrecomputeConfig) -> None:
     else:
         data = TfdsData(config.tfds, config.data_dir, config.split, frames=frames, fps=config.fps)
     clips = open_clips(data, model.config)
-    if not write_cache(clips, Encoder(model), Path(config.output), options, *share):
+    if not write_cache(clips, Encoder(model), storage.as_path(config.output), options, *share):
         print(f"the part of process {share[0]} is done; the latents in {config.output} wait for others")
         return
     cache = LatentCache(config.output)

@@ -17,6 +17,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from pavdm_jax import storage
 from pavdm_jax.checkpoints import open_model
 from pavdm_jax.compilation import cache_folder
 from pavdm_jax.compiled import encode_text
@@ -52,7 +53,7 @@ def prompt_features(
             model.tokenizer is not None,
             f"{model.folder} has no text encoder (t5); add one: python -m pavdm_jax.convert_weights --text-encoder PATH --output {model.folder}",
         )
-        folder = cache_folder() / "features" / _text_fingerprint(Path(model.folder), model, dtype)
+        folder = cache_folder() / "features" / _text_fingerprint(storage.as_path(model.folder), model, dtype)
         stored = {caption: _read(_entry(folder, caption), config) for caption in captions}
         known = {caption: features for caption, features in stored.items() if features is not None}
     missing = [caption for caption in dict.fromkeys(captions) if caption not in known]

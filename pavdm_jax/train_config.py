@@ -173,8 +173,8 @@ class TrainConfig:
 
     model: ModelConfig
     stages: tuple[Stage, ...]
-    output: str = "runs/train"  # folder of checkpoints, log and the finished model
-    init_from: str | None = None  # a model or run folder to start from; None starts from random weights
+    output: str = "runs/train"  # folder of checkpoints, log and the finished model; or gs://BUCKET/NAME
+    init_from: str | None = None  # a model or run to start from, or gs://BUCKET/NAME; None: random weights
     seed: int = 0
     model_dtype: str = "float32"  # in which the finished model is stored; float16 halves its size
     compute_dtype: str = (

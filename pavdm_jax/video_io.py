@@ -16,6 +16,7 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageOps
 
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.video_writer import VideoWriter, check_output, partial_path, storage_error
 
@@ -53,7 +54,7 @@ def read_video(path: str | Path, start: int = 0, stop: int | None = None) -> np.
       ConfigError: there is no such file, it is neither video nor picture, it is damaged or cut off, it has no frames between
         `start` and `stop`, or it is too large for memory.
     """
-    path = Path(path)
+    path = storage.local_path(path, "the video")
     require(
         start >= 0 and (stop is None or stop > start), f"frames {start} to {stop} of {path}: give 0 <= start < stop"
     )

@@ -20,6 +20,7 @@ from typing import NamedTuple, Self
 import av
 import numpy as np
 
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, require
 
 PIXEL_FORMATS = {"libx264": "yuv420p", "libx264rgb": "rgb24"}
@@ -48,7 +49,7 @@ def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> P
     Raises:
       ConfigError: an unknown extension, a folder, or a place that cannot be written.
     """
-    path = Path(path)
+    path = storage.local_path(path, "output")
     require(path.suffix.lower() in extensions, f"output {path}: the name must end in {' or '.join(extensions)}")
     try:
         require(not path.is_dir(), f"output {path} is a folder; name a file in it")

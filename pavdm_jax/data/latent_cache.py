@@ -4,13 +4,14 @@
     shard-00003-of-00010.safetensors    a fixed number of clips: latents/N, features/N/CAPTION, and captions in its metadata
     index.json                          which clip lies where; written when the last shard is there
 
-An interrupted call goes on with the first missing shard, and any number of processes share the shards.
+An interrupted call goes on with the first missing shard, and any number of processes share the shards. The folder may be in a bucket:
+then each host copies the shards that it reads to its cache folder, where they stay.
 """
 
 import functools
 import json
 import os
-import tempfile
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import safetensors
 import safetensors.numpy
 from tqdm import tqdm
 
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.data.clips import Clips
 from pavdm_jax.data.encoder import Encoder, text_fingerprint, vae_fingerprint
@@ -82,7 +84,8 @@ def write_cache(
     if _claim(folder, identity | {"shard_size": options.shard_size}):
         return True
     shards = -(-len(clips) // options.shard_size)
-    missing = [n for n in range(process_index, shards, process_count) if not _shard(folder, n, shards).exists()]
+    there = storage.names(folder)
+    missing = [n for n in range(process_index, shards, process_count) if _shard(folder, n, shards).name not in there]
     # Within a shard, clips of one size follow one another, so that they can be encoded together.
     orders = {
         n: sorted(
@@ -110,9 +113,9 @@ def _claim(folder: Path, identity: dict) -> bool:
         _check_identity(folder, _json(record), identity)
         return (folder / "index.json").exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(folder)
         require(
-            not any(folder.glob("shard-*")) or record.exists(),
+            not any(name.startswith("shard-") for name in storage.names(folder)) or record.exists(),
             f"{folder} holds shards of an unknown cache; choose another folder",
         )
     except OSError as error:
@@ -189,15 +192,15 @@ def _write_shard(
 
 def _write_index(folder: Path, shards: int) -> bool:
     entries, skipped = [], {}
-    for n in range(shards):
-        path = _shard(folder, n, shards)
-        if not path.exists():
-            return False
-        with safetensors.safe_open(path, "np") as shard:
-            notes = json.loads(shard.metadata()["clips"])
-            clips = sorted(map(int, notes["about"]))
-            shapes = [shard.get_slice(f"latents/{index}").get_shape() for index in clips]
-            skipped |= notes["skipped"]
+    paths = [_shard(folder, n, shards) for n in range(shards)]
+    if not storage.names(folder).issuperset(path.name for path in paths):
+        return False
+    for path in paths:
+        header = _header(path)
+        notes = json.loads(header["__metadata__"]["clips"])
+        clips = sorted(map(int, notes["about"]))
+        shapes = [header[f"latents/{index}"]["shape"] for index in clips]
+        skipped |= notes["skipped"]
         entries.append({"file": path.name, "clips": clips, "shapes": shapes})
     require(
         any(entry["clips"] for entry in entries),
@@ -211,18 +214,23 @@ def _shard(folder: Path, number: int, shards: int) -> Path:
     return folder / f"shard-{number:05}-of-{shards:05}.safetensors"
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, whoever else writes the same."""
+def _header(path: Path) -> dict:
+    """What the file says about its tensors: JSON after its length in 8 bytes (safetensors' format), read without the rest."""
     try:
-        descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(content)
-            os.chmod(beside, 0o644)
-            os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        with storage.open_binary(path) as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            return json.loads(file.read(length))
+    except (OSError, struct.error, ValueError, OverflowError, MemoryError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{path} is damaged ({error}); delete it and index.json beside it, and write it again")
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        storage.write(path, content)
     except OSError as error:
         raise storage_error(error, path) from None
 
@@ -243,7 +251,7 @@ class LatentCache:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder)
+        self.folder = storage.as_path(folder)
         require(
             (self.folder / "cache.json").is_file(),
             f"there are no latents in {folder}; `python -m pavdm_jax.precompute` writes them",
@@ -254,7 +262,8 @@ class LatentCache:
         )
         self.identity, index = _json(self.folder / "cache.json"), _json(self.folder / "index.json")
         self.skipped: dict[str, str] = index["skipped"]
-        gone = [shard["file"] for shard in index["shards"] if not (self.folder / shard["file"]).is_file()]
+        self._stamps = storage.stamps(str(self.folder / shard["file"]) for shard in index["shards"])
+        gone = [name.rsplit("/", 1)[-1] for name, stamp in self._stamps.items() if stamp is None]
         require(not gone, f"{len(gone)} files of the latents in {folder} are missing, first {gone[0] if gone else ''}")
         self.places = [(shard["file"], number) for shard in index["shards"] for number in shard["clips"]]
         self.shapes = np.asarray([shape for shard in index["shards"] for shape in shard["shapes"]], np.int32)
@@ -282,28 +291,30 @@ class LatentCache:
 
     def about(self, index: int) -> dict:
         """The clip's `captions` (a list) and `fps`."""
-        file, number = self.places[index]
-        return _about(self.folder / file)[str(number)]
+        path, number = self._place(index)
+        return _about(path, self._stamps[str(path)])[str(number)]
 
     def _open(self, index: int):
+        path, number = self._place(index)
+        return _opened(path, self._stamps[str(path)]), number
+
+    def _place(self, index: int) -> tuple[Path, int]:
         file, number = self.places[index]
-        return _opened(self.folder / file), number
+        return self.folder / file, number
 
 
 @functools.lru_cache(64)
-def _opened(path: Path):
+def _opened(path: Path, stamp: tuple):
     """Mapped into memory; each process has its own."""
     try:
-        return safetensors.safe_open(path, "np")
+        return safetensors.safe_open(storage.local_copy(path, stamp), "np")
     except (OSError, safetensors.SafetensorError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({error}); delete it and index.json beside it, and write it again"
-        ) from None
+        raise _damaged(path, error) from None
 
 
 @functools.lru_cache(256)
-def _about(path: Path) -> dict:
-    return json.loads(_opened(path).metadata()["clips"])["about"]
+def _about(path: Path, stamp: tuple) -> dict:
+    return json.loads(_opened(path, stamp).metadata()["clips"])["about"]
 
 
 def _json(path: Path) -> dict:

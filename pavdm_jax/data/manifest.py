@@ -2,11 +2,11 @@
 
 import csv
 import hashlib
+import io
 import json
 import math
 import os
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, ModelConfig, require
 from pavdm_jax.data.video_files import VideoInfo, frames_within, probe, read_clip
 from pavdm_jax.data_config import VideoData
@@ -33,26 +34,27 @@ class Row:
 
 
 def read_manifest(path: str | os.PathLike) -> list[Row]:
-    """The rows of a CSV file (with a header) or of JSON lines; paths are relative to the manifest.
+    """The rows of a CSV file (with a header) or of JSON lines; paths are relative to the manifest. Both it and the
+    files may be in buckets, gs://BUCKET/NAME.
 
     Raises:
       ConfigError: no such manifest, missing columns, values that make no sense, or rows whose file does not exist.
     """
-    path = Path(path)
+    path = storage.as_path(path)
     require(path.is_file(), f"there is no manifest {path}")
     require(path.suffix in (".csv", ".jsonl"), f"the manifest {path} must be a .csv or a .jsonl file")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                reader = csv.DictReader(file)
-                records = [(reader.line_num, record) for record in reader]
-            else:
-                records = [(number, json.loads(line)) for number, line in enumerate(file, 1) if line.strip()]
+        file = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        if path.suffix == ".csv":
+            reader = csv.DictReader(file)
+            records = [(reader.line_num, record) for record in reader]
+        else:
+            records = [(number, json.loads(line)) for number, line in enumerate(file, 1) if line.strip()]
     except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
         raise ConfigError(f"the manifest {path} cannot be read: {error}") from None
     require(bool(records), f"the manifest {path} has no rows")
     rows = [_row(record, path, number) for number, record in records]
-    missing = sorted({row.path for row in rows if not Path(row.path).is_file()})
+    missing = sorted(name for name, stamp in storage.stamps({row.path for row in rows}).items() if stamp is None)
     require(
         not missing,
         f"the manifest {path} names {len(missing)} files that do not exist, first {missing[0] if missing else ''}; "
@@ -83,7 +85,7 @@ def _row(record: dict, manifest: Path, line: int) -> Row:
     require(numbers.get("fps") != 0, f"{where}: fps must be above 0")
     start, end = numbers.get("start", 0.0), numbers.get("end")
     require(end is None or end > start, f"{where}: the end, {end} s, must come after the start, {start} s")
-    return Row(str(manifest.parent / record["path"]), record["caption"], start, end, numbers.get("fps"))
+    return Row(str(storage.resolve(manifest.parent, record["path"])), record["caption"], start, end, numbers.get("fps"))
 
 
 def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
@@ -93,38 +95,29 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
         kept = dict(json.loads(kept_in.read_text()))
     except (OSError, TypeError, ValueError):  # none yet, or spoilt: made anew
         kept = {}
-    entries = {path: kept.get(path) for path in paths}
-    new = [path for path, entry in entries.items() if entry is None or entry["file"] != _stamp(path)]
+    entries, stamps = {path: kept.get(path) for path in paths}, storage.stamps(paths)
+    new = [path for path, entry in entries.items() if entry is None or entry["file"] != list(stamps[path] or ())]
     if new:
         with ThreadPoolExecutor(8) as pool:
-            found = pool.map(_entry, new)
+            found = pool.map(_entry, new, map(stamps.get, new))
             entries.update(zip(new, tqdm(found, "reading files", len(new), unit="file"), strict=True))
         try:
-            _replace(kept_in, json.dumps(entries, indent=0))
+            storage.write(kept_in, json.dumps(entries, indent=0).encode())
         except OSError as error:
-            print(f"the index {kept_in} cannot be kept ({error.strerror}); files are read each time", file=sys.stderr)
+            print(
+                f"the index {kept_in} cannot be kept ({error.strerror or error}); files are read each time",
+                file=sys.stderr,
+            )
     return {
         path: entry["error"] if "error" in entry else VideoInfo(**entry["video"]) for path, entry in entries.items()
     }
 
 
-def _entry(path: str) -> dict:
+def _entry(path: str, stamp: tuple | None) -> dict:
     try:
-        return {"file": _stamp(path), "video": asdict(probe(path))}
+        return {"file": stamp, "video": asdict(probe(path))}
     except ConfigError as error:
-        return {"file": _stamp(path), "error": str(error)}
-
-
-def _stamp(path: str) -> list[int]:
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _replace(path: Path, text: str) -> None:
-    """Whole or not at all, whoever else writes the same."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+        return {"file": stamp, "error": str(error)}
 
 
 def bucket(height: int, width: int, model: ModelConfig, resolution: str | None) -> tuple[int, int]:
@@ -145,7 +138,7 @@ class ManifestClips:
 
     def __init__(self, data: VideoData, model: ModelConfig):
         rows = read_manifest(data.manifest)
-        files = index_files(Path(data.manifest), sorted({row.path for row in rows}))
+        files = index_files(storage.as_path(data.manifest), sorted({row.path for row in rows}))
         self.skipped: dict[str, str] = {}
         self.clips: list[tuple[Row, int, float]] = []  # row, number of its first frame, frames a second
         sizes = []
@@ -174,8 +167,8 @@ class ManifestClips:
         )
         self.frames_of_a_clip = data.frames
         self.sizes = np.asarray(sizes, np.int32)
-        folder = Path(data.manifest).parent
-        named = [(os.path.relpath(row.path, folder), row.caption, row.start, *clip) for row, *clip in self.clips]
+        folder = storage.as_path(data.manifest).parent
+        named = [(storage.reference(row.path, folder), row.caption, row.start, *clip) for row, *clip in self.clips]
         self.identity = hashlib.sha256(repr((named, data.frames, sizes)).encode()).hexdigest()
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """Clips out of video files: what a file holds, and frames of it at given moments, whatever its own frame rate does."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -7,6 +8,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, require
 from pavdm_jax.video_io import MAX_PIXELS, frame_pixels, resize_crop
 
@@ -57,7 +59,7 @@ def read_clip(file: str | BinaryIO, start: float, fps: float, frames: int, size:
     """The pictures that a player shows at the moments start, start + 1/fps, ...
 
     Args:
-      file: a path or an open file.
+      file: a path, perhaps in a bucket, or an open file.
       start: seconds after the first picture begins.
       fps: moments a second.
       frames: how many moments.
@@ -109,17 +111,20 @@ class _opened:
     """`av.open` whose errors are `ConfigError`s that name the file."""
 
     def __init__(self, file: str | BinaryIO):
-        self.file = file
+        self.file, self._closing = file, contextlib.ExitStack()
 
     def __enter__(self):
         try:
-            self.container = av.open(self.file)
+            source = self.file
+            if isinstance(source, str) and storage.is_remote(source):
+                source = self._closing.enter_context(storage.open_binary(source))
+            return self._closing.enter_context(av.open(source))
         except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
+            self._closing.close()
             raise self._explained(error) from None
-        return self.container
 
     def __exit__(self, kind, error, trace) -> None:
-        self.container.close()
+        self._closing.close()
         if isinstance(error, OSError | av.FFmpegError | UnicodeDecodeError):
             raise self._explained(error) from None
 

@@ -1,4 +1,7 @@
-"""What one sees of a run: a progress bar, `log.csv`, `train.log`, and TensorBoard's scalars and sample videos."""
+"""What one sees of a run: a progress bar, `log.csv`, `train.log`, and TensorBoard's scalars and sample videos.
+
+Of a run in a bucket, all that is written in a temporary folder, and copied with every checkpoint and at the end.
+"""
 
 import contextlib
 import csv
@@ -15,6 +18,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pavdm_jax.train_config import Stage
+from pavdm_jax.training.mirror import Mirror
 from pavdm_jax.training.state import TrainState
 
 FIXED_COLUMNS = ("stage", "step", "seconds", "samples_per_second")
@@ -27,6 +31,9 @@ class RunLog:
       output: the run's folder.
       done: steps of the run that are kept; lines of later ones, which will be made again, are dropped.
       shown: False for a process that is silent, since another one writes.
+
+    Attributes:
+      folder: where a process that is not silent writes files of the run that do not come from Orbax.
     """
 
     def __init__(self, output: Path, done: int, shown: bool = True):
@@ -37,9 +44,11 @@ class RunLog:
         if not shown:
             self._handlers = [logging.NullHandler()]
             return
-        self.table = Table(output / "log.csv", done)
-        self.board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
-        self._handlers = [logging.FileHandler(output / "train.log"), logging.StreamHandler()]
+        self._mirror = Mirror(output, ("log.csv", "train.log"))
+        self.folder = self._mirror.folder
+        self.table = Table(self.folder / "log.csv", done)
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done + 1 if done else None)
+        self._handlers = [logging.FileHandler(self.folder / "train.log"), logging.StreamHandler()]
         self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._handlers[1].setFormatter(logging.Formatter("%(message)s"))
 
@@ -57,6 +66,15 @@ class RunLog:
             handler.close()
         if self.shown:
             self.board.close()
+            first_fault_counts = contextlib.suppress(OSError) if error[0] else contextlib.nullcontext()
+            with first_fault_counts:
+                self._mirror.close()
+
+    def keep(self) -> None:
+        """Bring all that was written to where the run is."""
+        if self.shown:
+            self.board.flush()
+            self._mirror.copy()
 
     def line(self, step: int, row: dict[str, float | int | str], values: dict[str, float]) -> None:
         """A line of the table, and numbers of a step of the run to TensorBoard."""

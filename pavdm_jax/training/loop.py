@@ -3,13 +3,13 @@
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.checkpoints import load, save_model
+from pavdm_jax import storage
+from pavdm_jax.checkpoints import is_model, load, save_model
 from pavdm_jax.config import require
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.shapes_world import sample_captions
@@ -37,7 +37,7 @@ def fit(config: TrainConfig) -> Model:
       SaveError: a checkpoint could not be written.
       Preempted: SIGTERM came; what was done is saved.
     """
-    output, began = Path(config.output), time.time()
+    output, began = storage.as_path(config.output), time.time()
     if config.samples.every:  # a prompt that cannot work is found now, not after hours
         make_request(config.model, list(config.samples.prompts), frames=config.samples.frames)
     with Preemption() as preemption:
@@ -54,7 +54,7 @@ def fit(config: TrainConfig) -> Model:
             first = 0  # step of the whole run at which the stage starts
             for number, stage in enumerate(config.stages):
                 result = result_folder(output, number, stage)
-                if result.is_dir():
+                if is_model(result):
                     model = _load(str(result)).replace(config=config.model)
                 else:
                     model = train_stage(run, number, first, model, base, functools.partial(make_batches, config))
@@ -84,7 +84,7 @@ def make_batches(
     """The stage's batches from `start_step` on, or these rows of each; latents are computed first where they are to be kept."""
     chunks = clip_chunks(config.model, stage.objective) if isinstance(stage.objective, DiffusionObjective) else None
     text_is_frozen = not any(name.split("/")[0] == "t5" for name in stage.train)
-    feed = open_feed(stage.data, model, chunks, Path(config.output).parent, text_is_frozen)
+    feed = open_feed(stage.data, model, chunks, storage.as_path(config.output).parent, text_is_frozen)
     return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, rows, feed.workers))
 
 
@@ -116,6 +116,6 @@ def _start(config: TrainConfig) -> tuple[Model, str]:
     """The model before the first step, and where it is on disk: checkpoints of a run do not repeat what is never trained."""
     if config.init_from is not None:
         return start_model(config), config.init_from
-    folder = Path(config.output) / "start"
-    on_first(lambda: None if folder.is_dir() else save_model(folder, start_model(config)))
+    folder = storage.as_path(config.output) / "start"
+    on_first(lambda: None if is_model(folder) else save_model(folder, start_model(config)))
     return _load(str(folder)), str(folder)

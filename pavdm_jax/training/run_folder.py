@@ -7,7 +7,8 @@
     RUN/model/                  the finished model; of LoRA the adapters, lora.safetensors
     RUN/log.csv, train.log, tensorboard/, samples/
 
-Frozen parameters are in no checkpoint: `about` says where the model is that the stage started from, and how to know it.
+Frozen parameters are in no checkpoint: `about` says where the model is that the stage started from, and how to know it. The folder may
+be in a bucket: there a checkpoint counts from its `commit_success.txt` on, and a model from its `parts.json` on.
 """
 
 import contextlib
@@ -24,8 +25,8 @@ from flax import traverse_util
 from jax.typing import DTypeLike
 from orbax.checkpoint import checkpoint_managers
 
-from pavdm_jax import lora
-from pavdm_jax.checkpoints import is_embedded, load
+from pavdm_jax import lora, storage
+from pavdm_jax.checkpoints import is_embedded, is_model, load
 from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
 from pavdm_jax.model import Model, digest
 from pavdm_jax.train_config import Stage, TrainConfig
@@ -58,10 +59,8 @@ def claim(output: Path, config: TrainConfig) -> None:
         return
     others = [name for name in ("config.json", "model", "stages", "checkpoints") if (output / name).exists()]
     require(not others, f"{output} is no run of this trainer, but holds {', '.join(others)}; choose another --output")
-    output.mkdir(parents=True, exist_ok=True)
-    beside = record.with_suffix(".new")
-    beside.write_text(text)
-    os.replace(beside, record)
+    storage.make_folder(output)
+    storage.write(record, text.encode())
 
 
 def stage_folder(output: Path, number: int, stage: Stage) -> Path:
@@ -100,12 +99,13 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(preservation_policy=kept, cleanup_tmp_directories=True)
         self.folder = folder
         self.about = {
-            "base": base_path if is_embedded(base_path) else os.path.relpath(base_path, Path(config.output)),
+            "base": base_path if is_embedded(base_path) else storage.reference(base_path, config.output),
             "digests": {part: digest(params) for part, params in base.params.items()},
             "model": to_json(config.model),
             "lora_alpha": stage.lora.alpha if stage.lora else None,
         }
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        with storage.explained(folder):
+            self._manager = ocp.CheckpointManager(storage.absolute(folder), options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -188,23 +188,23 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
       ConfigError: there is no checkpoint yet, it is damaged, or the model that the run started from is gone or has changed.
     """
     step = path if (path / "ema").is_dir() else _newest(path)
-    if (step / "config.json").exists():  # the result of a stage, and the next one has saved nothing yet
+    if is_model(step):  # the result of a stage, and the next one has saved nothing yet
         return load(step, parts, shardings, dtype)
-    run = step.absolute().parents[2]
+    run = storage.absolute(step).parents[2]
     try:
         about = json.loads((step / "about" / "metadata").read_text())
         with contextlib.closing(ocp.StandardCheckpointHandler()) as item:
-            stored = dict(item.metadata((step / "ema").absolute()))
+            stored = dict(item.metadata(storage.absolute(step / "ema")))
             if any(name.startswith("t5/") for name in stored):  # else generation reads it from the base's folder
                 parts = tuple(dict.fromkeys((*parts, "t5")))
-            base_path = about["base"] if is_embedded(about["base"]) else run / about["base"]
+            base_path = about["base"] if is_embedded(about["base"]) else storage.resolve(run, about["base"])
             base = load(base_path, parts, shardings, dtype)
             flat = traverse_util.flatten_dict(base.params, sep="/")
             # Adapters, and parameters of parts that are not asked for, have no like in the base.
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in stored.items()}
             like |= {name: ocp.utils.to_shape_dtype_struct(flat[name]) for name in stored if name in flat}
-            trained = item.restore((step / "ema").absolute(), args=ocp.args.StandardRestore(like))
+            trained = item.restore(storage.absolute(step / "ema"), args=ocp.args.StandardRestore(like))
     except ConfigError:
         raise
     except Exception as error:
@@ -233,21 +233,28 @@ def _check_base(about: dict, digests: dict[str, str], where: Path) -> None:
 
 def _newest(run: Path) -> Path:
     """The last checkpoint of a run, or the model of its last finished stage."""
-    for folder in sorted((run / "stages").iterdir(), key=lambda stage: int(stage.name.split("-")[0]), reverse=True):
+    for folder in reversed(_stages(run)):
         result, steps = run / "results" / folder.name, _steps(folder)
-        if result.is_dir() or steps:
-            return result if result.is_dir() else folder / str(steps[-1])
+        if is_model(result) or steps:
+            return result if is_model(result) else folder / str(steps[-1])
     raise ConfigError(f"the training run {run} has no checkpoint yet; wait until it has saved one")
 
 
 def newest_step(run: Path) -> int:
     """The step, counted over the whole run, of its newest checkpoint; 0 without one."""
-    folders = (run / "stages").iterdir() if (run / "stages").is_dir() else ()
-    return max((step for folder in folders for step in _steps(folder)), default=0)
+    return max((step for folder in _stages(run) for step in _steps(folder)), default=0)
+
+
+def _stages(run: Path) -> list[Path]:
+    """The folders of a run's stages, in their order."""
+    found = [name for name in storage.names(run / "stages") if name.split("-")[0].isdigit()]
+    return [run / "stages" / name for name in sorted(found, key=lambda name: int(name.split("-")[0]))]
 
 
 def _steps(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    """The steps of the checkpoints in a stage's folder that were written to their end."""
+    steps = [int(name) for name in storage.names(folder) if name.isdigit()]
+    return sorted(step for step in steps if ocp.utils.is_checkpoint_finalized(folder / str(step)))
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from pavdm_jax import lora
+from pavdm_jax import lora, storage
 from pavdm_jax.config import ConfigError
 from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.model import Model
@@ -55,7 +55,7 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
       ConfigError, SaveError, Preempted: see `loop.fit`.
     """
     config, stage = run.config, run.config.stages[number]
-    seed, output = config.seed + 1000 * number, Path(config.output)
+    seed, output = config.seed + 1000 * number, storage.as_path(config.output)
     size = stage.batch_size
     mesh = stage_mesh(config, stage)
     on_host = trainable(model.params, stage, seed)
@@ -97,6 +97,7 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
                     log.write(now, metrics)
                 if saves:
                     checkpoints.save(first + now, state, float(state.smooth_loss))
+                    run.log.keep()
                 if now == FIRST_STEPS and isinstance(stage.objective, DiffusionObjective):
                     loaded = config.init_from is not None or number > 0
                     warning = loss_warning(config.model, loaded, float(state.smooth_loss))
@@ -110,7 +111,7 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
                 if _samples(config, stage, now):
                     sampled = averaged(state)
                     if is_first():
-                        gifs = sample_videos(sampled, config.samples, output / "samples", first + now)
+                        gifs = sample_videos(sampled, config.samples, run.log.folder / "samples", first + now)
                         run.log.videos(first + now, gifs)
             if previous is not None:
                 log.advance(float(previous))

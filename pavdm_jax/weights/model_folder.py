@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from pavdm_jax.checkpoints import file_sizes
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
 
 FILES = ("config.json", "parts.json")
@@ -84,7 +84,7 @@ class ModelFolder:
           records: what to note about each staged part in parts.json.
           tokenizer: the content of spiece.model, or None to leave it as it is.
         """
-        records = {part: {"files": file_sizes(self.stage / part), **record} for part, record in records.items()}
+        records = {part: {"files": storage.file_sizes(self.stage / part), **record} for part, record in records.items()}
         try:
             if self.config is None:
                 self._create(config, records, tokenizer)

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from flax import traverse_util
 
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError
 
 PENDING = 2**27
@@ -123,7 +124,7 @@ def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
     """
     with ocp.StandardCheckpointer() as checkpointer:
         try:
-            tree = checkpointer.metadata(folder.absolute()).item_metadata
+            tree = checkpointer.metadata(storage.absolute(folder)).item_metadata
             flat = traverse_util.flatten_dict(dict(tree), sep="/")
             return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
@@ -133,7 +134,7 @@ def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
 def _store(folder: Path, name: str) -> dict:
     return {
         "driver": "ocdbt",
-        "base": {"driver": "file", "path": f"{folder.absolute()}/"},
+        "base": storage.kvstore(folder),
         "path": name.replace("/", ".") + "/",
     }
 

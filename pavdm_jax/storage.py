@@ -1,0 +1,330 @@
+"""Where files are: on disks, or in a bucket of Google Cloud Storage, `gs://BUCKET/NAME`.
+
+`as_path` makes a path of what the user gave: a `pathlib.Path`, or an `epath.Path` for a bucket, which has the methods that both share
+(`/`, `exists`, `is_dir`, `iterdir`, `read_text`, `read_bytes`). What a disk and a bucket do differently is here. A bucket has no
+folders, and can neither append nor rename; but an object is there as a whole or not at all, and takes the place of an older one at once.
+So, in a bucket,
+
+    a file is one object, written by `write`;
+    a folder counts from the file on that is written last (`new_folder`), and what lacks that one does not count;
+    what grows, such as a log, does so on a disk, from which it is copied now and then (`training/mirror.py`);
+    what is mapped into memory is read from a local copy, in the cache folder (`local_copy`).
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import io
+import os
+import posixpath
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from etils import epath
+
+from pavdm_jax.compilation import cache_folder
+from pavdm_jax.config import ConfigError, require
+
+PREFIX = "gs://"
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether it is in a bucket."""
+    return os.fspath(path).startswith(PREFIX)
+
+
+def as_path(path: str | os.PathLike) -> Path:
+    """The path that a text names; the first time that a bucket is named, it is asked for.
+
+    Raises:
+      ConfigError: what is needed for buckets is not installed, the bucket is not there or may not be read, or it is another kind of URL.
+    """
+    text = os.fspath(path)
+    if "://" not in text:
+        return Path(text)
+    require(is_remote(text), f"{text}: of URLs only {PREFIX}BUCKET/NAME is understood; copy or mount what is elsewhere")
+    bucket, _, name = text.removeprefix(PREFIX).partition("/")
+    require(bool(bucket and name.strip("/")), f"{text} names no file or folder of a bucket; write {PREFIX}BUCKET/NAME")
+    _connect(bucket)
+    return epath.Path(text)
+
+
+def local_path(path: str | os.PathLike, option: str) -> Path:
+    """The path that an option names where only disks will do; `ConfigError` for a bucket."""
+    require(
+        "://" not in os.fspath(path),
+        f"{option} {path}: this must be on a disk; name a local file or folder, and copy it by `gcloud storage cp`",
+    )
+    return Path(path)
+
+
+def absolute(path: Path) -> Path:
+    """`path.absolute()`, which epath gets wrong in a bucket."""
+    return path if is_remote(path) else path.absolute()
+
+
+def reference(path: str | os.PathLike, folder: str | os.PathLike) -> str:
+    """How `path` is named in a file of `folder`: relative to it, so that both may move together, if both are on disks or in buckets."""
+    if is_remote(path) != is_remote(folder):
+        return str(absolute(as_path(path)))
+    return os.path.relpath(path, folder)
+
+
+def resolve(folder: Path, named: str) -> Path:
+    """The path that a file in `folder` names: a relative, an absolute, or a bucket's."""
+    if is_remote(named):
+        return as_path(named)
+    if not is_remote(folder):
+        return folder / named
+    if named.startswith("/"):
+        return Path(named)
+    return as_path(PREFIX + posixpath.normpath(f"{folder}/{named}".removeprefix(PREFIX)))
+
+
+def kvstore(folder: Path) -> dict:
+    """A folder in the words of TensorStore."""
+    if is_remote(folder):
+        bucket, _, name = str(folder).removeprefix(PREFIX).partition("/")
+        return {"driver": "gcs", "bucket": bucket, "path": f"{name}/"}
+    return {"driver": "file", "path": f"{folder.absolute()}/"}
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def open_binary(path: str | os.PathLike) -> BinaryIO:
+    """A file to read from and seek in; of an object only the parts that are read are fetched."""
+    return _Object(str(path)) if is_remote(path) else open(path, "rb")
+
+
+class _Object(io.RawIOBase):
+    """An object that is read; faults of the network are `OSError`s."""
+
+    def __init__(self, path: str):
+        self._path = path
+        with explained(path):
+            self._file = _bucket_files().open(path, "rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer) -> int:
+        with explained(self._path):
+            found = self._file.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+
+def names(folder: Path) -> set[str]:
+    """Of all that lies in a folder; none if there is no such folder."""
+    if is_remote(folder):
+        return {entry["name"].split("/")[-1] for entry in _listing(str(folder))}
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below a folder, by its name relative to it."""
+    if is_remote(folder):
+        found = _bucket_files().find(str(folder), detail=True).items()
+        start = len(str(folder).removeprefix(PREFIX)) + 1
+        return {name[start:]: entry["size"] for name, entry in sorted(found)}
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def stamps(paths: Iterable[str]) -> dict[str, tuple | None]:
+    """For each file what changes when its content does, or None where there is no such file. Of a bucket, whole folders are asked for."""
+    found: dict[str, tuple | None] = {}
+    listed: dict[str, dict[str, tuple]] = {}
+    for path in map(str, paths):
+        if is_remote(path):
+            folder, _, name = path.rpartition("/")
+            if folder not in listed:
+                files = [entry for entry in _listing(folder) if entry["type"] == "file"]
+                listed[folder] = {e["name"].split("/")[-1]: (e["size"], e["generation"]) for e in files}
+            found[path] = listed[folder].get(name)
+        else:
+            try:
+                status = os.stat(path)
+                found[path] = (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+            except OSError:
+                found[path] = None
+    return found
+
+
+def local_copy(path: Path, stamp: tuple | None = None) -> Path:
+    """The file itself or, of an object, a copy in the cache folder, which stays there for the next time.
+
+    Args:
+      path: of the file.
+      stamp: of the object, see `stamps`; None: it is asked for.
+
+    Raises:
+      OSError: it cannot be copied, or there is no such object.
+    """
+    if not is_remote(path):
+        return path
+    stamp = stamp or stamps([str(path)])[str(path)]
+    if stamp is None:
+        raise FileNotFoundError(f"{path} does not exist")
+    digest = hashlib.sha256(f"{path} {stamp}".encode()).hexdigest()[:32]
+    copy = cache_folder() / "objects" / (digest + path.suffix)
+    with _lock(copy):
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with _beside(copy) as partial, explained(path):
+                _bucket_files().get_file(str(path), str(partial))
+    return copy
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, whoever else writes the same.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    if is_remote(path):
+        with explained(path):
+            _bucket_files().pipe_file(str(path), content)
+        return
+    with _beside(path) as partial:
+        partial.write_bytes(content)
+
+
+def upload(file: Path, path: Path) -> None:
+    """Copy a local file to a bucket, whole or not at all.
+
+    Raises:
+      OSError: it cannot be copied.
+    """
+    with explained(path):
+        _bucket_files().put_file(str(file), str(path))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, unless they are there; a bucket has none."""
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, last: str) -> Iterator[Path]:
+    """A folder to write to, which becomes `path`, in place of an older one, when all went well.
+
+    On a disk it lies beside `path` until then, and vanishes if something goes wrong. In a bucket it is `path` itself, cleared before,
+    `last` first: the name of the file that the caller writes last, without which the folder does not count.
+    """
+    if is_remote(path):
+        files = _bucket_files()
+        with explained(path):
+            for old in (path / last, path):
+                if files.exists(str(old)):
+                    files.rm(str(old), recursive=True)
+        yield path
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        older = partial.with_name(partial.name + ".older")
+        if path.exists():
+            path.rename(older)
+        partial.rename(path)
+        shutil.rmtree(older, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary file that becomes `path` when all went well, and vanishes otherwise."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+@functools.cache
+def _lock(copy: Path) -> threading.Lock:
+    """Threads that want the same copy wait for one of them."""
+    return threading.Lock()
+
+
+# --- buckets ----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _bucket_files() -> Any:
+    """The file system that epath uses, too. Without its memory of what lay where: other processes, and TensorStore, write as well."""
+    import fsspec
+
+    os.environ.setdefault("EPATH_USE_TF", "false")  # one library for all, whether TensorFlow is installed or not
+    for name in ("gs", "gcs"):
+        fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False
+    return fsspec.filesystem("gcs", finalize_on_close=True)
+
+
+@functools.cache
+def _connect(bucket: str) -> None:
+    """`ConfigError` unless the bucket can be listed."""
+    require(
+        importlib.util.find_spec("gcsfs") is not None,
+        f"{PREFIX}{bucket} is in a bucket, for which gcsfs is needed; install it: pip install 'pavdm_jax[gcs]'",
+    )
+    try:
+        with explained(f"{PREFIX}{bucket}"):
+            _bucket_files().ls(bucket, max_results=1)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no bucket {PREFIX}{bucket}; check its name, or make it") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{error}; check the permissions, and log in: gcloud auth application-default login"
+        ) from None
+
+
+def _listing(folder: str) -> list[dict]:
+    """What lies in a folder of a bucket, or nothing."""
+    try:
+        return _bucket_files().ls(folder, detail=True)
+    except FileNotFoundError:
+        return []
+
+
+@contextlib.contextmanager
+def explained(what: str | os.PathLike) -> Iterator[None]:
+    """Around work on a path in a bucket: errors of the cloud's libraries, which are of many kinds, become `OSError`s of one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if not is_remote(what):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise OSError(f"{what} cannot be used: {reason}") from error
