@@ -3,6 +3,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_videos import write_examples
@@ -10,6 +11,7 @@ from tiny_model import tiny_model
 
 from pavdm_jax import benchmark_loader, precompute
 from pavdm_jax.benchmark_loader import LoaderConfig
+from pavdm_jax.checkpoints import save_model
 from pavdm_jax.config import ConfigError, tiny
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.encoder import Encoder, vae_fingerprint
@@ -124,19 +126,25 @@ def test_cached_and_direct_latents_give_the_same_losses(cached, manifest):
 
 def test_the_command_line_writes_a_cache_and_names_mistakes(manifest, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(precompute, "enable_cache", lambda: None)
-    monkeypatch.setattr(precompute, "load", lambda checkpoint, *_: tiny_model())
+    save_model(tmp_path / "model", tiny_model(), jnp.float32)
 
     def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["precompute", "--checkpoint", "tiny", *map(str, arguments)])
+        monkeypatch.setattr("sys.argv", ["precompute", "--checkpoint", *map(str, (tmp_path / "model", *arguments))])
         precompute.main()
 
     run("--manifest", manifest, "--output", tmp_path / "latents", "--frames", 34)
     assert "4 clips in" in capsys.readouterr().out
     assert len(LatentCache(tmp_path / "latents")) == 4
+    half = ["--caption-features", "--text-dtype", "bfloat16"]
+    run("--manifest", manifest, "--output", tmp_path / "half", "--frames", 34, *half)
+    found, expected = LatentCache(tmp_path / "half").features(0, 0), Encoder(tiny_model()).features(["a wide clip"])[0]
+    assert 1e-3 < np.abs(found - expected).max() / np.abs(expected).max() < 5e-2
+    assert open_feed(LatentData(str(tmp_path / "half")), tiny_model(), 1, tmp_path, text_is_frozen=True).source
     for arguments, message in (
         (["--manifest", "nowhere.csv"], "there is no manifest nowhere.csv"),
         ([], "either --manifest or --tfds"),
         (["--manifest", manifest, "--process-index", 2], "process_index 2 must be"),
+        (["--manifest", manifest, "--text-dtype", "int8"], "text_dtype int8 is not possible"),
     ):
         with pytest.raises(SystemExit) as caught:
             run(*arguments, "--output", tmp_path / "other")

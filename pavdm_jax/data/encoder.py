@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax.model import Model
@@ -14,13 +15,18 @@ from pavdm_jax.placement import on_first_device
 
 
 class Encoder:
-    """The VAE's encoder and the text encoder of a model, compiled; results are float16, as they are kept on disk."""
+    """The VAE's encoder and the text encoder of a model, compiled; results are float16, as they are kept on disk.
 
-    def __init__(self, model: Model):
+    Args:
+      model: with the parts that will be used.
+      text_dtype: in which the text encoder computes.
+    """
+
+    def __init__(self, model: Model, text_dtype: jnp.dtype = jnp.float32):
         self.model = model
         # On the accelerator, wherever the model waits; the text encoder, which may be large, when it is asked for.
         self._vae = jax.device_put(model.params["vae"], on_first_device())
-        vae, t5 = VideoVAE(model.config.vae), T5Encoder(model.config.t5)
+        vae, t5 = VideoVAE(model.config.vae), T5Encoder(model.config.t5, text_dtype)
         self._encode = jax.jit(
             lambda params, frames: vae.apply(
                 {"params": params}, frames.astype(np.float32) / 127.5 - 1.0, method="encode"
@@ -54,14 +60,14 @@ def vae_fingerprint(model: Model) -> str:
 
 
 def text_fingerprint(model: Model) -> str:
-    """Tells text encoders apart, with their tokenizers."""
+    """Tells text encoders apart, with their tokenizers; the same in float32 and in bfloat16."""
     settings = repr((model.config.t5, model.config.text.max_tokens)).encode() + model.tokenizer.model_bytes
-    return _digest(settings, jax.tree.leaves(model.params["t5"]))
+    return _digest(settings, jax.tree.leaves(model.params["t5"]), jnp.bfloat16)
 
 
-def _digest(settings: bytes, leaves: list[jax.Array]) -> str:
-    """Of some 4096 values of each array, from all over it: enough to tell, and quick for the largest models."""
+def _digest(settings: bytes, leaves: list[jax.Array], dtype: jnp.dtype = jnp.float32) -> str:
+    """Of some 4096 values of each array, from all over it and rounded to `dtype`: enough to tell, and quick for the largest models."""
     digest = hashlib.sha256(settings)
     for leaf in leaves:
-        digest.update(np.asarray(leaf.ravel()[:: max(1, leaf.size // 4096)], np.float32).tobytes())
+        digest.update(np.asarray(leaf.ravel()[:: max(1, leaf.size // 4096)], dtype).tobytes())
     return digest.hexdigest()[:16]
