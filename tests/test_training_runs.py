@@ -1,6 +1,7 @@
 """Whole training runs as processes: killed at random moments, told to stop, and continued."""
 
 import csv
+import json
 import os
 import random
 import resource
@@ -120,6 +121,12 @@ def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
     assert rows(run) == rows(folder / "whole")
     assert len(rows(run)) == STEPS
+    # Two newest ones and the best are kept; which is the best is known after interruptions, too.
+    kept = run / "stages" / "0-spatial"
+    losses = {int(path.parts[-3]): json.loads(path.read_text())["loss"] for path in kept.glob("*/metrics/metrics")}
+    assert losses.keys() == {int(path.name) for path in kept.iterdir()} >= {STEPS - 2, STEPS}
+    assert losses.keys() == {int(path.name) for path in (folder / "whole" / "stages" / "0-spatial").iterdir()}
+    assert f"lowest loss: {kept / str(min(losses, key=losses.get))}" in said
 
 
 def test_a_full_disk_ends_a_run_with_a_message(folder):

@@ -85,18 +85,20 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, config: TrainConfig, stage: Stage, base: Model, base_path: str):
-        kept = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(config.keep),
-                checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics["loss"],
-                    reverse=True,
-                    n=config.keep_best,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
+        def loss(metrics: dict) -> float:
+            return metrics["loss"]
+
+        best = checkpoint_managers.BestN(
+            get_metric_fn=loss, reverse=True, n=config.keep_best, keep_checkpoints_without_metrics=False
         )
-        options = ocp.CheckpointManagerOptions(preservation_policy=kept, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [checkpoint_managers.LatestN(config.keep), best]
+            ),
+            best_fn=loss,  # without it the losses would not be written, and forgotten when the run is interrupted
+            best_mode="min",
+            cleanup_tmp_directories=True,
+        )
         self.folder = folder
         self.about = {
             "base": base_path if is_embedded(base_path) else storage.reference(base_path, config.output),
@@ -120,6 +122,11 @@ class Checkpoints:
     def latest(self) -> int | None:
         """The step of the newest one."""
         return self._manager.latest_step()
+
+    @property
+    def best(self) -> Path:
+        """Of those that are kept, the one of the lowest smoothed loss."""
+        return self.folder / str(self._manager.best_step())
 
     def restore(self, state: TrainState) -> TrainState:
         """The newest checkpoint, in the shapes and on the devices of `state`.

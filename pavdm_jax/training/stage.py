@@ -116,7 +116,9 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
             if previous is not None:
                 log.advance(float(previous))
                 checkpoints.wait()
-                run.log.text.info(f"{stage.name}: {stage.steps} steps; {log.summary(state)}")
+                run.log.text.info(
+                    f"{stage.name}: {stage.steps} steps; {log.summary(state)}; lowest loss: {checkpoints.best}"
+                )
 
         result = averaged(state)
         if stage.lora is not None:
