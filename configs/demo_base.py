@@ -22,7 +22,7 @@ config = TrainConfig(
     output="runs/demo_base",
     stages=(
         stage("motion", UniformDiffusion(clip_chunks=2), ShapesData(17 * 8, samples=1600, seed=2), 2500, 16),
-        stage("scenes", UniformDiffusion(clip_chunks=1), ShapesData(17, samples=8000, seed=3), 3000, 32),
+        stage("scenes", UniformDiffusion(clip_chunks=1), ShapesData(17, samples=8000, seed=3), 5250, 32),
     ),
     save_every=200,
 )

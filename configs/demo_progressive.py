@@ -19,7 +19,7 @@ config = TrainConfig(
             ProgressiveDiffusion(growing=0.4, shrinking=0.1),
             ShapesData(frames=17 * 8, samples=1600, seed=2),
             train=("stdit3", "t5"),
-            steps=1250,
+            steps=3550,
             batch_size=8,
             optimizer=OptimizerConfig(5e-4, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
         ),
