@@ -157,11 +157,12 @@ def read_prompts_file(path: str) -> list[str]:
       ConfigError: no such file, not text, or no prompt in it.
     """
     try:
-        lines = storage.as_path(path).read_bytes().decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"the prompts file {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not a text file'}"
-        ) from None
+        with storage.explained(path):
+            lines = storage.as_path(path).read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"the prompts file {path} cannot be read: it is not a text file") from None
+    except OSError as error:
+        raise ConfigError(f"the prompts file {path} cannot be read: {error.strerror or error}") from None
     prompts = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     require(bool(prompts), f"the prompts file {path} holds no prompt; write one a line")
     return prompts

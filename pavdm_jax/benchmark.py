@@ -17,11 +17,12 @@ from pathlib import Path
 
 import jax
 
+from pavdm_jax import storage
 from pavdm_jax.checkpoints import load
-from pavdm_jax.command_line import read_fields
+from pavdm_jax.command_line import exit_with, read_fields
 from pavdm_jax.compilation import enable_cache
 from pavdm_jax.compile_only import HEADER, CompileConfig, compile_only, row
-from pavdm_jax.config import ConfigError, require
+from pavdm_jax.config import require
 from pavdm_jax.geometry import chunk_frames
 from pavdm_jax.pipeline import generate_stream
 from pavdm_jax.video_writer import VideoWriter, check_output
@@ -119,28 +120,27 @@ def _print_row(measurement: Measurement, header: bool) -> None:
 
 
 def main() -> None:
-    """The command line; `--one` is how it calls itself for a single measurement."""
-    try:
-        if sys.argv[1:2] == ["--one"]:
-            enable_cache()
-            checkpoint, prompt, frames, segment, began = sys.argv[2:]
-            print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment), float(began))))
-            return
-        if any(argument.split("=")[0] in ("--compile-only", "--compile_only") for argument in sys.argv[1:]):
-            jax.config.update("jax_platforms", "cpu")  # an installed TPU compiler is no TPU
-            asked = read_fields(
-                CompileConfig, sys.argv[1:], "Memory of generation on TPU chips, by compiling for them."
-            )
-            print(HEADER)
-            compile_only(asked, each=lambda result: print(row(result), flush=True))
-            return
-        config = read_fields(BenchmarkConfig, sys.argv[1:], __doc__)
-        if config.output is not None:
-            check_output(config.output, (".json",))
-        measurements = benchmark(config)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """The command line; user mistakes print one line and exit with 2."""
+    exit_with(run, interrupted="interrupted")
+
+
+def run() -> int:
+    """Measure what the command line asks for (`--one` is how it calls itself for a single measurement); the exit code."""
+    if sys.argv[1:2] == ["--one"]:
+        enable_cache()
+        checkpoint, prompt, frames, segment, began = sys.argv[2:]
+        print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment), float(began))))
+        return 0
+    if any(argument.split("=")[0] in ("--compile-only", "--compile_only") for argument in sys.argv[1:]):
+        jax.config.update("jax_platforms", "cpu")  # an installed TPU compiler is no TPU
+        asked = read_fields(CompileConfig, sys.argv[1:], "Memory of generation on TPU chips, by compiling for them.")
+        print(HEADER)
+        compile_only(asked, each=lambda result: print(row(result), flush=True))
+        return 0
+    config = read_fields(BenchmarkConfig, sys.argv[1:], __doc__)
+    if config.output is not None:
+        check_output(config.output, (".json",))
+    measurements = benchmark(config)
     if config.output is not None:
         numbers = {
             "machine": platform.processor() or platform.machine(),
@@ -148,7 +148,8 @@ def main() -> None:
             "date": time.strftime("%Y-%m-%d"),
         }
         numbers["measurements"] = [asdict(measurement) for measurement in measurements]
-        Path(config.output).write_text(json.dumps(numbers, indent=1) + "\n")
+        storage.write(Path(config.output), (json.dumps(numbers, indent=1) + "\n").encode())
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 
 from pavdm_jax import lora as adapters
 from pavdm_jax import storage
-from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
+from pavdm_jax.config import ConfigError, ModelConfig, first_line, from_json, require, to_json
 from pavdm_jax.model import SAMPLING_PARTS, Model, abstract_params, in_dtype
 from pavdm_jax.text import Tokenizer
 
@@ -79,7 +79,7 @@ def load(
       path: the model's folder, which may be in a bucket, gs://BUCKET/NAME.
       parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. Generation reads the text encoder
         itself, when it meets a new text.
-      shardings: a tree like `params` of where to put each parameter; None: on the first device.
+      shardings: a tree like `params` of where to put each parameter; parts that it lacks, or None: on the first device.
       dtype: "float32" or "bfloat16", of the matrices in memory, whatever they are stored in; what `in_dtype` names stays float32.
       lora: a file of adapters, or the training run that made them, merged into the parameters.
 
@@ -98,7 +98,7 @@ def load(
     files = open_model(path, parts)
     expected, params = in_dtype(abstract_params(files.config), dtype), {}
     for part in parts:
-        place = shardings[part] if shardings else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        place = (shardings or {}).get(part, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
         params[part] = _restore(files.folder / "params" / part, expected[part], place)
     return Model(
         params=params, config=files.config, tokenizer=files.tokenizer, folder=str(storage.absolute(files.folder))
@@ -117,18 +117,19 @@ class ModelFiles(NamedTuple):
 def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles:
     """Find a model, see `load`, and check that it has the files of `parts` in full length."""
     folder = EMBEDDED / path if is_embedded(path) else storage.as_path(path)
-    if is_model(folder / "model"):
-        folder = folder / "model"
-    require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
-    for name in ("config.json", "parts.json", "params"):
-        require((folder / name).exists(), f"{path} is not a complete checkpoint: {name} is missing from it")
-    try:
-        config = from_json(ModelConfig, (folder / "config.json").read_text())
-        words = folder / "spiece.model"
-        tokenizer = Tokenizer(words.read_bytes()) if words.exists() else None
-        stored = json.loads((folder / "parts.json").read_text())
-    except (OSError, ValueError, ArithmeticError) as error:  # ConfigError and bad text are ValueErrors
-        raise ConfigError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from None
+    with storage.explained(folder):
+        if is_model(folder / "model"):
+            folder = folder / "model"
+        require(folder.is_dir(), f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
+        for name in ("config.json", "parts.json", "params"):
+            require((folder / name).exists(), f"{path} is not a complete checkpoint: {name} is missing from it")
+        try:
+            config = from_json(ModelConfig, (folder / "config.json").read_text())
+            words = folder / "spiece.model"
+            tokenizer = Tokenizer(words.read_bytes()) if words.exists() else None
+            stored = json.loads((folder / "parts.json").read_text())
+        except (OSError, ValueError, ArithmeticError) as error:  # ConfigError and bad text are ValueErrors
+            raise ConfigError(f"the checkpoint {path} cannot be read: {first_line(error)}") from None
     for part in parts:
         held = f"it holds {', '.join(stored) or 'nothing'}"
         require(part in stored, f"the checkpoint {path} has no {part}; {held}; pavdm_jax.convert_weights adds parts")
@@ -146,7 +147,7 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
 
 def is_embedded(path: str | os.PathLike) -> bool:
     """Whether it is the name of a model that comes with the package."""
-    return isinstance(path, str) and (EMBEDDED / path / "config.json").exists()
+    return isinstance(path, str) and Path(path).name == path and (EMBEDDED / path / "config.json").exists()
 
 
 def is_model(folder: Path) -> bool:
@@ -156,7 +157,8 @@ def is_model(folder: Path) -> bool:
 
 def is_unfinished_run(folder: Path) -> bool:
     """Whether a folder is a training run without its finished model, or one of its checkpoints."""
-    return not is_model(folder / "model") and any((folder / name).is_dir() for name in ("stages", "ema"))
+    with storage.explained(folder):
+        return not is_model(folder / "model") and any((folder / name).is_dir() for name in ("stages", "ema"))
 
 
 def _check_files(folder: Path, sizes: dict[str, int]) -> None:
@@ -177,7 +179,7 @@ def _restore(folder: Path, expected: dict, shardings: Any) -> dict:
             stored = checkpointer.metadata(storage.absolute(folder)).item_metadata
             stored = traverse_util.flatten_dict(dict(stored), sep="/")
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
-            raise ConfigError(f"{folder} is not a complete checkpoint: {_first_line(error)}") from None
+            raise ConfigError(f"{folder} is not a complete checkpoint: {first_line(error)}") from None
         shapes = traverse_util.flatten_dict(expected, sep="/")
         wrong = [name for name in shapes if name in stored and tuple(stored[name].shape) != shapes[name].shape]
         wrong += sorted(set(stored) ^ set(shapes))
@@ -192,11 +194,7 @@ def _restore(folder: Path, expected: dict, shardings: Any) -> dict:
             target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), expected, places)
             return checkpointer.restore(storage.absolute(folder), target)
         except Exception as error:
-            raise ConfigError(f"{folder} is damaged and cannot be read: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ConfigError(f"{folder} is damaged and cannot be read: {first_line(error)}") from None
 
 
 def fingerprint(model: Model) -> str:

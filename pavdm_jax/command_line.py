@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 import tyro
 
-from pavdm_jax.config import ConfigError
+from pavdm_jax.config import ConfigError, first_line
 
 T = TypeVar("T")
 
@@ -33,12 +33,11 @@ def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
     """Do the work of a command line and end the process with its exit code; mistakes are one line and 2, Ctrl-C is `interrupted` and 130."""
     try:
         code = work()
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"error: out of memory, or a fault of the device: {first}", file=sys.stderr)
+        print(f"error: out of memory, or a fault of the device: {first_line(error)}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

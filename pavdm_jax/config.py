@@ -36,6 +36,11 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, or else its kind, in a line of at most 200 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 # --- models -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from pavdm_jax import storage
 from pavdm_jax.checkpoints import load
-from pavdm_jax.command_line import read_fields
+from pavdm_jax.command_line import exit_with, read_fields
 from pavdm_jax.compilation import enable_cache
 from pavdm_jax.compiled import decode_chunk, encode_frames
-from pavdm_jax.config import ConfigError, require
+from pavdm_jax.config import require
 from pavdm_jax.data.shapes_world import SPEED_PX_PER_S, Description, caption, parse_caption, render, sample_scene
 from pavdm_jax.evaluation.tracker import detect, measured_speed, present, scene_cuts, track
 from pavdm_jax.model import PARTS, Model
@@ -152,21 +153,20 @@ def _median(values: list[float]) -> float | None:
 
 def main() -> None:
     """The command line: prints a table, and writes JSON when `--output` is given."""
-    try:
-        config = read_fields(EvaluateConfig, sys.argv[1:], __doc__)
-        result = evaluate(config)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    exit_with(run, interrupted="interrupted; nothing was written")
+
+
+def run() -> int:
+    """Evaluate what the command line says; the exit code."""
+    config = read_fields(EvaluateConfig, sys.argv[1:], __doc__)
+    result = evaluate(config)
     for name, value in result.items():
         if name != "scores":
             shown = ", ".join(f"{k}: {v:.2f}" for k, v in value.items()) if isinstance(value, dict) else value
             print(f"{name:30} {shown}")
     if config.output is not None:
-        Path(config.output).write_text(json.dumps(result, indent=1) + "\n")
+        storage.write(Path(config.output), (json.dumps(result, indent=1) + "\n").encode())
+    return 0
 
 
 if __name__ == "__main__":

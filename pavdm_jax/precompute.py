@@ -54,6 +54,10 @@ class PrecomputeConfig:
             "data_dir and split belong to --tfds",
         )
         require(self.text_dtype in DTYPES, f"text_dtype {self.text_dtype} is not possible; use {' or '.join(DTYPES)}")
+        require(
+            self.text_dtype == "float32" or self.caption_features,
+            "text_dtype is that of --caption-features; ask for both",
+        )
         require(self.tfds is None or self.resolution is None, "aspect buckets, --resolution, are for a --manifest")
         require(
             0 <= self.process_index < self.process_count,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from pavdm_jax.config import ConfigError, require
+from pavdm_jax.config import ConfigError, first_line, require
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Of the environment, where no scheduler says how many processes there are: HOST:PORT of process 0, their number, this one's number."""
@@ -90,7 +90,7 @@ def together() -> Iterator[None]:
         end(
             1,
             f"error: process {jax.process_index()} of {jax.process_count()} stops, because another one is gone "
-            f"({_first_line(error)[:120]}); start all of them again: the run goes on from its last checkpoint",
+            f"({first_line(error)[:120]}); start all of them again: the run goes on from its last checkpoint",
         )
 
 
@@ -111,7 +111,3 @@ def _is_lost(error: Exception) -> bool:
     if isinstance(error, jax.errors.JaxRuntimeError):
         words += ("gloo", "nccl", "connection", "peer", "unavailable")
     return any(word in str(error).lower() for word in words)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -6,9 +6,8 @@ is read, layer by layer. A model that holds its text encoder (in training, or ma
 """
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -110,16 +109,12 @@ def _read(path: Path, config: ModelConfig) -> np.ndarray | None:
 
 def _write(path: Path, features: np.ndarray) -> None:
     """Whole or not at all."""
+    content = io.BytesIO()
+    np.savez(content, features=features)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(suffix=".new", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, features=features)
-            os.replace(beside, path)
-        finally:
-            Path(beside).unlink(missing_ok=True)
+        storage.write(path, content.getvalue())
     except OSError as error:
         raise ConfigError(
-            f"the features of the prompts cannot be kept in {path.parent} ({error.strerror}); set PAVDM_CACHE to a folder that can be written"
+            f"the features of the prompts cannot be kept in {path.parent} ({error.strerror or error}); set PAVDM_CACHE to a folder that can be written"
         ) from None

@@ -34,6 +34,10 @@ from pavdm_jax.config import ConfigError, require
 PREFIX = "gs://"
 
 
+class StorageError(OSError):
+    """A bucket, or the way to it, has a fault: it says nothing about what lies there."""
+
+
 def is_remote(path: str | os.PathLike) -> bool:
     """Whether it is in a bucket."""
     return os.fspath(path).startswith(PREFIX)
@@ -104,7 +108,7 @@ def open_binary(path: str | os.PathLike) -> BinaryIO:
 
 
 class _Object(io.RawIOBase):
-    """An object that is read; faults of the network are `OSError`s."""
+    """An object that is read; faults of the network are `StorageError`s."""
 
     def __init__(self, path: str):
         self._path = path
@@ -140,7 +144,8 @@ def names(folder: Path) -> set[str]:
 def file_sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file below a folder, by its name relative to it."""
     if is_remote(folder):
-        found = _bucket_files().find(str(folder), detail=True).items()
+        with explained(folder):
+            found = _bucket_files().find(str(folder), detail=True).items()
         start = len(str(folder).removeprefix(PREFIX)) + 1
         return {name[start:]: entry["size"] for name, entry in sorted(found)}
     return {
@@ -176,20 +181,25 @@ def local_copy(path: Path, stamp: tuple | None = None) -> Path:
       stamp: of the object, see `stamps`; None: it is asked for.
 
     Raises:
-      OSError: it cannot be copied, or there is no such object.
+      StorageError: it cannot be copied, or there is no such object.
     """
     if not is_remote(path):
         return path
     stamp = stamp or stamps([str(path)])[str(path)]
     if stamp is None:
-        raise FileNotFoundError(f"{path} does not exist")
+        raise StorageError(f"{path} does not exist")
     digest = hashlib.sha256(f"{path} {stamp}".encode()).hexdigest()[:32]
     copy = cache_folder() / "objects" / (digest + path.suffix)
     with _lock(copy):
         if not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with _beside(copy) as partial, explained(path):
-                _bucket_files().get_file(str(path), str(partial))
+            try:
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with _beside(copy) as partial, explained(path):
+                    _bucket_files().get_file(str(path), str(partial))
+            except OSError as error:
+                raise StorageError(
+                    f"{error}; it is copied to {copy.parent}; PAVDM_CACHE names another folder"
+                ) from None
     return copy
 
 
@@ -239,7 +249,7 @@ def new_folder(path: Path, last: str) -> Iterator[Path]:
             for old in (path / last, path):
                 if files.exists(str(old)):
                     files.rm(str(old), recursive=True)
-        yield path
+            yield path
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -311,20 +321,21 @@ def _connect(bucket: str) -> None:
 def _listing(folder: str) -> list[dict]:
     """What lies in a folder of a bucket, or nothing."""
     try:
-        return _bucket_files().ls(folder, detail=True)
+        with explained(folder):
+            return _bucket_files().ls(folder, detail=True)
     except FileNotFoundError:
         return []
 
 
 @contextlib.contextmanager
 def explained(what: str | os.PathLike) -> Iterator[None]:
-    """Around work on a path in a bucket: errors of the cloud's libraries, which are of many kinds, become `OSError`s of one line."""
+    """Around work on a path in a bucket: errors of the cloud's libraries, which are of many kinds, become `StorageError`s of one line."""
     try:
         yield
-    except FileNotFoundError:
+    except (ConfigError, FileNotFoundError, StorageError):
         raise
     except Exception as error:
         if not is_remote(what):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise OSError(f"{what} cannot be used: {reason}") from error
+        raise StorageError(f"{what} cannot be used: {reason}") from error

@@ -69,6 +69,12 @@ class JointReconstruction:
         None  # random frames of a clip that are decoded to pixels and compared; None for all of them
     )
 
+    def __post_init__(self) -> None:
+        require(
+            self.decoded_frames is None or self.decoded_frames >= 1,
+            f"decoded_frames must be at least 1, or None for all frames, not {self.decoded_frames}",
+        )
+
 
 @dataclass(frozen=True)
 class UniformDiffusion:

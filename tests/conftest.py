@@ -1,6 +1,6 @@
 """Strict by default: implicit rank promotion raises here, warnings are errors (pyproject.toml).
 
-Programs that several tests compile alike are compiled once: a compilation cache lives as long as the session.
+Programs that several tests compile alike are compiled once in each of pytest's processes: it keeps a compilation cache while it lives.
 """
 
 import os

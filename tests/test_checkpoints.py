@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_model import tiny_model
 
-from pavdm_jax.checkpoints import load, save_model
+from pavdm_jax.checkpoints import is_embedded, load, save_model
 from pavdm_jax.config import ConfigError, to_json
 from pavdm_jax.model import PARTS
 
@@ -75,6 +75,11 @@ def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
 def test_the_folder_of_a_training_run_is_read_through_its_model(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "run" / "model")
     assert load(tmp_path / "run").config == tiny_model().config
+
+
+def test_only_a_name_means_an_embedded_model(saved):
+    assert is_embedded("demo")
+    assert not is_embedded(str(saved)) and not is_embedded(".") and not is_embedded("")
 
 
 def test_a_missing_folder_is_named():

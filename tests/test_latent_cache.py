@@ -145,9 +145,11 @@ def test_the_command_line_writes_a_cache_and_names_mistakes(manifest, tmp_path, 
         ([], "either --manifest or --tfds"),
         (["--manifest", manifest, "--process-index", 2], "process_index 2 must be"),
         (["--manifest", manifest, "--text-dtype", "int8"], "text_dtype int8 is not possible"),
+        (["--manifest", manifest, "--text-dtype", "bfloat16"], "ask for both"),
+        (["--manifest", manifest, "--frames", 34, "--caption-features", "--output", tmp_path / "half"], "precision"),
     ):
         with pytest.raises(SystemExit) as caught:
-            run(*arguments, "--output", tmp_path / "other")
+            run("--output", tmp_path / "other", *arguments)
         assert caught.value.code == 2
         assert message in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """Videos from files, at given moments, and the clips of a manifest."""
 
 import dataclasses
+import io
 import json
 import os
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 from small_videos import gradient, write_csv, write_examples
 
+from pavdm_jax import storage
 from pavdm_jax.config import ConfigError, tiny
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.loader import batches
-from pavdm_jax.data.manifest import bucket, read_manifest
+from pavdm_jax.data.manifest import bucket, index_files, read_manifest
 from pavdm_jax.data.sources import PixelSource
 from pavdm_jax.data.video_files import frames_within, probe, read_clip
 from pavdm_jax.data_config import VideoData
@@ -70,6 +72,21 @@ def test_damaged_files_are_refused_by_name(folder):
     for name in ("noise.mp4", "cut.mp4"):
         with pytest.raises(ConfigError, match=name):
             probe(str(folder / name))
+
+
+def test_a_bucket_that_cannot_be_reached_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    class Unreachable(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            raise storage.StorageError("the way is gone")
+
+    monkeypatch.setattr(storage, "open_binary", lambda path: Unreachable())
+    monkeypatch.setattr(storage, "stamps", lambda paths: dict.fromkeys(paths, (1, 1)))
+    with pytest.raises(storage.StorageError, match="the way is gone"):
+        index_files(tmp_path / "clips.csv", ["gs://bucket/v.mp4"])
+    assert not list(tmp_path.iterdir())  # else the file would count as damaged for ever
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------

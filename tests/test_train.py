@@ -72,6 +72,17 @@ def test_the_vae_stages_make_a_model_with_measured_normalisation(runs):
     assert float(np.abs(np.asarray(model.params["vae"]["scale"]) - 3.85).min()) > 1e-3
 
 
+def test_a_joint_stage_with_the_encoder_measures_the_normalisation_again(runs):
+    """Of its checkpoints, made before, none is named as the best."""
+    joint = Stage("joint", JointReconstruction(decoded_frames=2), ShapesData(17), ("vae/temporal",), 1, 1, SPEED)
+    trained, before = loop.fit(config(runs, "again", joint, start="vae")), load(runs / "vae")
+    scales = (np.asarray(model.params["vae"]["scale"]) for model in (trained, before))
+    assert np.abs(next(scales) - next(scales)).max() > 1e-3
+    assert "lowest loss" not in (runs / "again" / "train.log").read_text()
+    with pytest.raises(ConfigError, match="decoded_frames must be at least 1"):
+        JointReconstruction(decoded_frames=0)
+
+
 @pytest.mark.parametrize(
     "objective", [UniformDiffusion(clip_chunks=2), ProgressiveDiffusion()], ids=lambda o: type(o).__name__
 )

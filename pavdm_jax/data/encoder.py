@@ -23,7 +23,7 @@ class Encoder:
     """
 
     def __init__(self, model: Model, text_dtype: jnp.dtype = jnp.float32):
-        self.model = model
+        self.model, self.text_dtype = model, jnp.dtype(text_dtype)
         # On the accelerator, wherever the model waits; the text encoder, which may be large, when it is asked for.
         self._vae = jax.device_put(model.params["vae"], on_first_device())
         vae, t5 = VideoVAE(model.config.vae), T5Encoder(model.config.t5, text_dtype)
@@ -49,14 +49,16 @@ class Encoder:
         return [padded[:length] for padded, length in zip(features, lengths, strict=True)]
 
 
+def makes_latents(name: str) -> bool:
+    """Whether latents depend on this parameter of a VAE: decoders may be trained on without making the latents anew."""
+    return not any(side in name for side in ("decoder", "post_quant"))
+
+
 def vae_fingerprint(model: Model) -> str:
-    """Tells VAEs apart by what makes the latents: decoders may be trained on without making the latents anew."""
-    encoder = {
-        path: leaf
-        for path, leaf in jax.tree.leaves_with_path(model.params["vae"])
-        if not any(side in jax.tree_util.keystr(path) for side in ("decoder", "post_quant"))
-    }
-    return _digest(repr(model.config.vae).encode(), list(encoder.values()))
+    """Tells VAEs apart by what makes the latents."""
+    leaves = jax.tree.leaves_with_path(model.params["vae"])
+    encoder = [leaf for path, leaf in leaves if makes_latents(jax.tree_util.keystr(path))]
+    return _digest(repr(model.config.vae).encode(), encoder)
 
 
 def text_fingerprint(model: Model) -> str:

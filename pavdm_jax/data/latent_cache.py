@@ -81,7 +81,8 @@ def write_cache(
       ConfigError: the folder holds a cache of something else, cannot be written, or no clip can be read at all.
     """
     identity = cache_identity(clips, encoder.model, options.caption_features)
-    if _claim(folder, identity | {"shard_size": options.shard_size}):
+    precision = str(encoder.text_dtype) if options.caption_features else None
+    if _claim(folder, identity | {"shard_size": options.shard_size, "text_dtype": precision}):
         return True
     shards = -(-len(clips) // options.shard_size)
     there = storage.names(folder)
@@ -98,7 +99,7 @@ def write_cache(
     dataset = grain.MapDataset.source(numbers).map(functools.partial(_read, clips))
     samples = ReadAhead(dataset, options.workers)
     try:
-        with tqdm(total=len(numbers), desc="latents", unit="clip", smoothing=0.02) as bar:
+        with tqdm(total=len(numbers), desc="latents", unit="clip", smoothing=0.02, disable=not numbers) as bar:
             for n in missing:
                 _write_shard(_shard(folder, n, shards), len(orders[n]), samples, clips, encoder, options, bar)
     finally:
@@ -109,9 +110,10 @@ def write_cache(
 def _claim(folder: Path, identity: dict) -> bool:
     """Make the folder, or check that it belongs to the same cache; whether that is complete."""
     record = folder / "cache.json"
-    if record.exists():
-        _check_identity(folder, _json(record), identity)
-        return (folder / "index.json").exists()
+    with storage.explained(folder):
+        if record.exists():
+            _check_identity(folder, _json(record), identity)
+            return (folder / "index.json").exists()
     try:
         storage.make_folder(folder)
         require(
@@ -132,6 +134,7 @@ def _check_identity(folder: Path, found: dict, identity: dict) -> None:
         "vae": "was made by another VAE",
         "text": "was made with another text encoder, or without caption features",
         "shard_size": "has shards of another size",
+        "text_dtype": "has caption features of another precision",
     }
     for name, reason in reasons.items():
         require(
@@ -220,6 +223,8 @@ def _header(path: Path) -> dict:
         with storage.open_binary(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             return json.loads(file.read(length))
+    except storage.StorageError:
+        raise
     except (OSError, struct.error, ValueError, OverflowError, MemoryError) as error:
         raise _damaged(path, error) from None
 
@@ -252,14 +257,15 @@ class LatentCache:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = storage.as_path(folder)
-        require(
-            (self.folder / "cache.json").is_file(),
-            f"there are no latents in {folder}; `python -m pavdm_jax.precompute` writes them",
-        )
-        require(
-            (self.folder / "index.json").is_file(),
-            f"the latents in {folder} are not complete; run the command that writes them again",
-        )
+        with storage.explained(folder):
+            require(
+                (self.folder / "cache.json").is_file(),
+                f"there are no latents in {folder}; `python -m pavdm_jax.precompute` writes them",
+            )
+            require(
+                (self.folder / "index.json").is_file(),
+                f"the latents in {folder} are not complete; run the command that writes them again",
+            )
         self.identity, index = _json(self.folder / "cache.json"), _json(self.folder / "index.json")
         self.skipped: dict[str, str] = index["skipped"]
         self._stamps = storage.stamps(str(self.folder / shard["file"]) for shard in index["shards"])
@@ -306,8 +312,9 @@ class LatentCache:
 @functools.lru_cache(64)
 def _opened(path: Path, stamp: tuple):
     """Mapped into memory; each process has its own."""
+    copy = storage.local_copy(path, stamp)
     try:
-        return safetensors.safe_open(storage.local_copy(path, stamp), "np")
+        return safetensors.safe_open(copy, "np")
     except (OSError, safetensors.SafetensorError) as error:
         raise _damaged(path, error) from None
 

@@ -41,10 +41,12 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
       ConfigError: no such manifest, missing columns, values that make no sense, or rows whose file does not exist.
     """
     path = storage.as_path(path)
-    require(path.is_file(), f"there is no manifest {path}")
+    with storage.explained(path):
+        require(path.is_file(), f"there is no manifest {path}")
+        content = path.read_bytes()
     require(path.suffix in (".csv", ".jsonl"), f"the manifest {path} must be a .csv or a .jsonl file")
     try:
-        file = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        file = io.StringIO(content.decode("utf-8-sig"), newline="")
         if path.suffix == ".csv":
             reader = csv.DictReader(file)
             records = [(reader.line_num, record) for record in reader]

@@ -108,7 +108,7 @@ def _shown(container, stream, start: float) -> Iterator[tuple[av.VideoFrame, flo
 
 
 class _opened:
-    """`av.open` whose errors are `ConfigError`s that name the file."""
+    """`av.open` whose errors are `ConfigError`s that name the file; a bucket that cannot be reached is no fault of the file's."""
 
     def __init__(self, file: str | BinaryIO):
         self.file, self._closing = file, contextlib.ExitStack()
@@ -119,13 +119,17 @@ class _opened:
             if isinstance(source, str) and storage.is_remote(source):
                 source = self._closing.enter_context(storage.open_binary(source))
             return self._closing.enter_context(av.open(source))
+        except storage.StorageError:
+            self._closing.close()
+            raise
         except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
             self._closing.close()
             raise self._explained(error) from None
 
     def __exit__(self, kind, error, trace) -> None:
         self._closing.close()
-        if isinstance(error, OSError | av.FFmpegError | UnicodeDecodeError):
+        at_fault = isinstance(error, OSError | av.FFmpegError | UnicodeDecodeError)
+        if at_fault and not isinstance(error, storage.StorageError):
             raise self._explained(error) from None
 
     def _explained(self, error: Exception) -> ConfigError:

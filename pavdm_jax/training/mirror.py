@@ -24,8 +24,9 @@ class Mirror:
             return
         self._temporary = tempfile.TemporaryDirectory(prefix="pavdm-")
         self.folder = Path(self._temporary.name)
-        for name in storage.names(target) & set(kept):
-            (self.folder / name).write_bytes((target / name).read_bytes())
+        with storage.explained(target):
+            for name in storage.names(target) & set(kept):
+                (self.folder / name).write_bytes((target / name).read_bytes())
 
     def copy(self) -> None:
         """Copy what changed since the last time; a log's last line may come with the next copy.

@@ -27,7 +27,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from pavdm_jax import lora, storage
 from pavdm_jax.checkpoints import is_embedded, is_model, load
-from pavdm_jax.config import ConfigError, ModelConfig, from_json, require, to_json
+from pavdm_jax.config import ConfigError, ModelConfig, first_line, from_json, require, to_json
 from pavdm_jax.model import Model, digest
 from pavdm_jax.train_config import Stage, TrainConfig
 from pavdm_jax.training.parameters import merge
@@ -51,13 +51,14 @@ def claim(output: Path, config: TrainConfig) -> None:
         for name in ("save_every", "log_every", "keep", "keep_best")
     }
     text = repr(dataclasses.replace(config, samples=type(config.samples)(), **shown)) + "\n"
-    if record.exists():
-        require(
-            record.read_text() == text,
-            f"{output} holds a run of another config; choose another --output or remove that folder",
-        )
-        return
-    others = [name for name in ("config.json", "model", "stages", "checkpoints") if (output / name).exists()]
+    with storage.explained(output):
+        if record.exists():
+            require(
+                record.read_text() == text,
+                f"{output} holds a run of another config; choose another --output or remove that folder",
+            )
+            return
+        others = [name for name in ("config.json", "model", "stages", "checkpoints") if (output / name).exists()]
     require(not others, f"{output} is no run of this trainer, but holds {', '.join(others)}; choose another --output")
     storage.make_folder(output)
     storage.write(record, text.encode())
@@ -270,4 +271,4 @@ def _reason(error: Exception) -> str:
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
         if os.strerror(code) in text:
             return os.strerror(code)
-    return (text.splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from pavdm_jax import lora, storage
 from pavdm_jax.config import ConfigError
+from pavdm_jax.data.encoder import makes_latents
 from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.model import Model
 from pavdm_jax.placement import gather_tree, on_first_device, spread_tree
@@ -116,9 +117,9 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
             if previous is not None:
                 log.advance(float(previous))
                 checkpoints.wait()
-                run.log.text.info(
-                    f"{stage.name}: {stage.steps} steps; {log.summary(state)}; lowest loss: {checkpoints.best}"
-                )
+                # A checkpoint before the new normalisation is no model to recommend.
+                best = "" if _changes_latents(stage, on_host.trained) else f"; lowest loss: {checkpoints.best}"
+                run.log.text.info(f"{stage.name}: {stage.steps} steps; {log.summary(state)}{best}")
 
         result = averaged(state)
         if stage.lora is not None:
@@ -160,9 +161,9 @@ def _samples(config: TrainConfig, stage: Stage, step: int) -> bool:
 
 
 def _changes_latents(stage: Stage, trained: dict) -> bool:
-    """Whether a stage trained an encoder of whole clips, so that the VAE's latents have another mean and deviation."""
+    """Whether a stage trained what makes latents of whole clips, so that these have another mean and deviation."""
     whole = isinstance(stage.objective, TemporalReconstruction | JointReconstruction)
-    return whole and any("/encoder/" in name for name in trained)
+    return whole and any(name.startswith("vae/") and makes_latents(name) for name in trained)
 
 
 def _check_finite(state: TrainState, stage: Stage, first: int, output: Path, kept: int | None) -> None:

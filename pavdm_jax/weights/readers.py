@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from pavdm_jax.config import ConfigError, require
+from pavdm_jax.config import ConfigError, first_line, require
 
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 """What weights may be stored in, by safetensors' names."""
@@ -57,10 +57,10 @@ class SafetensorsFile:
                 pass
         except safetensors.SafetensorError as error:
             raise ConfigError(
-                f"{path.name} is cut off or damaged ({_first_line(error)}); download or copy it again"
+                f"{path.name} is cut off or damaged ({first_line(error)}); download or copy it again"
             ) from None
         except OSError as error:
-            raise ConfigError(f"{path.name} cannot be read: {error.strerror or _first_line(error)}") from None
+            raise ConfigError(f"{path.name} cannot be read: {error.strerror or first_line(error)}") from None
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
@@ -211,10 +211,6 @@ def _read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{path.name} is not JSON: {_first_line(error)}") from None
+        raise ConfigError(f"{path.name} is not JSON: {first_line(error)}") from None
     require(isinstance(value, dict), f"{path.name} is not a JSON object")
     return value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
