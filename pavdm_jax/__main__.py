@@ -121,7 +121,7 @@ def make_parser() -> Parser:
         "--dtype",
         default="float32",
         choices=tuple(DTYPES),
-        help="what the transformer and the text encoder compute in, and all parameters are kept in (default float32)",
+        help="what the transformer and the text encoder compute in, and their matrices are kept in (default float32)",
     )
     add("--segment", type=int, default=2, help="shifts of one compiled call; frames are written after each (default 2)")
     add(
@@ -192,7 +192,10 @@ def output_names(output: str, count: int) -> list[Path]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make all videos that the arguments ask for; returns the exit code."""
-    prompts = [*arguments.prompt, *(read_prompts_file(arguments.prompts_file) if arguments.prompts_file else [])]
+    prompts = [
+        *arguments.prompt,
+        *(read_prompts_file(arguments.prompts_file) if arguments.prompts_file is not None else []),
+    ]
     require(bool(prompts), 'there is no prompt; give one, for instance: pavdm "a small red circle moves left"')
     require(arguments.samples >= 1, f"--samples must be at least 1, not {arguments.samples}")
     require(arguments.batch_size >= 1, f"--batch-size must be at least 1, not {arguments.batch_size}")

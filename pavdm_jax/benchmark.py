@@ -133,11 +133,13 @@ def run() -> int:
         return 0
     if any(argument.split("=")[0] in ("--compile-only", "--compile_only") for argument in sys.argv[1:]):
         jax.config.update("jax_platforms", "cpu")  # an installed TPU compiler is no TPU
-        asked = read_fields(CompileConfig, sys.argv[1:], "Memory of generation on TPU chips, by compiling for them.")
+        asked = read_fields(
+            CompileConfig, sys.argv[1:], "benchmark", "Memory of generation on TPU chips, by compiling for them."
+        )
         print(HEADER)
         compile_only(asked, each=lambda result: print(row(result), flush=True))
         return 0
-    config = read_fields(BenchmarkConfig, sys.argv[1:], __doc__)
+    config = read_fields(BenchmarkConfig, sys.argv[1:], "benchmark", __doc__)
     if config.output is not None:
         check_output(config.output, (".json",))
     measurements = benchmark(config)

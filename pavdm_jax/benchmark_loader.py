@@ -56,7 +56,7 @@ def benchmark_loader(settings: LoaderConfig) -> float:
 def main() -> None:
     """The command line; user mistakes print one line and exit with 2."""
     try:
-        benchmark_loader(read_fields(LoaderConfig, sys.argv[1:], __doc__))
+        benchmark_loader(read_fields(LoaderConfig, sys.argv[1:], "benchmark_loader", __doc__))
     except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -116,6 +116,7 @@ class ModelFiles(NamedTuple):
 
 def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles:
     """Find a model, see `load`, and check that it has the files of `parts` in full length."""
+    require(bool(str(path)), "the name of the checkpoint is empty; the embedded model is called 'demo'")
     folder = EMBEDDED / path if is_embedded(path) else storage.as_path(path)
     with storage.explained(folder):
         if is_model(folder / "model"):

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 import tyro
 
-from pavdm_jax.config import ConfigError, first_line
+from pavdm_jax.config import ConfigError, first_line, require
 
 T = TypeVar("T")
 
@@ -48,6 +49,7 @@ def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
 def read_fields(
     kind: type[T],
     arguments: Sequence[str],
+    program: str,
     description: str | None,
     default: T | None = None,
     shown: Callable[[str], str] = str,
@@ -57,6 +59,7 @@ def read_fields(
     Args:
       kind: the dataclass.
       arguments: of the command line.
+      program: which of the package's, such as "evaluate".
       description: for `--help`.
       default: the values that the arguments change; None: those of the dataclass.
       shown: dotted name → how people write it.
@@ -70,6 +73,7 @@ def read_fields(
             config, unknown = tyro.cli(
                 kind,
                 args=list(arguments),
+                prog=f"python -m pavdm_jax.{program}",
                 description=description,
                 # Fields of several possible kinds, such as a stage's data, keep the kind that the default gives them.
                 config=() if default is None else (tyro.conf.AvoidSubcommands,),
@@ -85,7 +89,10 @@ def read_fields(
     for argument in unknown:
         dashes = "--" if argument.startswith("--") else ""
         name = shown(argument.removeprefix("--"))
-        near = difflib.get_close_matches(name.replace("_", "-"), [*known, *ends], 1)
+        words = name.replace("_", "-").split("=")[0].split(".")
+        above = [field for n in range(len(words)) if (field := ".".join(words[: n + 1])) in known]
+        require(not above, f"--{name} cannot be given here, because {above and above[0]} is None; set it in the file")
+        near = difflib.get_close_matches(".".join(words), [*known, *ends], 1)
         meant = [f"--{field}" for field, end in zip(known, ends, strict=True) if near and near[0] in (field, end)]
         hint = f"did you mean {' or '.join(meant)}?" if meant else "--help lists all fields"
         raise ConfigError(f"there is no config field {dashes}{name}; {hint}")
@@ -104,8 +111,10 @@ def _names(config: Any, prefix: str = "") -> list[str]:
 
 
 def _plain(box: str) -> str:
-    """What a box of tyro's says first, in one line."""
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
-    body = [line for line in lines if line and not line.startswith("─")]
-    rule = next((n for n, line in enumerate(lines) if n and line.startswith("─")), len(lines))
-    return " ".join(line for line in lines[:rule] if line in body) or "the arguments cannot be read; see --help"
+    """What a box of tyro's says first, in one line; where the terminal's encoding is not UTF-8, its frame is of blanks and dashes."""
+    title, *lines = [line for line in (line.strip("│╭╮╰╯ ") for line in box.splitlines()) if line] or [""]
+    rule = "\n"
+    blocks = " ".join(rule if set(line) <= set("─-") else line for line in lines).split(rule)
+    said = next((block.strip() for block in blocks if block.strip()), title)
+    # Where a config's own checks failed tyro says before what they say, which is clear by itself.
+    return re.sub(r"^Error parsing (?!--)\S+: ", "", said) or "the arguments cannot be read; see --help"

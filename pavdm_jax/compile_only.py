@@ -17,7 +17,7 @@ from jax.sharding import SingleDeviceSharding
 from pavdm_jax.ahead_of_time import GIB, Report, compile_program, parse_topology, place, topology_devices
 from pavdm_jax.checkpoints import load
 from pavdm_jax.compiled import decode_chunk, first_window, guidance_caption, run_segment
-from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig
+from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, require
 from pavdm_jax.diffusion.sampler import sample_keys
 from pavdm_jax.flops import shift_flops
 from pavdm_jax.geometry import chunk_frames, latent_size
@@ -46,6 +46,9 @@ class CompileConfig:
     aspect_ratio: str = "9:16"  # height to width
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # as of `python -m pavdm_jax --dtype`
     output: str | None = None  # a JSON file for the numbers
+
+    def __post_init__(self) -> None:
+        require(bool(self.compile_only), "--compile-only needs the chips to compile for, such as v5e:1x1")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,11 @@ class ShapesData:
     cache: ClassVar[bool] = True
     workers: ClassVar[int] = 0
 
+    def __post_init__(self) -> None:
+        for name, least in (("frames", 1), ("samples", 1), ("seed", 0)):
+            value = getattr(self, name)
+            require(value >= least, f"{name} of the shapes world must be at least {least}, not {value}")
+
 
 @dataclass(frozen=True)
 class VideoData:

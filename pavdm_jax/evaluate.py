@@ -105,6 +105,7 @@ def held_out_prompts(count: int, seed: int, canvas: int) -> list[str]:
 
 def evaluate(config: EvaluateConfig) -> dict:
     """All scores of a model, as JSON values."""
+    require(config.seed >= 0, f"seed must be 0 or more, not {config.seed}")
     require(config.videos >= 1, f"videos must be at least 1, not {config.videos}")
     require(all(second > 0 for second in config.seconds), f"seconds must be above 0, not {config.seconds}")
     for path, ending in ((config.output, ".json"), (config.sheet, ".png")):
@@ -158,7 +159,7 @@ def main() -> None:
 
 def run() -> int:
     """Evaluate what the command line says; the exit code."""
-    config = read_fields(EvaluateConfig, sys.argv[1:], __doc__)
+    config = read_fields(EvaluateConfig, sys.argv[1:], "evaluate", __doc__)
     result = evaluate(config)
     for name, value in result.items():
         if name != "scores":

@@ -96,7 +96,7 @@ def precompute(config: PrecomputeConfig) -> None:
 def main() -> None:
     """The command line; user mistakes print one line and exit with 2."""
     try:
-        config = read_fields(PrecomputeConfig, sys.argv[1:], __doc__)
+        config = read_fields(PrecomputeConfig, sys.argv[1:], "precompute", __doc__)
         enable_cache()
         precompute(config)
     except (ConfigError, OSError) as error:

@@ -230,10 +230,29 @@ def upload(file: Path, path: Path) -> None:
         _bucket_files().put_file(str(file), str(path))
 
 
+def remove(path: Path) -> None:
+    """Remove a file."""
+    if is_remote(path):
+        with explained(path):
+            _bucket_files().rm(str(path))
+        return
+    path.unlink()
+
+
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, unless they are there; a bucket has none."""
-    if not is_remote(folder):
+    """Make a folder and its parents, unless they are there; a bucket has none.
+
+    Raises:
+      ConfigError: it is a file, or its name or place does not allow it.
+    """
+    if is_remote(folder):
+        return
+    try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"{folder} is a file; name a folder") from None
+    except OSError as error:
+        raise ConfigError(f"the folder {folder} cannot be made: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

@@ -63,13 +63,15 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, TrainConfig
     """What is to be done, and with which config; see `parse`."""
     command, rest = COMMAND.parse_known_args(arguments)
     path = command.config
-    if path is None and "--help" not in rest and "-h" not in rest:
-        raise ConfigError("no config given; add --config FILE, for instance --config configs/demo_base.py")
-    file = None if path is None else read_config(path)
-    short = file is not None and len(file.stages) == 1
+    if path is None and {"--help", "-h"} & set(rest):
+        print(f"{__doc__}\nWith --config FILE, --help shows every field and its value.")
+        raise SystemExit(0)
+    require(path is not None, "no config given; add --config FILE, for instance --config configs/demo_base.py")
+    file = read_config(path)
+    short = len(file.stages) == 1
     rest = [_in_stage(argument) for argument in rest] if short else rest
     shown = (lambda name: name.removeprefix(STAGE)) if short else str
-    config = read_fields(TrainConfig, rest, __doc__, file, shown)
+    config = read_fields(TrainConfig, rest, "train", __doc__, file, shown)
     return command, config
 
 

@@ -22,6 +22,12 @@ class OptimizerConfig:
     accumulate: int = 1  # parts of a batch, one after another: the step of a large batch in the memory of a small one
 
     def __post_init__(self) -> None:
+        require(self.learning_rate > 0, f"learning_rate must be above 0, not {self.learning_rate}")
+        require(self.warmup_steps >= 0, f"warmup_steps must be 0 or more, not {self.warmup_steps}")
+        require(0 <= self.beta2 < 1, f"beta2 must be from 0 to below 1, not {self.beta2}")
+        require(self.epsilon > 0, f"epsilon must be above 0, not {self.epsilon}")
+        require(self.weight_decay >= 0, f"weight_decay must be 0 or more, not {self.weight_decay}")
+        require(self.clip_norm > 0, f"clip_norm must be above 0, not {self.clip_norm}")
         require(self.accumulate >= 1, f"accumulate must be at least 1, not {self.accumulate}")
         require(0 <= self.ema_decay < 1, f"ema_decay must be from 0 to below 1, not {self.ema_decay}")
 
@@ -88,6 +94,10 @@ class UniformDiffusion:
     caption_dropout: float = 0.1
     logit_normal: bool = True
 
+    def __post_init__(self) -> None:
+        require(self.clip_chunks >= 1, f"clip_chunks must be at least 1, not {self.clip_chunks}")
+        _check_dropout(self.caption_dropout)
+
 
 @dataclass(frozen=True)
 class ProgressiveDiffusion:
@@ -103,6 +113,12 @@ class ProgressiveDiffusion:
             min(self.growing, self.shrinking) >= 0 and self.growing + self.shrinking <= 1,
             f"growing {self.growing} and shrinking {self.shrinking} are shares of all windows; give numbers from 0, together at most 1",
         )
+        require(self.level_shift >= 0, f"level_shift must be 0 or more, not {self.level_shift}")
+        _check_dropout(self.caption_dropout)
+
+
+def _check_dropout(share: float) -> None:
+    require(0 <= share <= 1, f"caption_dropout is a share of the captions, from 0 to 1, not {share}")
 
 
 @dataclass(frozen=True)
@@ -171,6 +187,8 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         require(self.every >= 0, f"samples.every must be 0 or more, not {self.every}")
+        require(self.frames >= 1, f"samples.frames must be at least 1, not {self.frames}")
+        require(self.seed >= 0, f"samples.seed must be 0 or more, not {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -197,6 +215,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.mesh not in ("auto", "single"):
             parse_mesh(self.mesh)
+        require(bool(self.output), "output is empty; name a folder")
+        require(self.seed >= 0, f"seed must be 0 or more, not {self.seed}")
         require(bool(self.stages), "a training run needs at least one stage")
         require(self.save_every >= 1, f"save_every must be at least 1, not {self.save_every}")
         require(

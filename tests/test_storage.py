@@ -24,7 +24,7 @@ from pavdm_jax.data.manifest import read_manifest
 from pavdm_jax.data_config import ShapesData, VideoData
 from pavdm_jax.train_config import LoRAConfig, Stage, TrainConfig, UniformDiffusion
 from pavdm_jax.training.log import RunLog
-from pavdm_jax.training.run_folder import Checkpoints, claim, newest_step, stage_folder
+from pavdm_jax.training.run_folder import Checkpoints, check_claim, claim, newest_step, stage_folder
 from pavdm_jax.training.state import init_state
 from pavdm_jax.weights.orbax_store import PartReader
 
@@ -160,8 +160,8 @@ def test_a_run_goes_on_from_its_last_whole_checkpoint(files, model):
     state = init_state(trained, optax.sgd(0.1), {"loss": (jnp.zeros(()), jnp.zeros(()))})
     state = state.replace(ema={name: trained[name] + 1.0}, step=jnp.int32(3))
 
-    claim(output, config)
-    assert newest_step(output) == 0
+    with claim(output, config):
+        assert newest_step(output) == 0
     with RunLog(output, 0) as log, Checkpoints(folder, config, stage, model, config.init_from) as checkpoints:
         log.line(3, {"stage": "base", "step": 3}, {"loss": 1.0})
         checkpoints.save(3, state, 1.0)
@@ -175,9 +175,9 @@ def test_a_run_goes_on_from_its_last_whole_checkpoint(files, model):
     files.copy("bucket/run/stages/0-base/3/", "bucket/run/stages/0-base/5/", recursive=True)
     files.rm("bucket/run/stages/0-base/5/commit_success.txt")
 
-    claim(output, config)
+    assert check_claim(output, config)
     with pytest.raises(ConfigError, match="gs://bucket/run holds a run of another config"):
-        claim(output, dataclasses.replace(config, seed=1))
+        check_claim(output, dataclasses.replace(config, seed=1))
     assert newest_step(output) == 3
     np.testing.assert_array_equal(load(output, ["stdit3"]).params["stdit3"]["null_caption"], trained[name] + 1.0)
     with RunLog(output, 3) as log, Checkpoints(folder, config, stage, model, config.init_from) as checkpoints:

@@ -22,6 +22,7 @@ from pavdm_jax.train_config import (
     TemporalReconstruction,
     TrainConfig,
     UniformDiffusion,
+    VideoData,
 )
 from pavdm_jax.training import loop
 from pavdm_jax.training.log import StageLog
@@ -133,6 +134,19 @@ def test_the_folder_of_another_run_is_refused(runs):
         loop.fit(config(runs, "vae", *VAE_STAGES, seed=1))
 
 
+def test_a_run_that_fails_at_its_start_leaves_its_folder_to_another_config(runs, tmp_path):
+    with pytest.raises(ConfigError, match="there is no checkpoint folder"):
+        loop.fit(dataclasses.replace(config(runs, "x", *VAE_STAGES[:1]), output=str(tmp_path), init_from="nowhere"))
+    assert not list(tmp_path.iterdir())
+    stage = dataclasses.replace(VAE_STAGES[0], data=VideoData(str(tmp_path / "nowhere.csv")))
+    for start in (None, str(runs / "start")):
+        with pytest.raises(ConfigError, match="there is no manifest"):
+            loop.fit(dataclasses.replace(config(runs, "x", stage), output=str(tmp_path), init_from=start))
+    loop.fit(dataclasses.replace(config(runs, "x", dataclasses.replace(VAE_STAGES[0], steps=1)), output=str(tmp_path)))
+    with pytest.raises(ConfigError, match="run of another config"):
+        loop.fit(dataclasses.replace(config(runs, "x", stage), output=str(tmp_path)))
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(runs):
     broken = dataclasses.replace(SPEED, learning_rate=float("inf"))
     stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 5, 1, broken)
@@ -140,17 +154,31 @@ def test_a_loss_that_is_not_finite_ends_the_run(runs):
         loop.fit(config(runs, "broken", stage))
 
 
-def test_mistakes_of_the_command_line_exit_with_2(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["train", "--config", str(CONFIGS / "demo_progressive.py"), "--stepz", "1"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stepz", "1"], "there is no config field --stepz; did you mean --model.window.steps or --steps?"),
+        (["--lora.rank", "4"], "--lora.rank cannot be given here, because lora is None; set it in the file"),
+        (["--optimizer.learning-rate", "nan"], "learning_rate must be above 0, not nan"),
+        (["--objective.caption-dropout", "7"], "caption_dropout is a share of the captions, from 0 to 1, not 7.0"),
+        (["--data.samples", "-3"], "samples of the shapes world must be at least 1, not -3"),
+        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+        (["--output", ""], "output is empty; name a folder"),
+        (None, "no config given; add --config FILE, for instance --config configs/demo_base.py"),
+    ],
+)
+def test_mistakes_of_the_command_line_are_one_line_and_exit_with_2(monkeypatch, capsys, arguments, message):
+    given = [] if arguments is None else ["--config", str(CONFIGS / "demo_progressive.py"), *arguments]
+    monkeypatch.setattr("sys.argv", ["train", *given])
     with pytest.raises(SystemExit) as caught:
         train.main()
     assert caught.value.code == 2
-    assert (
-        capsys.readouterr().err
-        == "error: there is no config field --stepz; did you mean --model.window.steps or --steps?\n"
-    )
-    monkeypatch.setattr("sys.argv", ["train"])
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_help_needs_no_config(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train", "--help"])
     with pytest.raises(SystemExit) as caught:
         train.main()
-    assert caught.value.code == 2
-    assert "error: no config given" in capsys.readouterr().err
+    assert caught.value.code == 0
+    assert "--compile-only TOPOLOGY" in capsys.readouterr().out

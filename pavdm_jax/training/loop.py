@@ -1,8 +1,10 @@
 """Runs the stages of a training config, each from where the one before ended; what was interrupted goes on at its last checkpoint."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,7 @@ from pavdm_jax.train_config import Stage, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 from pavdm_jax.training.log import RunLog
 from pavdm_jax.training.preemption import Preemption
-from pavdm_jax.training.run_folder import claim, newest_step, result_folder
+from pavdm_jax.training.run_folder import check_claim, claim, newest_step, result_folder
 from pavdm_jax.training.stage import Run, stage_mesh, train_stage
 
 
@@ -40,17 +42,19 @@ def fit(config: TrainConfig) -> Model:
     output, began = storage.as_path(config.output), time.time()
     if config.samples.every:  # a prompt that cannot work is found now, not after hours
         make_request(config.model, list(config.samples.prompts), frames=config.samples.frames)
-    with Preemption() as preemption:
+    with Preemption() as preemption, contextlib.ExitStack() as claimed:
         for stage in config.stages:
             stage_mesh(config, stage)  # one that does not fit is found now
-        on_first(lambda: claim(output, config))
+        on_first(lambda: check_claim(output, config))
+        given = None if config.init_from is None else start_model(config)
+        on_first(lambda: claimed.enter_context(claim(output, config)))
         require(
             is_first() or output.is_dir(),
             f"process {jax.process_index()} does not see {output}, which process 0 made; let --output be in a file system of all",
         )
         with RunLog(output, newest_step(output), is_first()) as log:
             run = Run(config, log, preemption)
-            model, base = _start(config)
+            model, base = (given, config.init_from) if given else _random_start(config, output)
             first = 0  # step of the whole run at which the stage starts
             for number, stage in enumerate(config.stages):
                 result = result_folder(output, number, stage)
@@ -112,10 +116,8 @@ def start_model(config: TrainConfig) -> Model:
     return Model(params, config.model, tokenizer)
 
 
-def _start(config: TrainConfig) -> tuple[Model, str]:
-    """The model before the first step, and where it is on disk: checkpoints of a run do not repeat what is never trained."""
-    if config.init_from is not None:
-        return start_model(config), config.init_from
-    folder = storage.as_path(config.output) / "start"
-    on_first(lambda: None if is_model(folder) else save_model(folder, start_model(config)))
+def _random_start(config: TrainConfig, output: Path) -> tuple[Model, str]:
+    """The random model before the first step, and where it is on disk: checkpoints do not repeat what is never trained."""
+    folder = output / "start"
+    on_first(lambda: None if newest_step(output) else save_model(folder, start_model(config)))
     return _load(str(folder)), str(folder)

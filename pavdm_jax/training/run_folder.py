@@ -33,35 +33,61 @@ from pavdm_jax.train_config import Stage, TrainConfig
 from pavdm_jax.training.parameters import merge
 from pavdm_jax.training.state import TrainState
 
+RECORD = "train_config.txt"
+
 
 class SaveError(OSError):
     """A checkpoint could not be written; the ones before it are whole."""
 
 
-def claim(output: Path, config: TrainConfig) -> None:
-    """Make the run's folder, or check that it belongs to a run of this config.
+def check_claim(output: Path, config: TrainConfig) -> bool:
+    """Whether the folder is already that of a run of this config.
 
     Raises:
       ConfigError: it holds a run of another config, or something else.
     """
-    record = output / "train_config.txt"
-    # What is seen and kept of a run may change between its parts; what is computed may not.
+    record = output / RECORD
+    with storage.explained(output):
+        if record.exists():
+            require(
+                record.read_text() == _claimed_by(config),
+                f"{output} holds a run of another config; choose another --output or remove that folder",
+            )
+            return True
+        others = [name for name in ("config.json", "model", "checkpoints") if (output / name).exists()]
+        others += ["stages"] if newest_step(output) else []
+    require(not others, f"{output} is no run of this trainer, but holds {', '.join(others)}; choose another --output")
+    return False
+
+
+@contextlib.contextmanager
+def claim(output: Path, config: TrainConfig) -> Iterator[None]:
+    """Make the run's folder, or go on in it; a run that fails before its first checkpoint leaves it free for another config.
+
+    Of several processes one calls it.
+
+    Raises:
+      ConfigError: see `check_claim`; or the folder cannot be made.
+    """
+    if not check_claim(output, config):
+        storage.make_folder(output)
+        storage.write(output / RECORD, _claimed_by(config).encode())
+    try:
+        yield
+    except (ConfigError, OSError):
+        if not newest_step(output):
+            with contextlib.suppress(OSError):  # the failure itself is what matters
+                storage.remove(output / RECORD)
+        raise
+
+
+def _claimed_by(config: TrainConfig) -> str:
+    """What is computed, which may not change between the parts of a run; what is seen and kept of it may."""
     shown = {
         name: TrainConfig.__dataclass_fields__[name].default
         for name in ("save_every", "log_every", "keep", "keep_best")
     }
-    text = repr(dataclasses.replace(config, samples=type(config.samples)(), **shown)) + "\n"
-    with storage.explained(output):
-        if record.exists():
-            require(
-                record.read_text() == text,
-                f"{output} holds a run of another config; choose another --output or remove that folder",
-            )
-            return
-        others = [name for name in ("config.json", "model", "stages", "checkpoints") if (output / name).exists()]
-    require(not others, f"{output} is no run of this trainer, but holds {', '.join(others)}; choose another --output")
-    storage.make_folder(output)
-    storage.write(record, text.encode())
+    return repr(dataclasses.replace(config, samples=type(config.samples)(), **shown)) + "\n"
 
 
 def stage_folder(output: Path, number: int, stage: Stage) -> Path:

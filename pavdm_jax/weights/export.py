@@ -21,7 +21,7 @@ NAMES = {"float32": ("F32", np.float32), "bfloat16": ("BF16", ml_dtypes.bfloat16
 
 
 def export_stdit(
-    folder: Path,
+    path: str | os.PathLike,
     output: Path,
     dtype: str = "float32",
     progress: Callable[[int], None] = lambda nbytes: None,
@@ -30,7 +30,7 @@ def export_stdit(
     """Write the transformer of a model folder as a file that Open-Sora loads; it is written tensor by tensor, and appears when it is whole.
 
     Args:
-      folder: a model folder, or the folder of a finished training run.
+      path: "demo", a model folder, or the folder of a finished training run.
       output: the file to write, `*.safetensors`; replaced if it exists.
       dtype: of all tensors in it, "float32" as published, or "bfloat16".
       progress: called with the bytes of every tensor that has been written.
@@ -40,7 +40,7 @@ def export_stdit(
       ConfigError: no such model, a model without transformer, or an output that cannot be written.
     """
     require(output.suffix == ".safetensors", f"--output {output.name} must end in .safetensors")
-    model = open_model(folder, parts=["stdit3"])
+    model = open_model(path, parts=["stdit3"])
     rules, expected = stdit3_rules(model.config.stdit3), abstract_params(model.config)["stdit3"]
     flat = traverse_util.flatten_dict(expected, sep="/")
     kind, numpy_type = NAMES[dtype]
