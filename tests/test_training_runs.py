@@ -55,7 +55,7 @@ def start(folder, name):
         "--output",
         str(folder / name),
     ]
-    environment = {**os.environ, "PAVDM_CACHE": str(folder / "cache")}
+    environment = {**os.environ, "PAVDM_CACHE": str(folder / "cache"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
