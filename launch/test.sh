@@ -3,5 +3,5 @@
 set -euo pipefail
 source "$(dirname "$0")/environment.sh" test
 ruff check . && ruff format --check .
-# A process for each core, up to four: most tests compile programs, which keeps one core busy. Tests that share a run stay in one of them.
-python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup "$@"
+# A process for each core, up to four: most tests compile programs, which keeps one core busy. The tests of a file share what is costly to make.
+python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

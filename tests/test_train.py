@@ -27,7 +27,6 @@ from pavdm_jax.train_config import (
 from pavdm_jax.training import loop
 from pavdm_jax.training.log import StageLog
 
-pytestmark = pytest.mark.xdist_group("train")  # one process: its tests share a run
 CONFIGS = Path(__file__).parents[1] / "configs"
 SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
 CANVAS = 64
