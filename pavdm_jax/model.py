@@ -64,9 +64,14 @@ def abstract_params(config: ModelConfig) -> dict:
 def digest(params: dict) -> str:
     """Tells parameters apart, whatever dtype they were loaded in: of the first values of every one."""
     made = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        made.update(np.asarray(leaf.ravel()[:64].astype(jnp.bfloat16), np.float32).tobytes())
+    for values in jax.device_get(_first_values(jax.tree.leaves(params))):
+        made.update(values.astype(np.float32).tobytes())
     return made.hexdigest()[:16]
+
+
+@jax.jit
+def _first_values(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [leaf.ravel()[:64].astype(jnp.bfloat16) for leaf in leaves]
 
 
 def in_dtype(abstract: Any, dtype: DTypeLike) -> Any:

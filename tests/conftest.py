@@ -25,6 +25,19 @@ def pytest_unconfigure():
     shutil.rmtree(CACHE, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def quick_compiling():
+    """For tests that compare our programs with each other, not with the reference: compiling is most of the time there.
+
+    Processes that they start compile in the same way, so that results are equal bit for bit.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def convert(monkeypatch, capsys):
     """Run `python -m pavdm_jax.convert_weights` in this process: exit code, standard output, standard error."""

@@ -17,6 +17,8 @@ from pavdm_jax.checkpoints import save_model
 from pavdm_jax.stream import VideoStream
 from pavdm_jax.video_io import read_video
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):

@@ -23,6 +23,8 @@ from pavdm_jax.train import parse
 from pavdm_jax.train_config import UniformDiffusion
 from pavdm_jax.training.denoising import denoising_loss
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 MODEL = tiny()  # 16 by 24 pixels
 
 

@@ -11,6 +11,8 @@ from pavdm_jax.config import ConfigError
 from pavdm_jax.progressive import make_plan
 from pavdm_jax.request import make_request
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 def video(prompt=PROMPT, frames=3 * CHUNK, **options):
     return generate(tiny_model(), prompt, frames, **options)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from small_videos import gradient, write_csv, write_video
-from tiny_model import tiny_model
+from tiny_model import SHAPES, tiny_model
 
 from pavdm_jax import processes, train
 from pavdm_jax.checkpoints import load, save_model
@@ -20,16 +20,17 @@ from pavdm_jax.config import ConfigError
 from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.training import loop
 
-STEPS, SAVE_EVERY, BATCH = 16, 4, 4
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+STEPS, SAVE_EVERY, BATCH = 12, 3, 4
 
 CONFIG = """
-import dataclasses
-from pavdm_jax.config import tiny
+from pavdm_jax.config import *
 from pavdm_jax.train_config import OptimizerConfig, ShapesData, Stage, TrainConfig, UniformDiffusion
 
 optimizer = OptimizerConfig(3e-3, 2, epsilon=1e-3)
 config = TrainConfig(
-    dataclasses.replace(tiny(), height=64, width=64),
+    {model!r},
     (Stage("base", UniformDiffusion(1), ShapesData(17, samples=6), ("stdit3/blocks",), {steps}, {batch}, optimizer),),
     init_from={start!r},
     save_every={save_every},
@@ -43,8 +44,8 @@ config = TrainConfig(
 def folder(tmp_path_factory):
     """A config file, and `one`, the run of one process."""
     path = tmp_path_factory.mktemp("runs")
-    save_model(path / "start", tiny_model())
-    text = CONFIG.format(steps=STEPS, batch=BATCH, start=str(path / "start"), save_every=SAVE_EVERY)
+    save_model(path / "start", tiny_model(SHAPES))
+    text = CONFIG.format(model=SHAPES, steps=STEPS, batch=BATCH, start=str(path / "start"), save_every=SAVE_EVERY)
     (path / "config.py").write_text(text)
     loop.fit(train.parse(["--config", str(path / "config.py"), "--output", str(path / "one")]))
     return path
@@ -62,7 +63,6 @@ def start_module(module, count, *options):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     command = [sys.executable, "-m", f"pavdm_jax.{module}", "--distributed", *map(str, options)]
     given = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PLATFORMS": "cpu"}
-    given["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling is most of the time
     return [
         subprocess.Popen(
             command,

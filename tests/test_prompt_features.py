@@ -17,6 +17,8 @@ from pavdm_jax.prompt_features import prompt_features
 from pavdm_jax.text import clean_caption
 from pavdm_jax.text_encoder import encode_from_disk
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 OTHER = "a large green triangle moves right"
 
 

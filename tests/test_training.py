@@ -46,7 +46,7 @@ def run(batch, steps=1, accumulate=1, ema_decay=0.9):
     optimizer = optax.sgd(0.02)
     gradients_of = make_gradients(squares, merge, accumulate)
     trained = {"w": jnp.float32(0.5)}
-    state = init_state(trained, optimizer, metric_shapes(gradients_of, trained, {}, batch))
+    state = init_state(trained, optimizer, metric_shapes(squares, trained, batch))
     step = make_train_step(gradients_of, optimizer, optax.constant_schedule(0.02), ema_decay)
     for _ in range(steps):
         state, loss = step(state, {}, batch, KEY)
@@ -228,8 +228,9 @@ def test_one_clip_of_the_published_size_is_learnt():
     trained, frozen, assemble = trainable(params, stage)
     settings = OptimizerConfig(2e-2, warmup_steps=1, decay=False)
     optimizer = make_optimizer(settings, 30)
-    gradients_of = make_gradients(denoising_loss(config, stage.objective, remat="full"), assemble, 1)
-    state = init_state(trained, optimizer, metric_shapes(gradients_of, trained, frozen, batch))
+    loss_of = denoising_loss(config, stage.objective, remat="full")
+    gradients_of = make_gradients(loss_of, assemble, 1)
+    state = init_state(trained, optimizer, metric_shapes(loss_of, params, batch))
     step = make_train_step(gradients_of, optimizer, learning_rate(settings, 30), 0.9)
     losses = []
     for _ in range(stage.steps):

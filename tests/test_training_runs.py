@@ -18,6 +18,8 @@ from tiny_model import tiny_model
 from pavdm_jax.checkpoints import load, save_model
 from pavdm_jax.model import PARTS
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 STEPS, SAVE_EVERY = 20, 3
 
 CONFIG = """
@@ -55,7 +57,7 @@ def start(folder, name):
         "--output",
         str(folder / name),
     ]
-    environment = {**os.environ, "PAVDM_CACHE": str(folder / "cache"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**os.environ, "PAVDM_CACHE": str(folder / "cache")}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

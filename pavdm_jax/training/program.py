@@ -66,9 +66,10 @@ def make_program(
     """
     trained, frozen, assemble = parameters
     optimizer = make_optimizer(stage.optimizer, stage.steps)
-    gradients_of = make_gradients(make_loss(config, stage), assemble, stage.optimizer.accumulate)
+    loss = make_loss(config, stage)
+    gradients_of = make_gradients(loss, assemble, stage.optimizer.accumulate)
     with use_mesh(mesh if isinstance(mesh, Mesh) else None):
-        metrics = metric_shapes(gradients_of, trained, frozen, example)
+        metrics = metric_shapes(loss, jax.eval_shape(assemble, trained, frozen), example)
     init = functools.partial(init_state, optimizer=optimizer, metrics=metrics)
     state = jax.eval_shape(init, trained)
     places = shardings(state, mesh)

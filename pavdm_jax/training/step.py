@@ -48,12 +48,12 @@ def _to_parts(x: jax.Array, accumulate: int) -> jax.Array:
     return jnp.reshape(x, (x.shape[0] // accumulate, accumulate, *x.shape[1:])).swapaxes(0, 1)
 
 
-def metric_shapes(gradients_of: Gradients, trained: dict, frozen: dict, batch: dict) -> dict:
+def metric_shapes(loss: Loss, params: dict, batch: dict) -> dict:
     """Shapes of the metrics that a step adds to `TrainState.totals`."""
     key = jax.eval_shape(lambda: jax.random.key(0))
-    _, _, metrics = jax.eval_shape(gradients_of, trained, frozen, batch, key)
+    _, report = jax.eval_shape(loss, params, batch, key)
     number = jax.eval_shape(lambda: once(jnp.zeros(())))
-    return {**metrics, "grad_norm": number, "learning_rate": number}
+    return {"loss": number, **report.metrics, "grad_norm": number, "learning_rate": number}
 
 
 def make_train_step(
