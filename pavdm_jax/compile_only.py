@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from pavdm_jax.ahead_of_time import GIB, Report, compile_program, parse_topology, place, topology_devices
+from pavdm_jax.ahead_of_time import Report, compile_program, place
 from pavdm_jax.checkpoints import load
+from pavdm_jax.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.compiled import decode_chunk, first_window, guidance_caption, run_segment
 from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, require
 from pavdm_jax.diffusion.sampler import sample_keys
@@ -116,10 +117,12 @@ def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[di
     )
     results = []
     for topology in config.compile_only:
-        sharding = SingleDeviceSharding(topology_devices(topology)[0])
+        chip, sharding = parse_topology(topology)[1], SingleDeviceSharding(topology_devices(topology)[0])
         for program in programs(model, request):
             if program.name in config.programs:
-                report = compile_program(program.function, **place(program.arrays, sharding), **program.static)
+                report = compile_program(program.function, **place(program.arrays, sharding), **program.static).within(
+                    chip
+                )
                 results.append(_result(topology, request, program, report))
                 each(results[-1])
     if config.output is not None:

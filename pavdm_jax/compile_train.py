@@ -8,7 +8,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from pavdm_jax.ahead_of_time import GIB, Report, compile_program, parse_topology, topology_devices
+from pavdm_jax.ahead_of_time import Report, compile_program
+from pavdm_jax.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.config import require
 from pavdm_jax.data_config import LatentData
 from pavdm_jax.flops import train_flops
@@ -81,7 +82,7 @@ def compile_train(config: TrainConfig, topology: str) -> None:
         mesh = make_mesh(sizes, devices)
         program, arguments = abstract_program(config, stage, mesh)
         with use_mesh(mesh):
-            report = compile_program(program.step, *arguments)
+            report = compile_program(program.step, *arguments).within(chip)
         shape = arguments[2]["latents"].shape
         peak = chip.peak_tflops * 1e12 * len(devices)
         print("\n".join(describe(config, stage, topology, sizes, report, shape, peak)), flush=True)

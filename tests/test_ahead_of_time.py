@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from pavdm_jax.ahead_of_time import CHIPS, GIB, Report, compile_program, parse_topology, place, topology_devices
+from pavdm_jax.ahead_of_time import Report, compile_program, place
+from pavdm_jax.chips import CHIPS, GIB, parse_topology, topology_devices
 from pavdm_jax.compile_only import CompileConfig, compile_only, programs, row
 from pavdm_jax.config import ConfigError, tiny
 from pavdm_jax.request import make_request

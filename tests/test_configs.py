@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from pavdm_jax import train
-from pavdm_jax.ahead_of_time import CHIPS, GIB
+from pavdm_jax.chips import CHIPS, GIB
 from pavdm_jax.compile_train import abstract_program, bytes_of_a_device
 from pavdm_jax.config import ConfigError
 from pavdm_jax.geometry import latent_frames

@@ -4,8 +4,11 @@ Prefix lengths say all that we need (real caption tokens, valid frames of a wind
 every backend: cuDNN takes them without building a bias, and without its rule that masked sequences be of even length.
 """
 
+import contextlib
+import contextvars
 import functools
 import re
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,20 @@ import jax.numpy as jnp
 CUDNN_MIN_COMPUTE_CAPABILITY = 8.0
 CUDNN_MAX_HEAD_WIDTH = 128
 CUDNN_HEAD_WIDTH_MULTIPLE = 8
+
+_target: contextvars.ContextVar[jax.Device | None] = contextvars.ContextVar("target", default=None)
+
+
+@contextlib.contextmanager
+def compiling_for(device: jax.Device) -> Iterator[None]:
+    """Programs that are traced inside choose their backend for `device`, which need not be there; else it is the default device."""
+    token = _target.set(device)
+    jax.clear_caches()  # programs that were traced before
+    try:
+        yield
+    finally:
+        _target.reset(token)
+        jax.clear_caches()
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None = None) -> jax.Array:
@@ -30,7 +47,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | N
     Returns:
       The shape of `q`, in the dtype of `v`.
     """
-    if choose_backend(v.dtype, v.shape[-1], _compute_capability()) == "cudnn":
+    if choose_backend(v.dtype, v.shape[-1], compute_capability(_target.get() or _default_device())) == "cudnn":
         output = _cudnn_attention(q, k, v, kv_length)
     else:
         output = _plain_attention(q, k, v, kv_length)
@@ -67,12 +84,20 @@ def _cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Ar
     shape, (tokens, n, e) = q.shape, k.shape[-3:]
     k, v = (a.reshape(-1, tokens, n, e) for a in (k, v))
     q = q.astype(v.dtype).reshape(k.shape[0], -1, n, e)
+    queries = q.shape[1]
+    if kv_length is None and tokens % 2 == 1:
+        kv_length = jnp.full(k.shape[0], tokens)
     # At least one key: what cuDNN computes without any is not documented.
     lengths = None if kv_length is None else jnp.maximum(kv_length, 1).astype(jnp.int32).reshape(-1)
-    output = jax.nn.dot_product_attention(
-        q, k.astype(v.dtype), v, key_value_seq_lengths=lengths, implementation="cudnn"
-    )
-    return output.reshape(shape)
+    # JAX refuses odd numbers of queries or keys in training (as of a biased softmax, which this is not).
+    q, k, v = (_to_even(a) for a in (q, k.astype(v.dtype), v))
+    output = jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, implementation="cudnn")
+    return output[:, :queries].reshape(shape)
+
+
+def _to_even(array: jax.Array) -> jax.Array:
+    """[b, t, n, e] with a zero token more if t is odd."""
+    return jnp.pad(array, ((0, 0), (0, array.shape[1] % 2), (0, 0), (0, 0)))
 
 
 def _append_axes(array: jax.Array, ndim: int) -> jax.Array:
@@ -80,9 +105,11 @@ def _append_axes(array: jax.Array, ndim: int) -> jax.Array:
 
 
 @functools.cache
-def _compute_capability() -> float:
-    """The NVIDIA compute capability of the default device; 0 on CPU, TPU and other GPUs."""
-    if jax.default_backend() != "gpu":
-        return 0.0
-    version = str(getattr(jax.local_devices()[0], "compute_capability", ""))
+def _default_device() -> jax.Device:
+    return jax.local_devices()[0]
+
+
+def compute_capability(device: jax.Device) -> float:
+    """A GPU's, as NVIDIA numbers them; 0 on CPU, TPU and other GPUs."""
+    version = str(getattr(device, "compute_capability", ""))
     return float(version) if re.fullmatch(r"\d+\.\d+", version) else 0.0
