@@ -15,6 +15,9 @@ import jax
 from pavdm_jax.chips import GIB, Chip
 from pavdm_jax.models.attention import compiling_for
 
+COMPILER_OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
+"""By platform. Sizes of Triton's matrix products are found by trying them on the GPU; without one, some products have none."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -56,11 +59,12 @@ def place(tree: Any, sharding: jax.sharding.Sharding) -> Any:
 def compile_program(program: Any, *arguments, **named) -> Report:
     """Compile `jax.jit`'s `program` for the devices that its abstract arguments lie on."""
     shapes = (leaf for leaf in jax.tree.leaves((arguments, named)) if isinstance(leaf, jax.ShapeDtypeStruct))
-    (device, *_) = next(shapes).sharding.device_set
+    placed = [device for shape in shapes if shape.sharding is not None for device in shape.sharding.device_set]
+    device = (placed or jax.local_devices())[0]
     started = time.perf_counter()
     try:
         with compiling_for(device):
-            compiled = program.lower(*arguments, **named).compile()
+            compiled = program.lower(*arguments, **named).compile(COMPILER_OPTIONS.get(device.platform))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

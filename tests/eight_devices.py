@@ -185,8 +185,12 @@ def stepped(
 
 
 def same_step(mesh: MeshConfig, **options) -> None:
+    same(stepped(None, **options), stepped(mesh, **options))
+
+
+def same(one: tuple, several: tuple) -> None:
     """All of the state is that of one device, each part of it relative to its own largest value."""
-    (state, loss), (here, loss_here) = stepped(None, **options), stepped(mesh, **options)
+    (state, loss), (here, loss_here) = one, several
     assert abs(loss_here / loss - 1) < TOLERANCE
     assert int(state.step) == 1
     adam, adam_here = state.opt_state[1][0], here.opt_state[1][0]
@@ -206,6 +210,25 @@ def test_a_training_step_equals_that_of_one_device(mesh):
 
 def test_a_training_step_of_adapters_in_parts_with_the_text_encoder_equals_that_of_one_device():
     same_step(MeshConfig(data=2, fsdp=2, sequence=2), accumulate=2, lora=LORA, text_encoder=True)
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(data=2, sequence=4), MeshConfig(fsdp=8)], ids=str)
+def test_a_training_step_with_the_attention_of_gpus_equals_that_of_one_device(mesh, monkeypatch):
+    """cuDNN's calls see the part of one device each; in its place is JAX's attention. 15 tokens and 20 frames on 4 devices."""
+    plain = jax.nn.dot_product_attention
+    parts = set()
+
+    def local(q, k, v, key_value_seq_lengths, implementation):
+        parts.add(q.shape[:2])
+        return plain(q, k, v, key_value_seq_lengths=key_value_seq_lengths)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", local)
+    monkeypatch.setattr("pavdm_jax.models.attention.choose_backend", lambda *_: "cudnn")
+    several = stepped.__wrapped__(mesh)
+    videos = 8 // (mesh.data * mesh.fsdp)
+    frames, tokens = 20 // mesh.sequence, -(-15 // mesh.sequence)
+    assert parts >= {(videos * frames, 16), (videos * tokens, 20), (videos, 20 * tokens)}
+    same(stepped(None), several)
 
 
 def test_a_batch_that_does_not_divide_is_named():

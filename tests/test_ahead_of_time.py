@@ -33,9 +33,12 @@ def test_a_shape_that_is_wrong_is_no_lack_of_memory():
 
 def test_topologies_are_read_and_mistakes_named():
     assert parse_topology("v4:2x2x4") == ("2x2x4", CHIPS["v4"])
+    assert parse_topology("h100:8") == ("8", CHIPS["h100"])
     with pytest.raises(ConfigError, match="write a chip and a layout"):
         parse_topology("v4")
-    with pytest.raises(ConfigError, match="there is no chip 'v9'; known are v4, v5e, v5p, v6e"):
+    with pytest.raises(
+        ConfigError, match="there is no chip 'v9'; known are v4, v5e, v5p, v6e, a100, h100, h200, rtx4090"
+    ):
         parse_topology("v9:1x1")
 
 
@@ -43,6 +46,22 @@ def test_topologies_are_read_and_mistakes_named():
 def test_without_the_tpu_compiler_the_remedy_is_named():
     with pytest.raises(ConfigError, match="pip install libtpu"):
         topology_devices("v5e:1x1")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is not None, reason="the compiler for GPUs is installed"
+)
+def test_without_the_gpu_compiler_the_remedy_is_named():
+    with pytest.raises(ConfigError, match=r"cannot compile for h100:8 .* \(pip install 'jax\[cuda12\]'\)"):
+        topology_devices("h100:8")
+    with pytest.raises(ConfigError, match="'h100:1x2x4' has one number too many; write hosts x GPUs of each"):
+        topology_devices("h100:1x2x4")
+
+
+def test_a_program_that_is_too_large_for_a_chip_says_so():
+    chip = CHIPS["rtx4090"]
+    assert Report(temporaries=int(17 * GIB)).within(chip).problem == ""
+    assert Report(temporaries=int(18 * GIB)).within(chip).problem == "does not fit: 18.00G of 17.62G"
 
 
 @pytest.fixture
@@ -53,13 +72,13 @@ def on_this_machine(monkeypatch):
 
 def test_the_programs_of_generation_compile_from_shapes(on_this_machine, tmp_path):
     output, seen = tmp_path / "numbers.json", []
-    config = CompileConfig(("v5e:1x1",), checkpoint="tiny", resolution="144p", output=str(output))
+    config = CompileConfig(("v5p:1x1x1",), checkpoint="tiny", resolution="144p", output=str(output))
     results = compile_only(config, seen.append)
     assert results == seen == json.loads(output.read_text())
     assert [result["program"] for result in results] == ["text", "shift", "decode"]
     assert all(result["total"] > 0 and not result["problem"] for result in results)
     assert [bool(result["flops"]) for result in results] == [False, True, False]
-    assert all(row(result).startswith("v5e:1x1") for result in results)
+    assert all(row(result).startswith("v5p:1x1x1") for result in results)
 
 
 def test_half_precision_halves_the_parameters():

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pavdm_jax.models.attention import attention, choose_backend
+from pavdm_jax.models import attention as attention_file
+from pavdm_jax.models.attention import attention, choose_backend, compiling_for, compute_capability
 
 
 def draw(b: int, t: int, s: int, n: int, e: int) -> tuple[jax.Array, ...]:
@@ -65,3 +66,40 @@ def test_bfloat16_keeps_logits_and_softmax_in_float32():
 )
 def test_backend(dtype, head_width, compute_capability, backend):
     assert choose_backend(jnp.dtype(dtype), head_width, compute_capability) == backend
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(5, 7), (5, 8), (6, 7), (6, 8)])
+@pytest.mark.parametrize("lengths", [None, (3, 0)])
+def test_what_cudnn_is_given_is_even_and_gives_the_same(monkeypatch, queries, keys, lengths):
+    """JAX's own attention in the place of cuDNN's, with its rule for training."""
+    plain = jax.nn.dot_product_attention
+
+    def even(q, k, v, key_value_seq_lengths, implementation):
+        assert implementation == "cudnn"
+        assert q.shape[1] % 2 == k.shape[1] % 2 == v.shape[1] % 2 == 0
+        return plain(q, k, v, key_value_seq_lengths=key_value_seq_lengths, implementation="xla")
+
+    arrays = draw(2, queries, keys, 3, 8)
+    lengths = None if lengths is None else jnp.array(lengths)
+
+    def result_and_gradients(arrays):
+        return jax.value_and_grad(lambda arrays: jnp.square(attention(*arrays, lengths)).sum())(arrays)
+
+    expected = result_and_gradients(arrays)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", even)
+    monkeypatch.setattr(attention_file, "choose_backend", lambda *_: "cudnn")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), result_and_gradients(arrays), expected)
+
+
+def test_the_backend_is_that_of_the_device_that_is_compiled_for(monkeypatch):
+    class Absent:
+        compute_capability = "9.0"
+
+    seen = []
+    monkeypatch.setattr(attention_file, "choose_backend", lambda *asked: seen.append(asked[2]) or "xla")
+    attend = jax.jit(attention)
+    attend(*draw(1, 2, 2, 1, 8))
+    with compiling_for(Absent()):
+        attend(*draw(1, 2, 2, 1, 8))
+    attend(*draw(1, 2, 2, 1, 8))
+    assert seen == [compute_capability(jax.local_devices()[0]), 9.0, compute_capability(jax.local_devices()[0])]

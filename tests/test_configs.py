@@ -19,7 +19,7 @@ from pavdm_jax.train_config import VideoData
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-DEVICES = {"tpu_v4": (128, "v4"), "tpu_v5e": (64, "v5e"), "tpu_v5p": (64, "v5p"), "gpu_h100x8": (8, None)}
+DEVICES = {"tpu_v4": (128, "v4"), "tpu_v5e": (64, "v5e"), "tpu_v5p": (64, "v5p"), "gpu_h100x8": (8, "h100")}
 """Of the files that name their hardware: how many, and which chip. The others run on one device of any kind."""
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -113,6 +113,17 @@ def test_a_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
     done = compile_only(tmp_path, "v5e:2x4", "--mesh", "fsdp=16")
     assert done.returncode == 2
     assert "error: mesh fsdp=16 takes 16 devices and there are 8; these fit: fsdp=8" in done.stderr
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the compiler for GPUs is not installed"
+)
+def test_a_step_is_compiled_for_gpus_that_are_not_there(tmp_path):
+    done = compile_only(tmp_path, "h100:2x4", "--mesh", "data=2,fsdp=2,sequence=2")
+    assert done.returncode == 0, done.stderr
+    assert "stage progressive on h100:2x4: 8 chips, mesh data=2,fsdp=2,sequence=2" in done.stdout
+    for words in ("GiB of 59.32", "all-gather", "all-to-all", "estimate of step time"):
+        assert words in done.stdout
 
 
 def test_a_topology_that_is_none_is_named(tmp_path):

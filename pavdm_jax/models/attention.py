@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
+from pavdm_jax.models.logical import apart
+
 CUDNN_MIN_COMPUTE_CAPABILITY = 8.0
 CUDNN_MAX_HEAD_WIDTH = 128
 CUDNN_HEAD_WIDTH_MULTIPLE = 8
@@ -32,7 +34,13 @@ def compiling_for(device: jax.Device) -> Iterator[None]:
         jax.clear_caches()
 
 
-def attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None = None) -> jax.Array:
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    kv_length: jax.Array | None = None,
+    axes: tuple[str | None, ...] = (),
+) -> jax.Array:
     """softmax(q·k / sqrt(e))·v, with logits and softmax in float32.
 
     Any number of batch axes comes first, and any number of query axes after them: axes that are merged and do not divide evenly
@@ -43,12 +51,13 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | N
       k: keys [batch..., s, n, e].
       v: values [batch..., s, n, e].
       kv_length: int [batch...], each batch entry sees its first `kv_length` keys only; None: all. With 0 the output is zero.
+      axes: logical names of the axes of `q`, for cuDNN, whose calls the compiler does not split as they are here.
 
     Returns:
       The shape of `q`, in the dtype of `v`.
     """
     if choose_backend(v.dtype, v.shape[-1], compute_capability(_target.get() or _default_device())) == "cudnn":
-        output = _cudnn_attention(q, k, v, kv_length)
+        output = _cudnn_attention_apart(q, k, v, kv_length, axes)
     else:
         output = _plain_attention(q, k, v, kv_length)
     if kv_length is None:
@@ -77,6 +86,15 @@ def _plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Ar
         logits = jnp.where(last_axis < _append_axes(kv_length, logits.ndim), logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits).astype(v.dtype)
     return jnp.einsum(f"{batch}n{queries}s,{batch}sne->{batch}{queries}ne", weights, v)
+
+
+def _cudnn_attention_apart(
+    q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None, axes: tuple[str | None, ...]
+) -> jax.Array:
+    batch = axes[: k.ndim - 3]
+    if kv_length is None:
+        return apart(functools.partial(_cudnn_attention, kv_length=None), q, k, v, axes=(axes, batch, batch))
+    return apart(_cudnn_attention, q, k, v, kv_length, axes=(axes, batch, batch, batch))
 
 
 def _cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None) -> jax.Array:

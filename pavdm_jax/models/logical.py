@@ -1,8 +1,10 @@
 """Where the arrays of the networks lie on several devices, in names that know no device: `sharding.LOGICAL_AXES` gives them a meaning."""
 
 import math
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 
@@ -20,3 +22,29 @@ def spread(axis: str) -> int:
     mesh_axes = nn.logical_to_mesh_axes((axis,))[0] or ()
     sizes = jax.sharding.get_abstract_mesh().shape
     return math.prod(sizes[name] for name in ((mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes))
+
+
+def apart(
+    function: Callable[..., jax.Array], *arrays: jax.Array, axes: tuple[tuple[str | None, ...], ...]
+) -> jax.Array:
+    """`function(*arrays)`, computed by each device on its part alone, for what the compiler cannot split by itself.
+
+    The result's axes are those of the first array. Axes that do not divide over the devices are padded with zeros for the
+    time. Outside `sharding.use_mesh` it is the function.
+
+    Args:
+      function: of arrays; parts of its result must depend on the same parts of the arrays only.
+      arrays: the first decides where the result lies.
+      axes: for each array, the logical names of its first axes; None, and axes that are not named, are whole on every device.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return function(*arrays)
+
+    def pad(array: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
+        widths = [(0, -size % spread(name) if name else 0) for size, name in zip(array.shape, names, strict=False)]
+        return jnp.pad(array, widths + [(0, 0)] * (array.ndim - len(widths)))
+
+    specs = tuple(nn.logical_to_mesh_axes(names) for names in axes)
+    local = jax.shard_map(function, in_specs=specs, out_specs=specs[0], check_vma=False)
+    result = local(*(pad(array, names) for array, names in zip(arrays, axes, strict=True)))
+    return result[tuple(slice(size) for size in arrays[0].shape)]

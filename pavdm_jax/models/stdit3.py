@@ -155,16 +155,16 @@ class Block(nn.Module):
         k = nn.RMSNorm(NORM_EPSILON, dtype=jnp.float32, name="key_norm")(k)
         if not self.temporal:
             q, k, v = (a.astype(self.dtype) for a in (q, k, v))
-            return constrain(attention(q, k, v).reshape(b, t, s, d), *TOKENS_APART)
+            return constrain(attention(q, k, v, axes=FRAMES_APART[:2]).reshape(b, t, s, d), *TOKENS_APART)
         q, k, v = (a.astype(self.dtype).swapaxes(1, 2) for a in (rotate(q), rotate(k), v))
         kv_length = None if num_valid is None else jnp.broadcast_to(num_valid[:, None], (b, s))
-        return attention(q, k, v, kv_length).reshape(b, s, t, d).swapaxes(1, 2)
+        return attention(q, k, v, kv_length, axes=("batch", "tokens")).reshape(b, s, t, d).swapaxes(1, 2)
 
     def _cross_attention(self, x: jax.Array, keys: jax.Array, values: jax.Array, length: jax.Array) -> jax.Array:
         b, t, s, d = x.shape
         p, n, e = length.shape[1], self.config.num_heads, self.config.head_width
         q = _linear(d, self.dtype, "cross_query")(x).reshape(b, p, t // p, s, n, e)
-        return attention(q, keys, values, length).reshape(b, t, s, d)
+        return attention(q, keys, values, length, axes=("batch", None, None, "tokens")).reshape(b, t, s, d)
 
 
 class Pair(nn.Module):
