@@ -132,9 +132,9 @@ def run() -> int:
         print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment), float(began))))
         return 0
     if any(argument.split("=")[0] in ("--compile-only", "--compile_only") for argument in sys.argv[1:]):
-        jax.config.update("jax_platforms", "cpu")  # an installed TPU compiler is no TPU
+        jax.config.update("jax_platforms", "cpu")  # an installed compiler for TPUs or GPUs is no TPU or GPU
         asked = read_fields(
-            CompileConfig, sys.argv[1:], "benchmark", "Memory of generation on TPU chips, by compiling for them."
+            CompileConfig, sys.argv[1:], "benchmark", "Memory of generation on TPUs and GPUs, by compiling for them."
         )
         print(HEADER)
         compile_only(asked, each=lambda result: print(row(result), flush=True))

@@ -1,4 +1,4 @@
-"""Memory of generation on TPU chips that are not there: `python -m pavdm_jax.benchmark --compile-only v5e:1x1 v4:1x1`.
+"""Memory of generation on chips that are not there: `python -m pavdm_jax.benchmark --compile-only v5e:1x1 v4:1x1 h100:1`.
 
 The programs of generation are compiled for the first chip of each topology, from shapes alone.
 """
@@ -36,7 +36,7 @@ UTILISATION = 0.4
 class CompileConfig:
     """What to compile, and for which chips."""
 
-    compile_only: tuple[str, ...]  # topologies, such as v4:1x1, v5e:1x1, v5p:1x1, v6e:1x1
+    compile_only: tuple[str, ...]  # topologies, such as v4:1x1, v5e:1x1, h100:1, rtx4090:1
     programs: tuple[Literal["text", "shift", "decode"], ...] = (
         "text",
         "shift",
@@ -146,7 +146,7 @@ def _result(topology: str, request: Request, program: Program, report: Report) -
 
 
 HEADER = (
-    f"{'chip':8} {'program':7} {'size':>9} {'dtype':>8} {'arguments':>9} {'temporary':>9} {'total':>6} {'limit GiB':>9} "
+    f"{'chip':9} {'program':7} {'size':>9} {'dtype':>8} {'arguments':>9} {'temporary':>9} {'total':>6} {'limit GiB':>9} "
     f"{'compile s':>9} {'TFLOP':>7} {f'estimated s at {UTILISATION:.0%}':>22}"
 )
 
@@ -159,6 +159,6 @@ def row(result: dict) -> str:
     counted = f"{result['flops'] / 1e12:7.1f} {result['estimated_seconds']:22.2f}" if result["flops"] else ""
     memory = result["problem"] or f"{arguments:9.2f} {temporaries:9.2f} {total:6.2f}"
     return (
-        f"{result['topology']:8} {result['program']:7} {result['size']:>9} {result['dtype']:>8} {memory:26} {limit:9.2f} "
+        f"{result['topology']:9} {result['program']:7} {result['size']:>9} {result['dtype']:>8} {memory:26} {limit:9.2f} "
         f"{result['compile_seconds']:9.0f} {counted}"
     )

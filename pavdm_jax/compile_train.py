@@ -1,6 +1,6 @@
-"""Training steps compiled for TPUs that are not there: `python -m pavdm_jax.train --config FILE --compile-only v4:4x4x8`.
+"""Training steps compiled for chips that are not there: `python -m pavdm_jax.train --config FILE --compile-only v4:4x4x8`.
 
-Only shapes enter: no weights are read, nothing is run. Memory is what the TPU compiler plans, arithmetic is counted, time is guessed.
+Only shapes enter: no weights are read, nothing is run. Memory is what the compiler plans, arithmetic is counted, time is guessed.
 """
 
 import math

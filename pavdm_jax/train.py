@@ -5,13 +5,16 @@ name (of a run of one stage without `stages.0.`). A run that was interrupted goe
 
     --distributed              one of several processes: TPU pods and SLURM tell which, elsewhere JAX_COORDINATOR_ADDRESS=HOST:PORT,
                                JAX_NUM_PROCESSES and JAX_PROCESS_ID do
-    --compile-only TOPOLOGY    train nothing: compile the steps for TPUs such as v4:4x4x8 or v5e:16x16, without any, and print memory
+    --compile-only TOPOLOGY    train nothing: compile the steps for TPUs such as v4:4x4x8 or v5e:16x16, or GPUs such as h100:8 or
+                               h100:4x8 (hosts x GPUs of each), without any, and print memory
 """
 
 import argparse
 import runpy
 import sys
 from pathlib import Path
+
+import jax
 
 from pavdm_jax.command_line import read_fields
 from pavdm_jax.compilation import enable_cache
@@ -87,6 +90,7 @@ def main() -> None:
     try:
         command, config = parse_command(sys.argv[1:])
         if command.compile_only is not None:
+            jax.config.update("jax_platforms", "cpu")  # an installed compiler for TPUs or GPUs is no TPU or GPU
             compile_train(config, command.compile_only)
             return
         if command.distributed:
