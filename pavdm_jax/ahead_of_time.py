@@ -4,10 +4,9 @@ or `pavdm_jax[cuda]` for GPUs.
 Only shapes enter, so a model of any size is compiled on a laptop. Nothing is run: memory is what XLA has planned; times are estimates.
 """
 
-import dataclasses
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -48,7 +47,7 @@ class Report:
         """With a problem if it is more than a chip has: the compiler for TPUs refuses such a program, that for GPUs does not."""
         if self.total <= chip.memory_gib * GIB:
             return self
-        return dataclasses.replace(self, problem=f"does not fit: {self.total / GIB:.2f}G of {chip.memory_gib:.2f}G")
+        return replace(self, problem=f"does not fit: {self.total / GIB:.2f}G of {chip.memory_gib:.2f}G")
 
 
 def place(tree: Any, sharding: jax.sharding.Sharding) -> Any:

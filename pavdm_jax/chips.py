@@ -31,10 +31,9 @@ class TPU:
 
     def devices(self, name: str, layout: str) -> list[jax.Device]:
         """Those of a topology; raises what the compiler raises."""
-        os.environ.setdefault(
-            "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
-        )  # else two compilations at a time, even of two users, fail
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no cloud machine to ask
+        # Else two compilations at a time, even of two users, fail; and there is no cloud machine to ask.
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **dict(self.options)).devices)
 
     remedy = "is libtpu installed (pip install libtpu)?"

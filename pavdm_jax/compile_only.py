@@ -1,6 +1,6 @@
 """Memory of generation on chips that are not there: `python -m pavdm_jax.benchmark --compile-only v5e:1x1 v4:1x1 h100:1`.
 
-The programs of generation are compiled for the first chip of each topology, from shapes alone.
+The programs of generation are compiled for the chips of each topology, from shapes alone; several share the work as `--mesh auto` does.
 """
 
 import functools
@@ -25,6 +25,7 @@ from pavdm_jax.geometry import chunk_frames, latent_size
 from pavdm_jax.model import abstract_params
 from pavdm_jax.progressive import make_plan
 from pavdm_jax.request import DTYPES, Request, make_request
+from pavdm_jax.sharding import generation_mesh, make_mesh, replicated, use_mesh
 from pavdm_jax.text_encoder import encoder_layer
 from pavdm_jax.video_writer import check_output
 
@@ -117,20 +118,22 @@ def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[di
     )
     results = []
     for topology in config.compile_only:
-        chip, sharding = parse_topology(topology)[1], SingleDeviceSharding(topology_devices(topology)[0])
+        chip, devices = parse_topology(topology)[1], topology_devices(topology)
+        several = len(devices) > 1
+        mesh = make_mesh(generation_mesh("auto", 1, len(devices)), devices) if several else None
+        everywhere = replicated(mesh) if several else SingleDeviceSharding(devices[0])
         for program in programs(model, request):
             if program.name in config.programs:
-                report = compile_program(program.function, **place(program.arrays, sharding), **program.static).within(
-                    chip
-                )
-                results.append(_result(topology, request, program, report))
+                with use_mesh(mesh):
+                    report = compile_program(program.function, **place(program.arrays, everywhere), **program.static)
+                results.append(_result(topology, len(devices), request, program, report.within(chip)))
                 each(results[-1])
     if config.output is not None:
         Path(config.output).write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 
-def _result(topology: str, request: Request, program: Program, report: Report) -> dict:
+def _result(topology: str, devices: int, request: Request, program: Program, report: Report) -> dict:
     chip = parse_topology(topology)[1]
     return {
         "topology": topology,
@@ -141,7 +144,7 @@ def _result(topology: str, request: Request, program: Program, report: Report) -
         "total": report.total,
         "limit": int(chip.memory_gib * GIB),
         "flops": program.flops,
-        "estimated_seconds": program.flops / (UTILISATION * chip.peak_tflops * 1e12),
+        "estimated_seconds": program.flops / (UTILISATION * chip.peak_tflops * 1e12 * devices),
     }
 
 

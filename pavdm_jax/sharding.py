@@ -92,13 +92,14 @@ def parse_mesh(text: str) -> MeshConfig:
     return MeshConfig(**sizes)
 
 
-def generation_mesh(text: str, videos: int) -> MeshConfig:
+def generation_mesh(text: str, videos: int, devices: int | None = None) -> MeshConfig:
     """The mesh on which `videos` videos are made.
 
     Args:
       text: "auto" takes all devices of this process: the halves of guidance and the videos lie on `data` as far as they divide, and
         tokens on the rest; "single" takes one device; or a mesh of all devices, see `parse_mesh`.
       videos: made at the same time.
+      devices: how many "auto" takes, if not those of this process.
 
     Raises:
       ConfigError: not understood, or it does not take all devices.
@@ -106,7 +107,7 @@ def generation_mesh(text: str, videos: int) -> MeshConfig:
     if text == "single":
         return MeshConfig()
     if text == "auto":
-        devices = jax.local_device_count()
+        devices = devices or jax.local_device_count()
         data = math.gcd(devices, 2 * videos)
         return MeshConfig(data=data, sequence=devices // data)
     config = parse_mesh(text)

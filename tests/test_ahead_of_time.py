@@ -96,3 +96,15 @@ def test_a_program_that_does_not_fit_has_a_row():
     numbers = {"topology": "v5e:1x1", "program": "shift", "size": "240x424", "dtype": "float32", "flops": 0}
     numbers |= {"arguments": 0, "temporaries": 0, "total": 0, "limit": GIB, "compile_seconds": 1.0}
     assert "does not fit" in row(numbers | {"problem": Report(problem="does not fit").problem})
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the compiler for GPUs is not installed"
+)
+def test_a_shift_is_compiled_for_one_gpu_and_for_eight(monkeypatch):
+    monkeypatch.setattr("pavdm_jax.compile_only.OPEN_SORA_1_2", tiny())
+    config = CompileConfig(("h100:1", "h100:8"), ("shift",), checkpoint="tiny", resolution="144p")
+    one, eight = compile_only(config, lambda _: None)
+    assert not one["problem"] and not eight["problem"]
+    assert not one["collectives"] and "all-to-all" in eight["collectives"]
+    assert eight["estimated_seconds"] == one["estimated_seconds"] / 8
