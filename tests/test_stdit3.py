@@ -17,6 +17,9 @@ from pavdm_jax.models.stdit3 import REMAT_POLICIES, Caption, STDiT3, concatenate
 from pavdm_jax.weights.open_sora import stdit3_rules
 from pavdm_jax.weights.rules import to_params, to_tensors
 
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""Of the compiler, for programs that are compared with each other."""
+
 
 def abstract_params(config: STDiT3Config) -> dict:
     return jax.eval_shape(lambda: STDiT3(config).init(jax.random.key(0), method="init_all")["params"])
@@ -292,7 +295,7 @@ def test_what_is_recomputed_does_not_change_the_gradient(golden_a):
         f = functools.partial(loss, remat)
         residuals = jax.eval_shape(lambda blocks, f=f: jax.vjp(f, blocks)[1], blocks)
         kept[remat] = sum(leaf.size for leaf in jax.tree.leaves(residuals))
-        gradients[remat] = jax.jit(jax.grad(f))(blocks)
+        gradients[remat] = jax.jit(jax.grad(f), compiler_options=QUICK)(blocks)
     assert kept["full"] < kept["attention"] < kept["none"] / 2
     for remat in ("full", "attention"):
         errors = jax.tree.map(lambda a, b: relative_error(a, np.asarray(b)), gradients[remat], gradients["none"])
@@ -306,7 +309,7 @@ def test_a_new_model_predicts_zero_and_a_moved_one_trains_every_parameter():
     latents, levels = np.random.default_rng(0).normal(size=(1, 2, 4, 4, 4)).astype(np.float32), np.full((1, 2), 0.5)
     video = np.full((1,), 24.0), np.full((1,), 32.0), np.full((1,), 32.0)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def loss_and_gradient(params):
         def loss(params):
             model, variables = STDiT3(config, remat="full"), {"params": params}
@@ -315,7 +318,7 @@ def test_a_new_model_predicts_zero_and_a_moved_one_trains_every_parameter():
 
         return jax.value_and_grad(loss)(params)
 
-    init = jax.jit(functools.partial(STDiT3(config).init, method="init_all"))
+    init = jax.jit(functools.partial(STDiT3(config).init, method="init_all"), compiler_options=QUICK)
     params = init(jax.random.key(0))["params"]
     assert loss_and_gradient(params)[0] == 0
 
