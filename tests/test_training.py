@@ -205,7 +205,7 @@ def test_one_clip_of_the_published_size_is_learnt():
     config = tiny()
     config = dataclasses.replace(
         config,
-        stdit3=dataclasses.replace(config.stdit3, depth=1, hidden_size=16),
+        stdit3=dataclasses.replace(config.stdit3, depth=1, hidden_size=16, num_heads=1),
         window=WindowConfig(),
         height=240,
         width=424,
