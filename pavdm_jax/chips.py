@@ -20,12 +20,12 @@ class TPU:
     """A kind of TPU chip.
 
     Attributes:
-      peak_tflops: bfloat16, of a chip, as Google publishes it.
+      kind: as `jax.Device.device_kind`.
       memory_gib: of a chip, that a program can use, as the compiler says.
       options: what makes one device of a chip; a v4 chip has two cores, which work as one ("megacore").
     """
 
-    peak_tflops: float
+    kind: str
     memory_gib: float
     options: tuple[tuple[str, str], ...] = ()
 
@@ -46,7 +46,6 @@ class GPU:
     Attributes:
       kind: as `jax.Device.device_kind`.
       capability: compute capability.
-      peak_tflops: bfloat16, dense, summed in float32.
       whole_memory_gib: of the GPU; see `memory_gib`.
       bandwidth: of the memory, in GB/s.
       processors: streaming multiprocessors.
@@ -58,7 +57,6 @@ class GPU:
 
     kind: str
     capability: tuple[int, int]
-    peak_tflops: float
     whole_memory_gib: float
     bandwidth: int
     processors: int
@@ -119,14 +117,14 @@ class GPU:
 Chip = TPU | GPU
 
 CHIPS: dict[str, Chip] = {
-    "v4": TPU(275, 30.75, (("chip_config_name", "megacore"),)),
-    "v5e": TPU(197, 15.75),
-    "v5p": TPU(459, 95.73),
-    "v6e": TPU(918, 31.24),
-    "a100": GPU("NVIDIA A100-SXM4-80GB", (8, 0), 312, 79.25, 2039, 108, 64, 2048, 164, 40, 1.41),
-    "h100": GPU("NVIDIA H100 80GB HBM3", (9, 0), 989, 79.1, 3352, 132, 128, 2048, 228, 50, 1.98),
-    "h200": GPU("NVIDIA H200", (9, 0), 989, 139.8, 4800, 132, 128, 2048, 228, 50, 1.98),
-    "rtx4090": GPU("NVIDIA GeForce RTX 4090", (8, 9), 165, 23.5, 1008, 128, 128, 1536, 100, 72, 2.52),
+    "v4": TPU("TPU v4", 30.75, (("chip_config_name", "megacore"),)),
+    "v5e": TPU("TPU v5 lite", 15.75),
+    "v5p": TPU("TPU v5", 95.73),
+    "v6e": TPU("TPU v6 lite", 31.24),
+    "a100": GPU("NVIDIA A100-SXM4-80GB", (8, 0), 79.25, 2039, 108, 64, 2048, 164, 40, 1.41),
+    "h100": GPU("NVIDIA H100 80GB HBM3", (9, 0), 79.1, 3352, 132, 128, 2048, 228, 50, 1.98),
+    "h200": GPU("NVIDIA H200", (9, 0), 139.8, 4800, 132, 128, 2048, 228, 50, 1.98),
+    "rtx4090": GPU("NVIDIA GeForce RTX 4090", (8, 9), 23.5, 1008, 128, 128, 1536, 100, 72, 2.52),
 }
 
 

@@ -20,7 +20,7 @@ from pavdm_jax.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.compiled import decode_chunk, first_window, guidance_caption, run_segment
 from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, require
 from pavdm_jax.diffusion.sampler import sample_keys
-from pavdm_jax.flops import shift_flops
+from pavdm_jax.flops import peak_flops, shift_flops
 from pavdm_jax.geometry import chunk_frames, latent_size
 from pavdm_jax.model import abstract_params
 from pavdm_jax.progressive import make_plan
@@ -144,7 +144,7 @@ def _result(topology: str, devices: int, request: Request, program: Program, rep
         "total": report.total,
         "limit": int(chip.memory_gib * GIB),
         "flops": program.flops,
-        "estimated_seconds": program.flops / (UTILISATION * chip.peak_tflops * 1e12 * devices),
+        "estimated_seconds": program.flops / (UTILISATION * peak_flops(chip.kind) * devices),
     }
 
 

@@ -12,7 +12,7 @@ from pavdm_jax.ahead_of_time import Report, compile_program
 from pavdm_jax.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.config import require
 from pavdm_jax.data_config import LatentData
-from pavdm_jax.flops import train_flops
+from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.geometry import latent_size
 from pavdm_jax.model import abstract_params
 from pavdm_jax.sharding import MeshConfig, batch_sharding, make_mesh, replicated, train_mesh, use_mesh
@@ -84,7 +84,7 @@ def compile_train(config: TrainConfig, topology: str) -> None:
         with use_mesh(mesh):
             report = compile_program(program.step, *arguments).within(chip)
         shape = arguments[2]["latents"].shape
-        peak = chip.peak_tflops * 1e12 * len(devices)
+        peak = peak_flops(chip.kind) * len(devices)
         print("\n".join(describe(config, stage, topology, sizes, report, shape, peak)), flush=True)
         if report.problem:
             problems.append(f"stage {stage.name} {report.problem}")

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from pavdm_jax.chips import CHIPS
 from pavdm_jax.config import OPEN_SORA_1_2, tiny
 from pavdm_jax.flops import peak_flops, shift_flops, stdit3_flops, train_flops
 from pavdm_jax.models.stdit3 import STDiT3, STDiT3Config
@@ -55,8 +56,7 @@ def test_a_training_step_is_three_forward_passes_and_the_captions():
 
 
 def test_the_peak_is_known_by_the_kind_of_device():
-    class Device:
-        device_kind = "NVIDIA H100 80GB HBM3"
-
-    assert peak_flops(Device()) == 989e12
-    assert peak_flops(jax.devices()[0]) is None  # a CPU
+    known = {name: peak_flops(chip.kind) for name, chip in CHIPS.items()}
+    assert known["h100"] == 989e12 and known["v5e"] == 197e12 and known["v5p"] == 459e12
+    assert all(known.values())
+    assert peak_flops(jax.devices()[0].device_kind) is None  # a CPU

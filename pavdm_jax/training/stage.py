@@ -149,7 +149,7 @@ def _stage_log(run: Run, stage: Stage, first: int, done: int, example: dict, mes
     flops = peak = None
     if isinstance(stage.objective, DiffusionObjective):
         flops = train_flops(run.config.model.stdit3, example["latents"].shape)
-        of_one = peak_flops(jax.devices()[0])
+        of_one = peak_flops(jax.devices()[0].device_kind)
         peak = None if of_one is None else of_one * (1 if mesh is None else mesh.size)
     return StageLog(run.log, stage, first, done, flops, peak)
 
