@@ -8,7 +8,7 @@ a caption means is learnt from scenes: first clips of two chunks, then of one. T
 """
 
 from pavdm_jax.config import demo
-from pavdm_jax.train_config import OptimizerConfig, ShapesData, Stage, TrainConfig, UniformDiffusion
+from pavdm_jax.training.config import OptimizerConfig, ShapesData, Stage, TrainConfig, UniformDiffusion
 
 
 def stage(name: str, objective: UniformDiffusion, data: ShapesData, steps: int, batch_size: int) -> Stage:

@@ -7,7 +7,7 @@ Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.
 """
 
 from pavdm_jax.config import demo
-from pavdm_jax.train_config import OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
+from pavdm_jax.training.config import OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
 
 config = TrainConfig(
     model=demo(),

@@ -7,7 +7,7 @@ Three stages, as Open-Sora trained its own: the spatial VAE on single frames, th
 """
 
 from pavdm_jax.config import demo
-from pavdm_jax.train_config import (
+from pavdm_jax.training.config import (
     JointReconstruction,
     OptimizerConfig,
     ShapesData,

@@ -12,7 +12,7 @@ clipping and EMA are the reference's; the batch is a clip a chip.
 """
 
 from pavdm_jax.config import ModelConfig
-from pavdm_jax.train_config import OptimizerConfig, ProgressiveDiffusion, Stage, TrainConfig, VideoData
+from pavdm_jax.training.config import OptimizerConfig, ProgressiveDiffusion, Stage, TrainConfig, VideoData
 
 config = TrainConfig(
     model=ModelConfig(),

@@ -11,7 +11,7 @@ Never run: no duration or quality is known. The paper's settings, as in `configs
 """
 
 from pavdm_jax.config import ModelConfig
-from pavdm_jax.train_config import OptimizerConfig, ProgressiveDiffusion, Stage, TrainConfig, VideoData
+from pavdm_jax.training.config import OptimizerConfig, ProgressiveDiffusion, Stage, TrainConfig, VideoData
 
 config = TrainConfig(
     model=ModelConfig(),

@@ -8,15 +8,16 @@ import sys
 import time
 from pathlib import Path
 
-from pavdm_jax import geometry, storage
-from pavdm_jax.checkpoints import load
-from pavdm_jax.command_line import Parser, exit_with
-from pavdm_jax.compilation import enable_cache
-from pavdm_jax.config import ConfigError, require
-from pavdm_jax.prompt_features import prompt_features
-from pavdm_jax.recording import Recording, check_outputs
-from pavdm_jax.request import DTYPES, METHODS, make_request
-from pavdm_jax.sharding import generation_mesh, make_mesh, param_shardings
+from pavdm_jax import resolutions, storage
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.cli import Parser, enable_cache, exit_with
+from pavdm_jax.distributed.mesh import generation_mesh, make_mesh
+from pavdm_jax.distributed.partitioning import tree_shardings
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.recording import Recording, check_outputs
+from pavdm_jax.generation.request import METHODS, make_request
+from pavdm_jax.models.model import DTYPES, abstract_params
+from pavdm_jax.text.features import prompt_features
 
 PASSED_ON = (
     "frames",
@@ -53,7 +54,7 @@ def frame_count(text: str) -> int | None:
     if text == "inf":
         return None
     try:
-        return int(text) if text.lstrip("-").isdigit() else geometry.frame_count(text)
+        return int(text) if text.lstrip("-").isdigit() else resolutions.frame_count(text)
     except ConfigError:
         raise argparse.ArgumentTypeError(f"{text} is not a number of frames; give a whole number, or inf") from None
 
@@ -157,14 +158,15 @@ def read_prompts_file(path: str) -> list[str]:
       ConfigError: no such file, not text, or no prompt in it.
     """
     try:
-        with storage.explained(path):
+        with storage.cloud_errors(path):
             lines = storage.as_path(path).read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ConfigError(f"the prompts file {path} cannot be read: it is not a text file") from None
     except OSError as error:
         raise ConfigError(f"the prompts file {path} cannot be read: {error.strerror or error}") from None
     prompts = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
-    require(bool(prompts), f"the prompts file {path} holds no prompt; write one a line")
+    if not prompts:
+        raise ConfigError(f"the prompts file {path} holds no prompt; write one a line")
     return prompts
 
 
@@ -196,9 +198,12 @@ def run(arguments: argparse.Namespace) -> int:
         *arguments.prompt,
         *(read_prompts_file(arguments.prompts_file) if arguments.prompts_file is not None else []),
     ]
-    require(bool(prompts), 'there is no prompt; give one, for instance: pavdm "a small red circle moves left"')
-    require(arguments.samples >= 1, f"--samples must be at least 1, not {arguments.samples}")
-    require(arguments.batch_size >= 1, f"--batch-size must be at least 1, not {arguments.batch_size}")
+    if not prompts:
+        raise ConfigError('there is no prompt; give one, for instance: pavdm "a small red circle moves left"')
+    if arguments.samples < 1:
+        raise ConfigError(f"--samples must be at least 1, not {arguments.samples}")
+    if arguments.batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1, not {arguments.batch_size}")
     changes = read_timeline(arguments.prompt_at)
     timelines = [[(0.0, prompt), *changes] for prompt in prompts]
     jobs = [(timeline, arguments.seed + n) for timeline in timelines for n in range(arguments.samples)]
@@ -214,7 +219,7 @@ def run(arguments: argparse.Namespace) -> int:
     options["start"] = request.start  # as it was read and resized
     prompt_features(model, request.texts, dtype, progress=not arguments.quiet)
     mesh = generation_mesh(arguments.mesh, videos=min(arguments.batch_size, len(jobs)))
-    shardings = param_shardings(model.config, make_mesh(mesh)) if mesh.size > 1 else None
+    shardings = tree_shardings(abstract_params(model.config), make_mesh(mesh)) if mesh.size > 1 else None
     model = load(arguments.checkpoint, shardings=shardings, dtype=dtype, lora=arguments.lora)
     for first in range(0, len(jobs), arguments.batch_size):
         group = slice(first, first + arguments.batch_size)

@@ -18,14 +18,14 @@ from pathlib import Path
 import jax
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints import load
-from pavdm_jax.command_line import exit_with, read_fields
-from pavdm_jax.compilation import enable_cache
-from pavdm_jax.compile_only import HEADER, CompileConfig, compile_only, row
-from pavdm_jax.config import require
+from pavdm_jax.ahead_of_time.generation import HEADER, CompileConfig, compile_only, row
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.cli import enable_cache, exit_with, read_fields
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.pipeline import generate_stream
 from pavdm_jax.geometry import chunk_frames
-from pavdm_jax.pipeline import generate_stream
-from pavdm_jax.video_writer import VideoWriter, check_output
+from pavdm_jax.outputs import check_output
+from pavdm_jax.video.writer import VideoWriter
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def _peak_memory_mb() -> float:
 
 def benchmark(config: BenchmarkConfig) -> list[Measurement]:
     """The first length with a cold and a warm cache, the others warm."""
-    require(bool(config.frames), "frames names no length; give at least one")
+    if not config.frames:
+        raise ConfigError("frames names no length; give at least one")
     runs = [(config.frames[0], "cold"), *((frames, "warm") for frames in config.frames)]
     measurements = []
     with tempfile.TemporaryDirectory() as cache:
@@ -98,10 +99,8 @@ def benchmark(config: BenchmarkConfig) -> list[Measurement]:
             request = [config.checkpoint, config.prompt, str(frames), str(config.segment), repr(time.time())]
             command = [sys.executable, "-m", "pavdm_jax.benchmark", "--one", *request]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            require(
-                done.returncode == 0,
-                f"the measurement failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}",
-            )
+            if done.returncode != 0:
+                raise ConfigError(f"the measurement failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
             measurements.append(Measurement(cache=state, **json.loads(done.stdout.splitlines()[-1])))
             _print_row(measurements[-1], header=len(measurements) == 1)
     return measurements

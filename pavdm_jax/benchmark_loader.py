@@ -4,9 +4,9 @@ import sys
 import time
 from dataclasses import dataclass
 
-from pavdm_jax.command_line import read_fields
-from pavdm_jax.config import ConfigError, require
-from pavdm_jax.train import read_config
+from pavdm_jax.cli import read_fields
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.config import read_config
 from pavdm_jax.training.loop import make_batches, start_model
 
 
@@ -20,16 +20,17 @@ class LoaderConfig:
     batches: int = 20  # to time, after the first
 
     def __post_init__(self) -> None:
-        require(self.step_seconds > 0, f"step_seconds must be above 0, not {self.step_seconds}")
-        require(self.batches >= 1, f"batches must be at least 1, not {self.batches}")
+        if not self.step_seconds > 0:
+            raise ConfigError(f"step_seconds must be above 0, not {self.step_seconds}")
+        if self.batches < 1:
+            raise ConfigError(f"batches must be at least 1, not {self.batches}")
 
 
 def benchmark_loader(settings: LoaderConfig) -> float:
     """Print the loader's speed; clips a second. Latents that a stage keeps are computed first, untimed."""
     config = read_config(settings.config)
-    require(
-        0 <= settings.stage < len(config.stages), f"stage {settings.stage}: the config has {len(config.stages)} stages"
-    )
+    if not 0 <= settings.stage < len(config.stages):
+        raise ConfigError(f"stage {settings.stage}: the config has {len(config.stages)} stages")
     stage = config.stages[settings.stage]
     feed = make_batches(config, stage, start_model(config), config.seed, 0)
     started = time.perf_counter()

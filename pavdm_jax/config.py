@@ -16,30 +16,9 @@ p     prompts along the time axis            i j   shift number, chunk number
 *shift* moves the window by a chunk. The default values are Open-Sora v1.2's and the paper's (PA-VDM "O" setting).
 """
 
-import dataclasses
-import json
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
-T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the message is one line that names the value and the remedy."""
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise `ConfigError(message)` unless `condition` holds."""
-    if not condition:
-        raise ConfigError(message)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, or else its kind, in a line of at most 200 characters."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
+from pavdm_jax.errors import ConfigError
 
 # --- models -----------------------------------------------------------------------------------------------------------
 
@@ -59,19 +38,16 @@ class STDiT3Config:
     base_size: int = 512  # pixels; the position embedding is scaled by sqrt(height * width) / base_size
 
     def __post_init__(self) -> None:
-        require(
-            min(self.depth, self.hidden_size, self.num_heads) >= 1,
-            "depth, hidden_size and num_heads must be at least 1",
-        )
-        require(
-            self.hidden_size % self.num_heads == 0,
-            f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}",
-        )
-        require(
-            self.hidden_size % 4 == 0,
-            f"hidden_size {self.hidden_size} must be a multiple of 4 (sines and cosines of rows and columns)",
-        )
-        require(self.head_width % 2 == 0, f"head width {self.head_width} must be even (rotary pairs)")
+        if min(self.depth, self.hidden_size, self.num_heads) < 1:
+            raise ConfigError("depth, hidden_size and num_heads must be at least 1")
+        if self.hidden_size % self.num_heads != 0:
+            raise ConfigError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
+        if self.hidden_size % 4 != 0:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} must be a multiple of 4 (sines and cosines of rows and columns)"
+            )
+        if self.head_width % 2 != 0:
+            raise ConfigError(f"head width {self.head_width} must be even (rotary pairs)")
 
     @property
     def head_width(self) -> int:
@@ -110,11 +86,11 @@ class TemporalVAEConfig:
     latent_channels: int = 4
 
     def __post_init__(self) -> None:
-        require(
-            len(self.temporal_downsample) == len(self.channel_multipliers) - 1,
-            f"temporal_downsample has {len(self.temporal_downsample)} entries; one is needed between each two of the "
-            f"{len(self.channel_multipliers)} channel_multipliers",
-        )
+        if len(self.temporal_downsample) != len(self.channel_multipliers) - 1:
+            raise ConfigError(
+                f"temporal_downsample has {len(self.temporal_downsample)} entries; one is needed between each two of the "
+                f"{len(self.channel_multipliers)} channel_multipliers"
+            )
 
     @property
     def downsample(self) -> int:
@@ -162,7 +138,8 @@ class TextConfig:
     aesthetic_score: float | None = 6.5  # appended as " aesthetic score: 6.5."; None appends nothing
 
     def __post_init__(self) -> None:
-        require(self.max_tokens > 1, f"max_tokens {self.max_tokens} leaves no room for a word")
+        if self.max_tokens <= 1:
+            raise ConfigError(f"max_tokens {self.max_tokens} leaves no room for a word")
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
@@ -179,14 +156,16 @@ class WindowConfig:
 
     def __post_init__(self) -> None:
         for name in ("chunk_size", "noisy_chunks", "steps"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        require(self.context_chunks >= 0, f"context_chunks must be 0 or more, not {self.context_chunks}")
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.context_chunks < 0:
+            raise ConfigError(f"context_chunks must be 0 or more, not {self.context_chunks}")
         below = self.steps // self.noisy_chunks * self.noisy_chunks
         near = " or ".join(str(n) for n in (below, below + self.noisy_chunks) if n)
-        require(
-            self.steps % self.noisy_chunks == 0,
-            f"steps {self.steps} is not divisible by the {self.noisy_chunks} noisy chunks of the window; use {near}",
-        )
+        if self.steps % self.noisy_chunks != 0:
+            raise ConfigError(
+                f"steps {self.steps} is not divisible by the {self.noisy_chunks} noisy chunks of the window; use {near}"
+            )
 
     @property
     def steps_per_shift(self) -> int:
@@ -223,18 +202,18 @@ class ModelConfig:
     noise_base_size: int = 512  # pixels; the noise shift of one frame of this size, squared, is 1
 
     def __post_init__(self) -> None:
-        require(
-            self.stdit3.latent_channels == self.vae.latent_channels,
-            f"stdit3.latent_channels {self.stdit3.latent_channels} differs from the VAE's {self.vae.latent_channels}",
-        )
-        require(
-            self.stdit3.caption_channels == self.t5.d_model,
-            f"stdit3.caption_channels {self.stdit3.caption_channels} differs from t5.d_model {self.t5.d_model}",
-        )
-        require(
-            self.text.max_tokens == self.stdit3.max_caption_tokens,
-            f"text.max_tokens {self.text.max_tokens} differs from stdit3.max_caption_tokens {self.stdit3.max_caption_tokens}",
-        )
+        if self.stdit3.latent_channels != self.vae.latent_channels:
+            raise ConfigError(
+                f"stdit3.latent_channels {self.stdit3.latent_channels} differs from the VAE's {self.vae.latent_channels}"
+            )
+        if self.stdit3.caption_channels != self.t5.d_model:
+            raise ConfigError(
+                f"stdit3.caption_channels {self.stdit3.caption_channels} differs from t5.d_model {self.t5.d_model}"
+            )
+        if self.text.max_tokens != self.stdit3.max_caption_tokens:
+            raise ConfigError(
+                f"text.max_tokens {self.text.max_tokens} differs from stdit3.max_caption_tokens {self.stdit3.max_caption_tokens}"
+            )
 
 
 OPEN_SORA_1_2 = ModelConfig()
@@ -280,51 +259,3 @@ def tiny() -> ModelConfig:
         height=16,
         width=24,
     )
-
-
-# --- JSON -------------------------------------------------------------------------------------------------------------
-
-
-def to_json(config: Any) -> str:
-    """A config as indented JSON text."""
-    return json.dumps(dataclasses.asdict(config), indent=2)
-
-
-def from_json(kind: type[T], text: str) -> T:
-    """Read a config of class `kind` back from `to_json`'s text.
-
-    Raises:
-      ConfigError: the text is not JSON, or names a field that `kind` does not have, or a value of another type.
-    """
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"this is not a JSON config: {error}") from None
-    return _build(kind, values, kind.__name__)
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """`value` as parsed from JSON, made into `kind`; `where` names the field in errors."""
-    if dataclasses.is_dataclass(kind):
-        require(isinstance(value, dict), f"{where}: expected fields of {kind.__name__}, got {value!r}")
-        hints = typing.get_type_hints(kind)
-        unknown = sorted(set(value) - set(hints))
-        require(not unknown, f"{where}: unknown field {', '.join(unknown)}; known fields are {', '.join(hints)}")
-        return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _build(next(a for a in arguments if a is not type(None)), value, where)
-    if origin is tuple:
-        require(isinstance(value, list), f"{where}: expected a list, got {value!r}")
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        require(len(kinds) == len(value), f"{where}: expected {len(kinds)} values, got {len(value)}")
-        return tuple(_build(k, v, f"{where}[{n}]") for n, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    require(
-        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)),
-        f"{where}: expected {kind.__name__}, got {value!r}",
-    )
-    return value

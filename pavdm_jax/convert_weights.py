@@ -10,16 +10,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints import DTYPES, open_model
-from pavdm_jax.command_line import Parser, exit_with
-from pavdm_jax.config import require
-from pavdm_jax.model import PARTS
-from pavdm_jax.weights import hub
-from pavdm_jax.weights.architecture import OPTIONS
-from pavdm_jax.weights.convert import convert
-from pavdm_jax.weights.export import export_stdit
-from pavdm_jax.weights.orbax_store import stored_arrays
-from pavdm_jax.weights.readers import Weights, open_weights
+from pavdm_jax.checkpoints.layers import stored_arrays
+from pavdm_jax.checkpoints.model_folder import open_model
+from pavdm_jax.cli import Parser, exit_with
+from pavdm_jax.conversion import hub
+from pavdm_jax.conversion.architecture import OPTIONS
+from pavdm_jax.conversion.convert import convert
+from pavdm_jax.conversion.export import export_stdit
+from pavdm_jax.conversion.sources import Weights, open_weights
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import DTYPES, PARTS
 
 EXAMPLES = """
 examples:
@@ -84,7 +84,8 @@ def find(part: str, given: str) -> Weights:
     storage.local_path(given, OPTIONS[part])
     if not Path(given).exists() and hub.is_name(given):
         return open_weights(hub.download(given), label=given)
-    require(Path(given).exists(), f"{OPTIONS[part]}: there is no file or folder {given}")
+    if not Path(given).exists():
+        raise ConfigError(f"{OPTIONS[part]}: there is no file or folder {given}")
     return open_weights(Path(given))
 
 
@@ -92,14 +93,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what the arguments ask for; returns the exit code."""
     given = {part: getattr(arguments, part) for part in PARTS if getattr(arguments, part)}
     modes = [bool(given), arguments.inspect is not None, arguments.export_stdit is not None]
-    require(sum(modes) <= 1, "--inspect and --export-stdit go alone, without weights to convert")
+    if sum(modes) > 1:
+        raise ConfigError("--inspect and --export-stdit go alone, without weights to convert")
     if arguments.inspect is not None:
         print(inspect(arguments.inspect))
         return 0
-    require(
-        bool(arguments.output),
-        "--output is missing; give the model folder to make, for instance checkpoints/open-sora-1.2",
-    )
+    if not arguments.output:
+        raise ConfigError("--output is missing; give the model folder to make, for instance checkpoints/open-sora-1.2")
     output = storage.local_path(arguments.output, "--output")
     with Progress(arguments.quiet) as bar:
         if arguments.export_stdit is not None:

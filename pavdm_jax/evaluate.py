@@ -7,25 +7,20 @@ For every moment asked for, the two seconds before it are looked at.
 import dataclasses
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints import load
-from pavdm_jax.command_line import exit_with, read_fields
-from pavdm_jax.compilation import enable_cache
-from pavdm_jax.compiled import decode_chunk, encode_frames
-from pavdm_jax.config import require
-from pavdm_jax.data.shapes_world import SPEED_PX_PER_S, Description, caption, parse_caption, render, sample_scene
-from pavdm_jax.evaluation.tracker import detect, measured_speed, present, scene_cuts, track
-from pavdm_jax.model import PARTS, Model
-from pavdm_jax.pipeline import generate
-from pavdm_jax.video_io import check_output, contact_sheet, write_png
-
-WINDOW_SECONDS = 2
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.cli import enable_cache, exit_with, read_fields
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.evaluation.scores import held_out_prompts, reconstruction_psnr, score_video
+from pavdm_jax.generation.pipeline import generate
+from pavdm_jax.models.model import PARTS
+from pavdm_jax.video.images import check_output, contact_sheet, write_png
 
 
 @dataclass(frozen=True)
@@ -44,70 +39,14 @@ class EvaluateConfig:
     sheet_rows: int = 6  # videos on the sheet
 
 
-@dataclass(frozen=True)
-class VideoScore:
-    """What the tracker found in one video; lists have an entry for each moment."""
-
-    prompt: str
-    seed: int
-    present: list[bool]  # all named shapes, with their colour and kind
-    only: list[bool]  # and as many shapes as were named
-    speed_errors: list[float] = field(default_factory=list)  # relative to the named speed, one a shape and moment
-    cuts: int = 0
-
-
-def score_video(video: np.ndarray, prompt: str, seed: int, seconds: tuple[float, ...], fps: float) -> VideoScore:
-    """Look at a video, uint8 `[f, h, w, 3]`, at the given moments."""
-    expected = parse_caption(prompt)
-    found, only, errors = [], [], []
-    for second in seconds:
-        stop = min(round(second * fps), len(video))
-        clip = video[max(0, stop - round(WINDOW_SECONDS * fps)) : stop]
-        found.append(present(clip, expected))
-        counts = [len(detect(frame)) for frame in clip[::4]]
-        only.append(bool(found[-1] and np.median(counts) == len(expected)))
-        errors += _speed_errors(clip, expected, fps)
-    return VideoScore(prompt, seed, found, only, errors, scene_cuts(video))
-
-
-def _speed_errors(clip: np.ndarray, expected: list[Description], fps: float) -> list[float]:
-    errors = []
-    for shape, positions in zip(expected, track(clip, expected), strict=True):
-        speed = measured_speed(positions, fps, clip.shape[1:3])
-        if shape.speed is not None and np.isfinite(speed):
-            errors.append(float(abs(speed / SPEED_PX_PER_S[shape.speed] - 1.0)))
-    return errors
-
-
-def reconstruction_psnr(model: Model, clips: int, seed: int) -> float:
-    """Mean peak signal-to-noise ratio in dB of held-out clips after the VAE, one micro clip each."""
-    config, ratios = model.config, []
-    for number in range(clips):
-        rng = np.random.default_rng([seed, number])
-        frames = render(sample_scene(rng, config.height, split="test"), config.vae.micro_frames, config.height)
-        latents = encode_frames(model.params["vae"], frames[None], config=config)
-        decoded = decode_chunk(model.params["vae"], latents, config=config, num_frames=len(frames))
-        error = np.mean(np.square((np.asarray(decoded[0], np.float32) - frames) / 255))
-        ratios.append(-10 * np.log10(error))
-    return float(np.mean(ratios))
-
-
-def held_out_prompts(count: int, seed: int, canvas: int) -> list[str]:
-    """Distinct prompts of held-out scenes that name every size and speed."""
-    prompts: dict[str, None] = {}
-    number = 0
-    while len(prompts) < count:
-        rng = np.random.default_rng([seed, number])
-        prompts[caption(sample_scene(rng, canvas, split="test"), rng, complete=True)] = None
-        number += 1
-    return list(prompts)
-
-
 def evaluate(config: EvaluateConfig) -> dict:
     """All scores of a model, as JSON values."""
-    require(config.seed >= 0, f"seed must be 0 or more, not {config.seed}")
-    require(config.videos >= 1, f"videos must be at least 1, not {config.videos}")
-    require(all(second > 0 for second in config.seconds), f"seconds must be above 0, not {config.seconds}")
+    if config.seed < 0:
+        raise ConfigError(f"seed must be 0 or more, not {config.seed}")
+    if config.videos < 1:
+        raise ConfigError(f"videos must be at least 1, not {config.videos}")
+    if not all(second > 0 for second in config.seconds):
+        raise ConfigError(f"seconds must be above 0, not {config.seconds}")
     for path, ending in ((config.output, ".json"), (config.sheet, ".png")):
         if path is not None:
             check_output(path, (ending,))
@@ -115,9 +54,10 @@ def evaluate(config: EvaluateConfig) -> dict:
     model = load(config.checkpoint, PARTS)
     fps = model.config.fps
     seconds = tuple(second for second in config.seconds if round(second * fps) <= config.frames)
-    require(
-        bool(seconds), f"none of the moments {config.seconds} lies within {config.frames} frames; ask for longer videos"
-    )
+    if not seconds:
+        raise ConfigError(
+            f"none of the moments {config.seconds} lies within {config.frames} frames; ask for longer videos"
+        )
     scores, rows = [], []
     for number, prompt in enumerate(
         tqdm(held_out_prompts(config.videos, config.seed, model.config.height), unit="video")

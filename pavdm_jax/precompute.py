@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints import DTYPES, load
-from pavdm_jax.command_line import read_fields
-from pavdm_jax.compilation import enable_cache
-from pavdm_jax.config import ConfigError, require
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.cli import enable_cache, read_fields
 from pavdm_jax.data.clips import open_clips
+from pavdm_jax.data.config import TfdsData, VideoData
 from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
-from pavdm_jax.data_config import TfdsData, VideoData
+from pavdm_jax.distributed.placement import on_host
+from pavdm_jax.distributed.processes import connect, end
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.geometry import chunk_frames
-from pavdm_jax.placement import on_host
-from pavdm_jax.processes import connect, end
+from pavdm_jax.models.model import DTYPES
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,20 @@ class PrecomputeConfig:
     distributed: bool = False  # find the other processes by jax.distributed
 
     def __post_init__(self) -> None:
-        require((self.manifest is None) != (self.tfds is None), "give the videos by either --manifest or --tfds")
-        require(
-            self.manifest is None or (self.data_dir is None and self.split == "train"),
-            "data_dir and split belong to --tfds",
-        )
-        require(self.text_dtype in DTYPES, f"text_dtype {self.text_dtype} is not possible; use {' or '.join(DTYPES)}")
-        require(
-            self.text_dtype == "float32" or self.caption_features,
-            "text_dtype is that of --caption-features; ask for both",
-        )
-        require(self.tfds is None or self.resolution is None, "aspect buckets, --resolution, are for a --manifest")
-        require(
-            0 <= self.process_index < self.process_count,
-            f"process_index {self.process_index} must be from 0 to process_count - 1, {self.process_count - 1}",
-        )
+        if (self.manifest is None) == (self.tfds is None):
+            raise ConfigError("give the videos by either --manifest or --tfds")
+        if self.manifest is not None and (self.data_dir is not None or self.split != "train"):
+            raise ConfigError("data_dir and split belong to --tfds")
+        if self.text_dtype not in DTYPES:
+            raise ConfigError(f"text_dtype {self.text_dtype} is not possible; use {' or '.join(DTYPES)}")
+        if self.text_dtype != "float32" and not self.caption_features:
+            raise ConfigError("text_dtype is that of --caption-features; ask for both")
+        if self.tfds is not None and self.resolution is not None:
+            raise ConfigError("aspect buckets, --resolution, are for a --manifest")
+        if not 0 <= self.process_index < self.process_count:
+            raise ConfigError(
+                f"process_index {self.process_index} must be from 0 to process_count - 1, {self.process_count - 1}"
+            )
 
 
 def precompute(config: PrecomputeConfig) -> None:

@@ -28,8 +28,7 @@ from typing import Any, BinaryIO
 
 from etils import epath
 
-from pavdm_jax.compilation import cache_folder
-from pavdm_jax.config import ConfigError, require
+from pavdm_jax.errors import ConfigError
 
 PREFIX = "gs://"
 
@@ -52,19 +51,21 @@ def as_path(path: str | os.PathLike) -> Path:
     text = os.fspath(path)
     if "://" not in text:
         return Path(text)
-    require(is_remote(text), f"{text}: of URLs only {PREFIX}BUCKET/NAME is understood; copy or mount what is elsewhere")
+    if not is_remote(text):
+        raise ConfigError(f"{text}: of URLs only {PREFIX}BUCKET/NAME is understood; copy or mount what is elsewhere")
     bucket, _, name = text.removeprefix(PREFIX).partition("/")
-    require(bool(bucket and name.strip("/")), f"{text} names no file or folder of a bucket; write {PREFIX}BUCKET/NAME")
+    if not bucket or not name.strip("/"):
+        raise ConfigError(f"{text} names no file or folder of a bucket; write {PREFIX}BUCKET/NAME")
     _connect(bucket)
     return epath.Path(text)
 
 
 def local_path(path: str | os.PathLike, option: str) -> Path:
     """The path that an option names where only disks will do; `ConfigError` for a bucket."""
-    require(
-        "://" not in os.fspath(path),
-        f"{option} {path}: this must be on a disk; name a local file or folder, and copy it by `gcloud storage cp`",
-    )
+    if "://" in os.fspath(path):
+        raise ConfigError(
+            f"{option} {path}: this must be on a disk; name a local file or folder, and copy it by `gcloud storage cp`"
+        )
     return Path(path)
 
 
@@ -112,7 +113,7 @@ class _Object(io.RawIOBase):
 
     def __init__(self, path: str):
         self._path = path
-        with explained(path):
+        with cloud_errors(path):
             self._file = _bucket_files().open(path, "rb")
 
     def readable(self) -> bool:
@@ -128,7 +129,7 @@ class _Object(io.RawIOBase):
         return self._file.tell()
 
     def readinto(self, buffer) -> int:
-        with explained(self._path):
+        with cloud_errors(self._path):
             found = self._file.read(len(buffer))
         buffer[: len(found)] = found
         return len(found)
@@ -144,7 +145,7 @@ def names(folder: Path) -> set[str]:
 def file_sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file below a folder, by its name relative to it."""
     if is_remote(folder):
-        with explained(folder):
+        with cloud_errors(folder):
             found = _bucket_files().find(str(folder), detail=True).items()
         start = len(str(folder).removeprefix(PREFIX)) + 1
         return {name[start:]: entry["size"] for name, entry in sorted(found)}
@@ -194,7 +195,7 @@ def local_copy(path: Path, stamp: tuple | None = None) -> Path:
         if not copy.exists():
             try:
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                with _beside(copy) as partial, explained(path):
+                with _beside(copy) as partial, cloud_errors(path):
                     _bucket_files().get_file(str(path), str(partial))
             except OSError as error:
                 raise StorageError(
@@ -213,7 +214,7 @@ def write(path: Path, content: bytes) -> None:
       OSError: it cannot be written.
     """
     if is_remote(path):
-        with explained(path):
+        with cloud_errors(path):
             _bucket_files().pipe_file(str(path), content)
         return
     with _beside(path) as partial:
@@ -226,14 +227,14 @@ def upload(file: Path, path: Path) -> None:
     Raises:
       OSError: it cannot be copied.
     """
-    with explained(path):
+    with cloud_errors(path):
         _bucket_files().put_file(str(file), str(path))
 
 
 def remove(path: Path) -> None:
     """Remove a file."""
     if is_remote(path):
-        with explained(path):
+        with cloud_errors(path):
             _bucket_files().rm(str(path))
         return
     path.unlink()
@@ -264,7 +265,7 @@ def new_folder(path: Path, last: str) -> Iterator[Path]:
     """
     if is_remote(path):
         files = _bucket_files()
-        with explained(path):
+        with cloud_errors(path):
             for old in (path / last, path):
                 if files.exists(str(old)):
                     files.rm(str(old), recursive=True)
@@ -322,12 +323,12 @@ def _bucket_files() -> Any:
 @functools.cache
 def _connect(bucket: str) -> None:
     """`ConfigError` unless the bucket can be listed."""
-    require(
-        importlib.util.find_spec("gcsfs") is not None,
-        f"{PREFIX}{bucket} is in a bucket, for which gcsfs is needed; install it: pip install 'pavdm_jax[gcs]'",
-    )
+    if importlib.util.find_spec("gcsfs") is None:
+        raise ConfigError(
+            f"{PREFIX}{bucket} is in a bucket, for which gcsfs is needed; install it: pip install 'pavdm_jax[gcs]'"
+        )
     try:
-        with explained(f"{PREFIX}{bucket}"):
+        with cloud_errors(f"{PREFIX}{bucket}"):
             _bucket_files().ls(bucket, max_results=1)
     except FileNotFoundError:
         raise ConfigError(f"there is no bucket {PREFIX}{bucket}; check its name, or make it") from None
@@ -340,14 +341,14 @@ def _connect(bucket: str) -> None:
 def _listing(folder: str) -> list[dict]:
     """What lies in a folder of a bucket, or nothing."""
     try:
-        with explained(folder):
+        with cloud_errors(folder):
             return _bucket_files().ls(folder, detail=True)
     except FileNotFoundError:
         return []
 
 
 @contextlib.contextmanager
-def explained(what: str | os.PathLike) -> Iterator[None]:
+def cloud_errors(what: str | os.PathLike) -> Iterator[None]:
     """Around work on a path in a bucket: errors of the cloud's libraries, which are of many kinds, become `StorageError`s of one line."""
     try:
         yield
@@ -358,3 +359,11 @@ def explained(what: str | os.PathLike) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StorageError(f"{what} cannot be used: {reason}") from error
+
+
+def cache_folder() -> Path:
+    """`$PAVDM_CACHE`, or `pavdm_jax` in the user's cache folder (`~/.cache`)."""
+    own = os.environ.get("PAVDM_CACHE")
+    if "://" in (own or ""):
+        raise ConfigError(f"PAVDM_CACHE {own}: the cache must be on a disk; set it to a local folder")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pavdm_jax"

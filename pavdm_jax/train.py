@@ -10,18 +10,15 @@ name (of a run of one stage without `stages.0.`). A run that was interrupted goe
 """
 
 import argparse
-import runpy
 import sys
-from pathlib import Path
 
 import jax
 
-from pavdm_jax.command_line import read_fields
-from pavdm_jax.compilation import enable_cache
-from pavdm_jax.compile_train import compile_train
-from pavdm_jax.config import ConfigError, require
-from pavdm_jax.processes import connect, end, together
-from pavdm_jax.train_config import Stage, TrainConfig
+from pavdm_jax.ahead_of_time.training import compile_train
+from pavdm_jax.cli import enable_cache, read_fields
+from pavdm_jax.distributed.processes import connect, end, exit_if_peer_lost
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.config import Stage, TrainConfig, read_config
 from pavdm_jax.training.loop import fit
 from pavdm_jax.training.preemption import Preempted
 
@@ -29,28 +26,12 @@ STAGE = "stages.0."
 
 COMMAND = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 """What is no field of the config; the module's docstring explains it in --help."""
+
 COMMAND.add_argument("--config")
+
 COMMAND.add_argument("--compile-only", metavar="TOPOLOGY")
+
 COMMAND.add_argument("--distributed", action="store_true")
-
-
-def read_config(path: str) -> TrainConfig:
-    """The `config` of a Python file.
-
-    Raises:
-      ConfigError: no such file, or it does not define a TrainConfig named `config`.
-    """
-    if not Path(path).is_file():
-        others = ", ".join(sorted(str(p) for p in Path(path).parent.glob("*.py"))) or "none in that folder"
-        raise ConfigError(f"there is no config file {path}; config files there: {others}")
-    try:
-        config = runpy.run_path(path).get("config")
-    except ConfigError:
-        raise
-    except Exception as error:  # the file is a program of the user's: it may fail in any way
-        raise ConfigError(f"the config file {path} fails: {type(error).__name__}: {error}") from None
-    require(isinstance(config, TrainConfig), f"{path} does not define `config = TrainConfig(...)`")
-    return config
 
 
 def parse(arguments: list[str]) -> TrainConfig:
@@ -69,7 +50,8 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, TrainConfig
     if path is None and {"--help", "-h"} & set(rest):
         print(f"{__doc__}\nWith --config FILE, --help shows every field and its value.")
         raise SystemExit(0)
-    require(path is not None, "no config given; add --config FILE, for instance --config configs/demo_base.py")
+    if path is None:
+        raise ConfigError("no config given; add --config FILE, for instance --config configs/demo_base.py")
     file = read_config(path)
     short = len(file.stages) == 1
     rest = [_in_stage(argument) for argument in rest] if short else rest
@@ -96,7 +78,7 @@ def main() -> None:
         if command.distributed:
             connect()
         enable_cache()
-        with together():
+        with exit_if_peer_lost():
             fit(config)
     except (ConfigError, OSError) as error:
         end(2, f"error: {error}")

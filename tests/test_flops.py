@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from pavdm_jax.chips import CHIPS
+from pavdm_jax.ahead_of_time.chips import CHIPS
 from pavdm_jax.config import OPEN_SORA_1_2, tiny
 from pavdm_jax.flops import peak_flops, shift_flops, stdit3_flops, train_flops
 from pavdm_jax.models.stdit3 import STDiT3, STDiT3Config

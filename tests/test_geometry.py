@@ -4,10 +4,11 @@ import dataclasses
 import json
 
 import pytest
-from golden_data import GOLDEN
+from support.golden_data import GOLDEN
 
-from pavdm_jax import geometry
-from pavdm_jax.config import OPEN_SORA_1_2, ConfigError, ModelConfig, tiny
+from pavdm_jax import geometry, resolutions
+from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, tiny
+from pavdm_jax.errors import ConfigError
 
 VAE = OPEN_SORA_1_2.vae
 NAMED = json.loads((GOLDEN / "resolutions.json").read_text())
@@ -57,10 +58,10 @@ def test_seconds_become_frames():
         lambda: geometry.seconds_to_frames(2, 0),
         lambda: geometry.num_chunks(0, OPEN_SORA_1_2),
         lambda: geometry.latent_frames(0, VAE),
-        lambda: geometry.resolution("241p", "9:16"),
-        lambda: geometry.resolution("240p", "9:15"),
-        lambda: geometry.resolution("256", "9:16"),
-        lambda: geometry.frame_count("3s"),
+        lambda: resolutions.resolution("241p", "9:16"),
+        lambda: resolutions.resolution("240p", "9:15"),
+        lambda: resolutions.resolution("256", "9:16"),
+        lambda: resolutions.frame_count("3s"),
     ],
 )
 def test_nonsense_is_one_clear_line(call):
@@ -91,19 +92,19 @@ def test_named_resolutions_are_the_references():
         name: {ratio: tuple(size) for ratio, size in sizes.items()}
         for name, sizes in NAMED["image_size_height_width"].items()
     }
-    assert expected == geometry.RESOLUTIONS
+    assert expected == resolutions.RESOLUTIONS
     for name, sizes in expected.items():
         for ratio, size in sizes.items():
-            assert geometry.resolution(name, ratio) == size
+            assert resolutions.resolution(name, ratio) == size
 
 
 def test_named_lengths_are_the_references():
-    assert NAMED["frames"] == geometry.FRAME_COUNTS
-    assert all(geometry.frame_count(name) == frames for name, frames in NAMED["frames"].items())
+    assert NAMED["frames"] == resolutions.FRAME_COUNTS
+    assert all(resolutions.frame_count(name) == frames for name, frames in NAMED["frames"].items())
 
 
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ConfigError, match=r"144p.*1080p.*1024"):
-        geometry.resolution("4k", "9:16")
+        resolutions.resolution("4k", "9:16")
     with pytest.raises(ConfigError, match="12:25, 1:2, 1:1, 2:1"):
-        geometry.resolution("512", "9:16")
+        resolutions.resolution("512", "9:16")

@@ -10,23 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from bucket_server import environment, serve
 from flax import traverse_util
-from small_videos import write_examples
-from tiny_model import tiny_model
+from support.bucket_server import environment, serve
+from support.small_videos import write_examples
+from support.tiny_model import tiny_model
 
-from pavdm_jax import __main__, convert_weights, lora, storage
-from pavdm_jax.checkpoints import load, save_model
-from pavdm_jax.config import ConfigError, tiny
+from pavdm_jax import __main__, convert_weights, storage
+from pavdm_jax.checkpoints import lora
+from pavdm_jax.checkpoints.layers import PartReader
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax.checkpoints.run_folder import newest_step, stage_folder
+from pavdm_jax.config import tiny
 from pavdm_jax.data.clips import open_clips
+from pavdm_jax.data.config import ShapesData, VideoData
 from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
 from pavdm_jax.data.manifest import read_manifest
-from pavdm_jax.data_config import ShapesData, VideoData
-from pavdm_jax.train_config import LoRAConfig, Stage, TrainConfig, UniformDiffusion
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.checkpoints import Checkpoints, check_claim, claim
+from pavdm_jax.training.config import LoRAConfig, Stage, TrainConfig, UniformDiffusion
 from pavdm_jax.training.log import RunLog
-from pavdm_jax.training.run_folder import Checkpoints, check_claim, claim, newest_step, stage_folder
 from pavdm_jax.training.state import init_state
-from pavdm_jax.weights.orbax_store import PartReader
 
 BUCKET = "gs://bucket"
 
@@ -129,7 +133,7 @@ def test_a_model_comes_back_and_one_that_was_not_finished_does_not_count(files, 
     files.pipe_file("bucket/other/parts.json", b"{}")
     files.pipe_file("bucket/other/older", b"")
     monkeypatch.setattr(
-        "pavdm_jax.checkpoints._save_part", lambda *_: 1 / 0
+        "pavdm_jax.checkpoints.model_folder._save_part", lambda *_: 1 / 0
     )  # what the cloud's libraries raise is of any kind
     with pytest.raises(storage.StorageError, match="gs://bucket/other cannot be used: division by zero"):
         save_model(f"{BUCKET}/other", model)
@@ -156,7 +160,7 @@ def test_a_run_goes_on_from_its_last_whole_checkpoint(files, model):
     stage = Stage("base", UniformDiffusion(), ShapesData(17), ("stdit3",), 9, 1)
     config = TrainConfig(model.config, (stage,), f"{BUCKET}/run", f"{BUCKET}/model")
     output = storage.as_path(config.output)
-    folder = stage_folder(output, 0, stage)
+    folder = stage_folder(output, 0, stage.name)
     name = "stdit3/null_caption"
     trained = {name: model.params["stdit3"]["null_caption"]}
     state = init_state(trained, optax.sgd(0.1), {"loss": (jnp.zeros(()), jnp.zeros(()))})

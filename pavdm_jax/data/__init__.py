@@ -1,0 +1,1 @@
+"""Training data: the shapes world, videos, TFDS, latents, batches."""

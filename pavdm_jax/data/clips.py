@@ -5,11 +5,12 @@ from typing import Protocol
 
 import numpy as np
 
-from pavdm_jax.config import ConfigError, ModelConfig
+from pavdm_jax.config import ModelConfig
 from pavdm_jax.data import shapes_world
+from pavdm_jax.data.config import ShapesData, TfdsData, VideoData
 from pavdm_jax.data.manifest import ManifestClips
 from pavdm_jax.data.tfds_clips import TfdsClips
-from pavdm_jax.data_config import ShapesData, TfdsData, VideoData
+from pavdm_jax.errors import ConfigError
 
 CAPTIONS_OF_A_CLIP = 4
 """Paraphrases of a scene; each visit reads one of them."""

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.model import Model
+from pavdm_jax.distributed.placement import on_first_device
+from pavdm_jax.models.model import Model
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.models.vae import VideoVAE
-from pavdm_jax.placement import on_first_device
 
 
 class Encoder:

@@ -23,12 +23,12 @@ import safetensors.numpy
 from tqdm import tqdm
 
 from pavdm_jax import storage
-from pavdm_jax.config import ConfigError, require
 from pavdm_jax.data.clips import Clips
 from pavdm_jax.data.encoder import Encoder, text_fingerprint, vae_fingerprint
 from pavdm_jax.data.loader import ReadAhead
-from pavdm_jax.model import Model
-from pavdm_jax.video_writer import storage_error
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import Model
+from pavdm_jax.outputs import storage_error
 
 FORMAT = 1
 
@@ -44,8 +44,10 @@ class CacheOptions:
 
     def __post_init__(self) -> None:
         for name in ("shard_size", "batch_size"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        require(self.workers >= 0, f"workers must be 0 or more, not {self.workers}")
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.workers < 0:
+            raise ConfigError(f"workers must be 0 or more, not {self.workers}")
 
 
 def cache_identity(clips: Clips, model: Model, caption_features: bool = False) -> dict:
@@ -110,16 +112,14 @@ def write_cache(
 def _claim(folder: Path, identity: dict) -> bool:
     """Make the folder, or check that it belongs to the same cache; whether that is complete."""
     record = folder / "cache.json"
-    with storage.explained(folder):
+    with storage.cloud_errors(folder):
         if record.exists():
             _check_identity(folder, _json(record), identity)
             return (folder / "index.json").exists()
     try:
         storage.make_folder(folder)
-        require(
-            not any(name.startswith("shard-") for name in storage.names(folder)) or record.exists(),
-            f"{folder} holds shards of an unknown cache; choose another folder",
-        )
+        if any(name.startswith("shard-") for name in storage.names(folder)) and not record.exists():
+            raise ConfigError(f"{folder} holds shards of an unknown cache; choose another folder")
     except OSError as error:
         raise storage_error(error, folder) from None
     _write(record, json.dumps(identity, indent=1).encode())
@@ -137,10 +137,10 @@ def _check_identity(folder: Path, found: dict, identity: dict) -> None:
         "text_dtype": "has caption features of another precision",
     }
     for name, reason in reasons.items():
-        require(
-            name not in identity or found.get(name) == identity[name],
-            f"the latents in {folder} cannot be used: the cache {reason}; choose another folder or make it anew",
-        )
+        if name in identity and found.get(name) != identity[name]:
+            raise ConfigError(
+                f"the latents in {folder} cannot be used: the cache {reason}; choose another folder or make it anew"
+            )
 
 
 def _read(clips: Clips, index: int) -> dict:
@@ -205,10 +205,8 @@ def _write_index(folder: Path, shards: int) -> bool:
         shapes = [header[f"latents/{index}"]["shape"] for index in clips]
         skipped |= notes["skipped"]
         entries.append({"file": path.name, "clips": clips, "shapes": shapes})
-    require(
-        any(entry["clips"] for entry in entries),
-        f"none of the clips can be read; first: {next(iter(skipped.values()), '')}",
-    )
+    if not any(entry["clips"] for entry in entries):
+        raise ConfigError(f"none of the clips can be read; first: {next(iter(skipped.values()), '')}")
     _write(folder / "index.json", json.dumps({"shards": entries, "skipped": skipped}).encode())
     return True
 
@@ -257,20 +255,17 @@ class LatentCache:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = storage.as_path(folder)
-        with storage.explained(folder):
-            require(
-                (self.folder / "cache.json").is_file(),
-                f"there are no latents in {folder}; `python -m pavdm_jax.precompute` writes them",
-            )
-            require(
-                (self.folder / "index.json").is_file(),
-                f"the latents in {folder} are not complete; run the command that writes them again",
-            )
+        with storage.cloud_errors(folder):
+            if not (self.folder / "cache.json").is_file():
+                raise ConfigError(f"there are no latents in {folder}; `python -m pavdm_jax.precompute` writes them")
+            if not (self.folder / "index.json").is_file():
+                raise ConfigError(f"the latents in {folder} are not complete; run the command that writes them again")
         self.identity, index = _json(self.folder / "cache.json"), _json(self.folder / "index.json")
         self.skipped: dict[str, str] = index["skipped"]
         self._stamps = storage.stamps(str(self.folder / shard["file"]) for shard in index["shards"])
         gone = [name.rsplit("/", 1)[-1] for name, stamp in self._stamps.items() if stamp is None]
-        require(not gone, f"{len(gone)} files of the latents in {folder} are missing, first {gone[0] if gone else ''}")
+        if gone:
+            raise ConfigError(f"{len(gone)} files of the latents in {folder} are missing, first {gone[0]}")
         self.places = [(shard["file"], number) for shard in index["shards"] for number in shard["clips"]]
         self.shapes = np.asarray([shape for shard in index["shards"] for shape in shard["shapes"]], np.int32)
 

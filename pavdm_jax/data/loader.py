@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from pavdm_jax.config import ConfigError, require
+from pavdm_jax.errors import ConfigError
 
 ENDLESS = 2**48
 """Samples; more than any run draws."""
@@ -100,7 +100,8 @@ def batches(
     Raises:
       ConfigError: the source is empty; while iterating: a worker died.
     """
-    require(len(source) > 0, "the data set is empty; there is nothing to train on")
+    if len(source) <= 0:
+        raise ConfigError("the data set is empty; there is nothing to train on")
     rows = range(batch_size) if rows is None else rows
     sample = _Sample(source, Schedule(source.groups, batch_size, seed), rows)
     whole = grain.MapDataset.range(ENDLESS).map(sample).batch(len(rows), drop_remainder=True)

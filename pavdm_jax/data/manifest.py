@@ -15,11 +15,13 @@ import numpy as np
 from tqdm import tqdm
 
 from pavdm_jax import storage
-from pavdm_jax.config import ConfigError, ModelConfig, require
-from pavdm_jax.data.video_files import VideoInfo, frames_within, probe, read_clip
-from pavdm_jax.data_config import VideoData
-from pavdm_jax.geometry import RESOLUTIONS, decoded_size
-from pavdm_jax.text import clean_caption
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.data.config import VideoData
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.geometry import decoded_size
+from pavdm_jax.resolutions import RESOLUTIONS
+from pavdm_jax.text.captions import clean_caption
+from pavdm_jax.video.clips import VideoInfo, frames_within, probe, read_clip
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,12 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
       ConfigError: no such manifest, missing columns, values that make no sense, or rows whose file does not exist.
     """
     path = storage.as_path(path)
-    with storage.explained(path):
-        require(path.is_file(), f"there is no manifest {path}")
+    with storage.cloud_errors(path):
+        if not path.is_file():
+            raise ConfigError(f"there is no manifest {path}")
         content = path.read_bytes()
-    require(path.suffix in (".csv", ".jsonl"), f"the manifest {path} must be a .csv or a .jsonl file")
+    if path.suffix not in (".csv", ".jsonl"):
+        raise ConfigError(f"the manifest {path} must be a .csv or a .jsonl file")
     try:
         file = io.StringIO(content.decode("utf-8-sig"), newline="")
         if path.suffix == ".csv":
@@ -54,24 +58,28 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
             records = [(number, json.loads(line)) for number, line in enumerate(file, 1) if line.strip()]
     except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
         raise ConfigError(f"the manifest {path} cannot be read: {error}") from None
-    require(bool(records), f"the manifest {path} has no rows")
+    if not records:
+        raise ConfigError(f"the manifest {path} has no rows")
     rows = [_row(record, path, number) for number, record in records]
     missing = sorted(name for name, stamp in storage.stamps({row.path for row in rows}).items() if stamp is None)
-    require(
-        not missing,
-        f"the manifest {path} names {len(missing)} files that do not exist, first {missing[0] if missing else ''}; "
-        "paths are relative to the manifest's folder",
-    )
+    if missing:
+        raise ConfigError(
+            f"the manifest {path} names {len(missing)} files that do not exist, first {missing[0]}; "
+            "paths are relative to the manifest's folder"
+        )
     return rows
 
 
 def _row(record: dict, manifest: Path, line: int) -> Row:
     where = f"line {line} of the manifest {manifest}"
-    require(isinstance(record, dict), f"{where} is no object with the fields path and caption")
+    if not isinstance(record, dict):
+        raise ConfigError(f"{where} is no object with the fields path and caption")
     for name in ("path", "caption"):
         found = ", ".join(str(key) for key in record if key is not None) or "none"
-        require(name in record, f"{where} has no {name}: the columns path and caption are needed; it has {found}")
-        require(isinstance(record[name], str) and record[name] != "", f"{where} has an empty {name}")
+        if name not in record:
+            raise ConfigError(f"{where} has no {name}: the columns path and caption are needed; it has {found}")
+        if not isinstance(record[name], str) or record[name] == "":
+            raise ConfigError(f"{where} has an empty {name}")
     numbers = {}
     for name in ("start", "end", "fps"):
         text = record.get(name)
@@ -81,12 +89,13 @@ def _row(record: dict, manifest: Path, line: int) -> Row:
             numbers[name] = float(text)
         except (TypeError, ValueError):
             raise ConfigError(f"{where}: {name} {text!r} is no number") from None
-        require(
-            math.isfinite(numbers[name]) and numbers[name] >= 0, f"{where}: {name} {text} must be a number from 0 on"
-        )
-    require(numbers.get("fps") != 0, f"{where}: fps must be above 0")
+        if not math.isfinite(numbers[name]) or numbers[name] < 0:
+            raise ConfigError(f"{where}: {name} {text} must be a number from 0 on")
+    if numbers.get("fps") == 0:
+        raise ConfigError(f"{where}: fps must be above 0")
     start, end = numbers.get("start", 0.0), numbers.get("end")
-    require(end is None or end > start, f"{where}: the end, {end} s, must come after the start, {start} s")
+    if end is not None and end <= start:
+        raise ConfigError(f"{where}: the end, {end} s, must come after the start, {start} s")
     return Row(str(storage.resolve(manifest.parent, record["path"])), record["caption"], start, end, numbers.get("fps"))
 
 
@@ -163,10 +172,10 @@ class ManifestClips:
             )
             for reason in self.skipped.values():
                 print(f"  {reason}", file=sys.stderr)
-        require(
-            bool(self.clips),
-            f"the manifest {data.manifest} gives no clip of {data.frames} frames: all {len(rows)} rows are too short or cannot be read",
-        )
+        if not self.clips:
+            raise ConfigError(
+                f"the manifest {data.manifest} gives no clip of {data.frames} frames: all {len(rows)} rows are too short or cannot be read"
+            )
         self.frames_of_a_clip = data.frames
         self.sizes = np.asarray(sizes, np.int32)
         folder = storage.as_path(data.manifest).parent

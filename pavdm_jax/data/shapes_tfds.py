@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pavdm_jax.data.clips import ShapesClips
-from pavdm_jax.data_config import ShapesData
+from pavdm_jax.data.config import ShapesData
 
 
 class ShapesWorld(tfds.core.GeneratorBasedBuilder):

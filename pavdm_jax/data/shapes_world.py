@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from pavdm_jax.config import ConfigError, require
+from pavdm_jax.errors import ConfigError
 
 Canvas = int | tuple[int, int]
 """Side of a square video, or (height, width), in pixels."""
@@ -77,10 +77,10 @@ class Shape:
         known = {"kind": KINDS, "color": COLORS, "size": RADIUS_PX, "speed": SPEED_PX_PER_S, "direction": DIRECTIONS}
         for name, values in known.items():
             value = getattr(self, name)
-            require(value in values, f"shape {name} {value!r} is not in the shapes world; use {', '.join(values)}")
-        require(
-            all(0.0 <= fraction <= 1.0 for fraction in self.position), f"position {self.position} is not within 0..1"
-        )
+            if value not in values:
+                raise ConfigError(f"shape {name} {value!r} is not in the shapes world; use {', '.join(values)}")
+        if not all(0.0 <= fraction <= 1.0 for fraction in self.position):
+            raise ConfigError(f"position {self.position} is not within 0..1")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def sample_scene(rng: np.random.Generator, canvas: Canvas = BASE_CANVAS, split: 
     The shapes' colours differ, and they do not overlap in frame 0 (in very rare draws, where no such places were found,
     they may).
     """
-    require(split in (None, "train", "test"), f"split {split!r} is unknown; use train or test, or None for both")
+    if split not in (None, "train", "test"):
+        raise ConfigError(f"split {split!r} is unknown; use train or test, or None for both")
     while True:
         count = 1 + rng.choice(len(SHAPE_COUNT_PROBABILITIES), p=SHAPE_COUNT_PROBABILITIES)
         colors = rng.permutation(list(COLORS))[:count]
@@ -156,10 +157,10 @@ def canvas_size(canvas: Canvas) -> tuple[int, int, float]:
       ConfigError: the canvas is smaller than 64 pixels.
     """
     height, width = (canvas, canvas) if isinstance(canvas, int) else canvas
-    require(
-        min(height, width) >= BASE_CANVAS,
-        f"canvas {height}x{width} is too small for the shapes world; use {BASE_CANVAS} pixels or more",
-    )
+    if min(height, width) < BASE_CANVAS:
+        raise ConfigError(
+            f"canvas {height}x{width} is too small for the shapes world; use {BASE_CANVAS} pixels or more"
+        )
     return height, width, min(height, width) / BASE_CANVAS
 
 
@@ -341,18 +342,22 @@ def parse_caption(text: str) -> list[Description]:
                 subjects.append({})
         elif word in _VERBS or word in _VERBS.values():
             subjects = [subject for subject in subjects if subject]
-            require(bool(subjects) and not after_verb, f"prompt {text!r}: the verb {word!r} has no shape of its own")
+            if not subjects or after_verb:
+                raise ConfigError(f"prompt {text!r}: the verb {word!r} has no shape of its own")
             after_verb = True
         else:
             name, value = _meaning(word, after_verb, text)
             for subject in subjects if after_verb else subjects[-1:]:
                 known = subject.setdefault(name, value)
-                require(known == value, f"prompt {text!r}: a shape has two values of {name}, {known} and {value}")
+                if known != value:
+                    raise ConfigError(f"prompt {text!r}: a shape has two values of {name}, {known} and {value}")
     found = [subject for subject in done + subjects if subject]
-    require(bool(found), f"prompt {text!r} names no shape; write for example: a small blue square moves slowly left")
+    if not found:
+        raise ConfigError(f"prompt {text!r} names no shape; write for example: a small blue square moves slowly left")
     for subject in found:
         for name in ("kind", "color"):
-            require(name in subject, f"prompt {text!r}: a shape has no {name}; every shape needs a colour and a kind")
+            if name not in subject:
+                raise ConfigError(f"prompt {text!r}: a shape has no {name}; every shape needs a colour and a kind")
     return [Description(**subject) for subject in found]
 
 

@@ -12,15 +12,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from pavdm_jax.config import ConfigError, ModelConfig, require
+from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.clips import Clips, open_clips
+from pavdm_jax.data.config import LatentData, ShapesData, TfdsData, VideoData
 from pavdm_jax.data.encoder import Encoder, text_fingerprint, vae_fingerprint
 from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, cache_identity, write_cache
 from pavdm_jax.data.loader import Source
-from pavdm_jax.data_config import LatentData, ShapesData, TfdsData, VideoData
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.geometry import chunk_frames, latent_frames
-from pavdm_jax.model import Model
-from pavdm_jax.text import Tokenizer
+from pavdm_jax.models.model import Model
+from pavdm_jax.models.tokenizer import Tokenizer
 
 ATTEMPTS = 100
 """Clips in a row that may be unreadable before reading gives up."""
@@ -101,10 +102,10 @@ class Cut:
     def check(self, latents: int, where: str) -> None:
         """`ConfigError` unless a clip of so many latent frames is long enough."""
         needed = self.chunks * self.chunk_size
-        require(
-            latents >= needed,
-            f"{where}: clips have {latents} latent frames; {needed} are needed, which is {self.chunks} chunks: give more frames",
-        )
+        if latents < needed:
+            raise ConfigError(
+                f"{where}: clips have {latents} latent frames; {needed} are needed, which is {self.chunks} chunks: give more frames"
+            )
 
     def draw_first_chunk(self, latents: int, rng: np.random.Generator) -> int:
         return int(rng.integers(latents // self.chunk_size - self.chunks + 1))

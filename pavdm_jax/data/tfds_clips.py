@@ -6,12 +6,13 @@ import re
 
 import numpy as np
 
-from pavdm_jax.config import ConfigError, ModelConfig, require
-from pavdm_jax.data.video_files import read_clip
-from pavdm_jax.data_config import TfdsData
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.data.config import TfdsData
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.geometry import decoded_size
-from pavdm_jax.text import clean_caption
-from pavdm_jax.video_io import resize_crop
+from pavdm_jax.text.captions import clean_caption
+from pavdm_jax.video.clips import read_clip
+from pavdm_jax.video.images import resize_crop
 
 
 class TfdsClips:
@@ -39,10 +40,10 @@ class TfdsClips:
             ) from None
         features = builder.info.features
         for feature in (data.video, data.caption):
-            require(
-                feature in features, f"{data.name} has no feature {feature!r}; it has {', '.join(sorted(features))}"
-            )
-        require(len(self.examples) > 0, f"{data.name} has no examples in split {data.split}")
+            if feature not in features:
+                raise ConfigError(f"{data.name} has no feature {feature!r}; it has {', '.join(sorted(features))}")
+        if len(self.examples) <= 0:
+            raise ConfigError(f"{data.name} has no examples in split {data.split}")
         self.data, self.label = data, features[data.caption]
         self.rate, self.frames_of_a_clip = data.fps or model.fps, data.frames
         self.size = decoded_size(model.height, model.width, model.vae)
@@ -60,11 +61,12 @@ class TfdsClips:
         if isinstance(video, bytes):
             return read_clip(io.BytesIO(video), first / self.rate, self.rate, count, self.size)
         video = np.asarray(video)
-        require(
-            video.dtype == np.uint8 and video.ndim == 4 and video.shape[-1] == 3,
-            f"feature {self.data.video!r} of {self.data.name} is {video.dtype} {list(video.shape)}; videos are uint8 [f, h, w, 3]",
-        )
-        require(len(video) >= first + count, f"{self.name(index)} has {len(video)} frames; {first + count} are needed")
+        if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
+            raise ConfigError(
+                f"feature {self.data.video!r} of {self.data.name} is {video.dtype} {list(video.shape)}; videos are uint8 [f, h, w, 3]"
+            )
+        if len(video) < first + count:
+            raise ConfigError(f"{self.name(index)} has {len(video)} frames; {first + count} are needed")
         return resize_crop(video[first : first + count], *self.size)
 
     def captions(self, index: int) -> list[str]:

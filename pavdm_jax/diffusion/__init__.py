@@ -1,0 +1,1 @@
+"""Noise levels, the window, the sampler, training objectives. No network is known here."""

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from flax import struct
 
-from pavdm_jax.config import WindowConfig, require
+from pavdm_jax.config import WindowConfig
+from pavdm_jax.errors import ConfigError
 
 
 @struct.dataclass
@@ -40,11 +41,12 @@ class ShiftInputs:
 
 def num_shifts(config: WindowConfig, num_chunks: int, num_given: int) -> int:
     """Shifts that a video of `num_chunks` chunks takes when the first `num_given` are given: each new one enters, the last one leaves."""
-    require(num_given >= 0, f"the number of given chunks must be 0 or more, not {num_given}")
-    require(
-        num_chunks > num_given,
-        f"a video of {num_chunks} chunks leaves nothing to generate after {num_given} given ones; ask for a longer video",
-    )
+    if num_given < 0:
+        raise ConfigError(f"the number of given chunks must be 0 or more, not {num_given}")
+    if num_chunks <= num_given:
+        raise ConfigError(
+            f"a video of {num_chunks} chunks leaves nothing to generate after {num_given} given ones; ask for a longer video"
+        )
     return num_chunks - num_given + config.noisy_chunks - 1
 
 
@@ -74,7 +76,8 @@ def plan_shifts(
     """
     table = np.asarray(table, np.float32)
     expected = (config.steps_per_shift, config.noisy_chunks)
-    require(table.shape == expected, f"the level table has shape {table.shape}; this window needs {expected}")
+    if table.shape != expected:
+        raise ConfigError(f"the level table has shape {table.shape}; this window needs {expected}")
     total = num_shifts(config, num_chunks, num_given)
     shifts = np.arange(start, total if stop is None else min(stop, total))
 
@@ -114,16 +117,17 @@ def fixed_length(config: WindowConfig, plan: ShiftInputs) -> ShiftInputs:
     """
     ends = config.noisy_chunks - 1
     new_chunks = len(plan.num_valid) - ends
-    require(
-        new_chunks > ends,
-        f"{new_chunks} new chunks never fill a window of {config.noisy_chunks} noisy chunks; ask for a longer video",
-    )
+    if new_chunks <= ends:
+        raise ConfigError(
+            f"{new_chunks} new chunks never fill a window of {config.noisy_chunks} noisy chunks; ask for a longer video"
+        )
     return jax.tree.map(lambda array: array[ends:new_chunks], plan)
 
 
 def segments(plan: ShiftInputs, length: int) -> Iterator[ShiftInputs]:
     """Cut a plan into pieces of `length` shifts, the last one padded with inert shifts: one compiled program serves them all."""
-    require(length >= 1, f"a segment needs at least 1 shift, not {length}")
+    if length < 1:
+        raise ConfigError(f"a segment needs at least 1 shift, not {length}")
     for start in range(0, len(plan.num_valid), length):
         piece = jax.tree.map(lambda array, start=start: array[start : start + length], plan)
         yield _pad(piece, length - len(piece.num_valid))

@@ -11,7 +11,6 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft, ndimage
 
-from pavdm_jax.config import require
 from pavdm_jax.data.shapes_world import (
     BACKGROUND,
     COLORS,
@@ -23,6 +22,7 @@ from pavdm_jax.data.shapes_world import (
     canvas_size,
     signed_distance,
 )
+from pavdm_jax.errors import ConfigError
 
 MIN_COVERAGE = 0.5  # of a pixel by a shape, for the pixel to count as the shape's
 MIN_AREA_PX = 20.0  # at 64 pixels; smaller patches of a colour are specks (the smallest shape has 76)
@@ -198,7 +198,8 @@ def measured_speed(positions: np.ndarray, fps: float, canvas: Canvas) -> float:
     The median over displacements of a third of a second; those with a turn in the middle (a bounce) do not count,
     unless nothing is straight. Frames without a position are left out; nan if no displacement is left.
     """
-    require(positions.ndim == 2, f"measured_speed takes one track [f, 2], not an array of shape {positions.shape}")
+    if positions.ndim != 2:
+        raise ConfigError(f"measured_speed takes one track [f, 2], not an array of shape {positions.shape}")
     half = max(1, round(fps / 6))
     first, middle, last = positions[: -2 * half], positions[half:-half], positions[2 * half :]
     direct = np.linalg.norm(last - first, axis=-1)

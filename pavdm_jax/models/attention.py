@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from pavdm_jax.models.logical import apart
+from pavdm_jax.models.logical import padded_shard_map
 
 CUDNN_MIN_COMPUTE_CAPABILITY = 8.0
 CUDNN_MAX_HEAD_WIDTH = 128
@@ -57,7 +57,7 @@ def attention(
       The shape of `q`, in the dtype of `v`.
     """
     if choose_backend(v.dtype, v.shape[-1], compute_capability(_target.get() or _default_device())) == "cudnn":
-        output = _cudnn_attention_apart(q, k, v, kv_length, axes)
+        output = _cudnn_attention_on_mesh(q, k, v, kv_length, axes)
     else:
         output = _plain_attention(q, k, v, kv_length)
     if kv_length is None:
@@ -88,13 +88,13 @@ def _plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Ar
     return jnp.einsum(f"{batch}n{queries}s,{batch}sne->{batch}{queries}ne", weights, v)
 
 
-def _cudnn_attention_apart(
+def _cudnn_attention_on_mesh(
     q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None, axes: tuple[str | None, ...]
 ) -> jax.Array:
     batch = axes[: k.ndim - 3]
     if kv_length is None:
-        return apart(functools.partial(_cudnn_attention, kv_length=None), q, k, v, axes=(axes, batch, batch))
-    return apart(_cudnn_attention, q, k, v, kv_length, axes=(axes, batch, batch, batch))
+        return padded_shard_map(functools.partial(_cudnn_attention, kv_length=None), q, k, v, axes=(axes, batch, batch))
+    return padded_shard_map(_cudnn_attention, q, k, v, kv_length, axes=(axes, batch, batch, batch))
 
 
 def _cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None) -> jax.Array:

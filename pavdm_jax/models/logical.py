@@ -24,7 +24,7 @@ def spread(axis: str) -> int:
     return math.prod(sizes[name] for name in ((mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes))
 
 
-def apart(
+def padded_shard_map(
     function: Callable[..., jax.Array], *arrays: jax.Array, axes: tuple[tuple[str | None, ...], ...]
 ) -> jax.Array:
     """`function(*arrays)`, computed by each device on its part alone, for what the compiler cannot split by itself.

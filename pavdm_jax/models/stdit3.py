@@ -21,7 +21,8 @@ from flax import struct
 from flax.linen.initializers import normal, xavier_uniform, zeros
 from jax.ad_checkpoint import checkpoint_name
 
-from pavdm_jax.config import STDiT3Config, require
+from pavdm_jax.config import STDiT3Config
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.attention import attention
 from pavdm_jax.models.embeddings import (
     EMBEDDING_DEVIATION,
@@ -223,7 +224,8 @@ class STDiT3(nn.Module):
     def setup(self) -> None:
         config = self.config
         known = ", ".join(REMAT_POLICIES)
-        require(self.remat in REMAT_POLICIES, f"remat '{self.remat}' is not known; use one of {known}")
+        if self.remat not in REMAT_POLICIES:
+            raise ConfigError(f"remat '{self.remat}' is not known; use one of {known}")
         depth = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "length": config.depth}
         policy = REMAT_POLICIES[self.remat]
         pair = Pair if policy is None else nn.remat(Pair, prevent_cse=False, policy=policy)
@@ -295,8 +297,10 @@ class STDiT3(nn.Module):
         config = self.config
         b, t, h, w, _ = latents.shape
         caption_b, p = caption.length.shape
-        require(caption_b == b, f"the caption is for a batch of {caption_b}, the latents are a batch of {b}")
-        require(t % p == 0, f"{p} prompts cannot share {t} latent frames evenly; use a divisor of {t}")
+        if caption_b != b:
+            raise ConfigError(f"the caption is for a batch of {caption_b}, the latents are a batch of {b}")
+        if t % p != 0:
+            raise ConfigError(f"{p} prompts cannot share {t} latent frames evenly; use a divisor of {t}")
 
         rows, columns = grid_size(h, w, config.patch_size)
         position = position_embedding(rows, columns, height, width, config.hidden_size, config.base_size)

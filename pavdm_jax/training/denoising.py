@@ -4,6 +4,7 @@ Each is a `loss.Loss` of a batch with `latents` `[b, t, h, w, c]`, `ids` `[b, l]
 encoder has run before, its `features` `[b, l, d]`.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -20,7 +21,7 @@ from pavdm_jax.diffusion.objectives import (
 )
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.t5 import T5Encoder
-from pavdm_jax.train_config import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
+from pavdm_jax.training.config import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.training.loss import Average, Loss, LossReport
 
 DiffusionObjective = UniformDiffusion | ProgressiveDiffusion | MixedDiffusion
@@ -157,3 +158,14 @@ def losses_by_level(per_frame: jax.Array, drawn: TrainLevels) -> dict[str, Avera
         name = f"loss_level_{number / LEVEL_BINS:.1f}_{(number + 1) / LEVEL_BINS:.1f}"
         averages[name] = (jnp.sum(per_frame * counts), jnp.sum(counts))
     return averages
+
+
+def at_size_of_batch(make: Callable[[ModelConfig], Loss], model: ModelConfig) -> Loss:
+    """The loss that `make` gives for the model at the frame size of each batch's latents; each size is compiled once."""
+    cell = model.vae.spatial.downsample
+
+    def loss(params, batch, key):
+        rows, columns = batch["latents"].shape[2:4]
+        return make(dataclasses.replace(model, height=rows * cell, width=columns * cell))(params, batch, key)
+
+    return loss

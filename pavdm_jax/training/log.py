@@ -7,7 +7,9 @@ import contextlib
 import csv
 import logging
 import os
+import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,9 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pavdm_jax.train_config import Stage
-from pavdm_jax.training.mirror import Mirror
+from pavdm_jax import storage
+from pavdm_jax.config import OPEN_SORA_1_2, STDIT3_3B, ModelConfig
+from pavdm_jax.training.config import Stage
 from pavdm_jax.training.state import TrainState
 
 FIXED_COLUMNS = ("stage", "step", "seconds", "samples_per_second")
@@ -203,3 +206,68 @@ class StageLog:
             return {}
         reached = self.flops * steps_per_second
         return {"model_tflops_per_second": reached / 1e12} if self.peak is None else {"mfu": reached / self.peak}
+
+
+class Mirror:
+    """A local folder for what grows: that of the run itself or, for one in a bucket, a temporary one that `copy` copies there.
+
+    Args:
+      target: the folder to be.
+      kept: names of files in it with which to go on.
+
+    Attributes:
+      folder: where to write.
+    """
+
+    def __init__(self, target: Path, kept: Iterable[str]):
+        self.target, self.folder, self._copied = target, target, {}
+        if not storage.is_remote(target):
+            return
+        self._temporary = tempfile.TemporaryDirectory(prefix="pavdm-")
+        self.folder = Path(self._temporary.name)
+        with storage.cloud_errors(target):
+            for name in storage.names(target) & set(kept):
+                (self.folder / name).write_bytes((target / name).read_bytes())
+
+    def copy(self) -> None:
+        """Copy what changed since the last time; a log's last line may come with the next copy.
+
+        Raises:
+          OSError: it cannot be copied.
+        """
+        if self.folder == self.target:
+            return
+        found = storage.stamps(str(path) for path in sorted(self.folder.rglob("*")) if path.is_file())
+        for path, stamp in found.items():
+            if self._copied.get(path) != stamp:
+                storage.upload(Path(path), self.target / Path(path).relative_to(self.folder).as_posix())
+                self._copied[path] = stamp
+
+    def close(self) -> None:
+        """Copy the rest, and remove the temporary folder."""
+        if self.folder != self.target:
+            with self._temporary:
+                self.copy()
+
+
+FIRST_STEPS = 50
+"""Steps after which the smoothed loss can be judged."""
+
+
+def loss_warning(config: ModelConfig, loaded: bool, loss: float) -> str | None:
+    """A warning about the smoothed loss of a diffusion stage's first steps, or None if it is as expected or nothing is known.
+
+    Args:
+      config: the model's; only the published architectures, on the published VAE, have known losses.
+      loaded: whether training began from a model on disk.
+      loss: mean over samples and steps.
+    """
+    if config.stdit3 not in (OPEN_SORA_1_2.stdit3, STDIT3_3B) or config.vae != OPEN_SORA_1_2.vae:
+        return None
+    if loss > 3:
+        return f"the loss is {loss:.2f}; 4 to 5 is that of weights that were not loaded: check init_from and the latents' normalisation"
+    if loaded and loss > 0.8:
+        return f"the loss is {loss:.2f}, about that of a fresh model; a good base shows 0.4 to 0.5: check init_from"
+    if loss < 0.1:
+        return f"the loss is {loss:.2f}; even a good base shows 0.4 to 0.5: check that the latents are not constant"
+    return None

@@ -11,21 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints import is_model, load, save_model
-from pavdm_jax.config import require
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.model_folder import is_model, save_model
+from pavdm_jax.checkpoints.run_folder import newest_step, result_folder
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.data.sources import open_feed
-from pavdm_jax.model import PARTS, Model, init_params
-from pavdm_jax.placement import on_host
-from pavdm_jax.processes import is_first, on_first
-from pavdm_jax.request import make_request
-from pavdm_jax.text import Tokenizer, train_tokenizer
-from pavdm_jax.train_config import Stage, TrainConfig
+from pavdm_jax.distributed.placement import on_host
+from pavdm_jax.distributed.processes import is_first, on_first
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.request import make_request
+from pavdm_jax.models.model import PARTS, Model, init_params
+from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
+from pavdm_jax.training.checkpoints import check_claim, claim
+from pavdm_jax.training.config import Stage, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 from pavdm_jax.training.log import RunLog
 from pavdm_jax.training.preemption import Preemption
-from pavdm_jax.training.run_folder import check_claim, claim, newest_step, result_folder
 from pavdm_jax.training.stage import Run, stage_mesh, train_stage
 
 
@@ -48,16 +50,16 @@ def fit(config: TrainConfig) -> Model:
         on_first(lambda: check_claim(output, config))
         given = None if config.init_from is None else start_model(config)
         on_first(lambda: claimed.enter_context(claim(output, config)))
-        require(
-            is_first() or output.is_dir(),
-            f"process {jax.process_index()} does not see {output}, which process 0 made; let --output be in a file system of all",
-        )
+        if not is_first() and not output.is_dir():
+            raise ConfigError(
+                f"process {jax.process_index()} does not see {output}, which process 0 made; let --output be in a file system of all"
+            )
         with RunLog(output, newest_step(output), is_first()) as log:
             run = Run(config, log, preemption)
             model, base = (given, config.init_from) if given else _random_start(config, output)
             first = 0  # step of the whole run at which the stage starts
             for number, stage in enumerate(config.stages):
-                result = result_folder(output, number, stage)
+                result = result_folder(output, number, stage.name)
                 if is_model(result):
                     model = _load(str(result)).replace(config=config.model)
                 else:
@@ -101,11 +103,14 @@ def start_model(config: TrainConfig) -> Model:
     """The model before the first step: loaded from `init_from`, or random with a tokenizer made for the shapes world."""
     if config.init_from is not None:
         model = _load(config.init_from)
-        require(
-            (model.config.stdit3, model.config.vae, model.config.t5)
-            == (config.model.stdit3, config.model.vae, config.model.t5),
-            f"init_from {config.init_from} holds the model '{model.config.name}' of another architecture than this config's",
-        )
+        if (model.config.stdit3, model.config.vae, model.config.t5) != (
+            config.model.stdit3,
+            config.model.vae,
+            config.model.t5,
+        ):
+            raise ConfigError(
+                f"init_from {config.init_from} holds the model '{model.config.name}' of another architecture than this config's"
+            )
         return model.replace(config=config.model)
     tokenizer = Tokenizer(
         train_tokenizer(

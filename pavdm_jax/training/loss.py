@@ -27,7 +27,7 @@ Loss = Callable[[dict, dict, jax.Array], tuple[jax.Array, LossReport]]
 """loss(params, batch, key) -> (value, report), of the whole model's parameters."""
 
 
-def once(value: jax.Array) -> Average:
+def scalar_metric(value: jax.Array) -> Average:
     """A number that counts once a step."""
     return jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)
 

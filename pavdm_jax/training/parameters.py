@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 from flax import traverse_util
 
-from pavdm_jax import lora
-from pavdm_jax.config import require
-from pavdm_jax.train_config import Stage
+from pavdm_jax.checkpoints import lora
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.config import Stage
 
 
 class Trainable(NamedTuple):
@@ -33,12 +33,12 @@ def trainable(params: dict, stage: Stage, seed: int = 0) -> Trainable:
     """
     trained, frozen = split(params, stage.train, stage.freeze)
     if stage.lora is None:
-        return Trainable(trained, frozen, merge)
+        return Trainable(trained, frozen, join)
     adapters = lora.init_adapters(jax.random.key(seed), trained, stage.lora.layers, stage.lora.rank)
     alpha = stage.lora.alpha
 
     def assemble(adapters: dict, frozen: dict) -> dict:
-        return lora.merge(merge(frozen), adapters, alpha)
+        return lora.merge(join(frozen), adapters, alpha)
 
     return Trainable(adapters, {**trained, **frozen}, assemble)
 
@@ -53,20 +53,21 @@ def split(params: dict, train: tuple[str, ...], freeze: tuple[str, ...] = ()) ->
     parts = ", ".join(sorted({name.split("/")[0] for name in flat}))
     for field, prefixes in (("train", train), ("freeze", freeze)):
         for prefix in prefixes:
-            require(
-                any(_below(name, prefix) for name in flat),
-                f"{field} names '{prefix}', which is no part of the model; parts are {parts} and what is below them",
-            )
+            if not any(_below(name, prefix) for name in flat):
+                raise ConfigError(
+                    f"{field} names '{prefix}', which is no part of the model; parts are {parts} and what is below them"
+                )
     trained = {
         name: value
         for name, value in flat.items()
         if any(_below(name, prefix) for prefix in train) and not any(_below(name, prefix) for prefix in freeze)
     }
-    require(bool(trained), f"freeze {freeze} leaves nothing of train {train}; freeze less")
+    if not trained:
+        raise ConfigError(f"freeze {freeze} leaves nothing of train {train}; freeze less")
     return trained, {name: value for name, value in flat.items() if name not in trained}
 
 
-def merge(*parts: dict) -> dict:
+def join(*parts: dict) -> dict:
     """The parameter tree of flat parts."""
     return traverse_util.unflatten_dict({name: x for part in parts for name, x in part.items()}, sep="/")
 

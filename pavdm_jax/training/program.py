@@ -8,17 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from pavdm_jax.placement import on_first_device
-from pavdm_jax.sharding import replicated, tree_shardings, use_mesh
-from pavdm_jax.train_config import Stage, TrainConfig
-from pavdm_jax.training.denoising import DiffusionObjective, denoising_loss
-from pavdm_jax.training.frame_size import at_size_of_batch
+from pavdm_jax.distributed.mesh import use_mesh
+from pavdm_jax.distributed.partitioning import replicated, tree_shardings
+from pavdm_jax.distributed.placement import on_first_device
+from pavdm_jax.training.config import Stage, TrainConfig
+from pavdm_jax.training.denoising import DiffusionObjective, at_size_of_batch, denoising_loss
 from pavdm_jax.training.loss import Loss
-from pavdm_jax.training.optimizer import learning_rate, make_optimizer
 from pavdm_jax.training.parameters import Trainable
 from pavdm_jax.training.reconstruction import reconstruction_loss
 from pavdm_jax.training.state import TrainState, init_state
-from pavdm_jax.training.step import make_gradients, make_train_step, metric_shapes
+from pavdm_jax.training.step import learning_rate, make_gradients, make_optimizer, make_train_step, metric_shapes
 
 
 class Program(NamedTuple):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from pavdm_jax.config import VAEConfig
 from pavdm_jax.models.vae import VideoVAE, sample_posterior
-from pavdm_jax.train_config import JointReconstruction, SpatialReconstruction, TemporalReconstruction
-from pavdm_jax.training.loss import Loss, LossReport, once, sample_means
+from pavdm_jax.training.config import JointReconstruction, SpatialReconstruction, TemporalReconstruction
+from pavdm_jax.training.loss import Loss, LossReport, sample_means, scalar_metric
 
 
 def reconstruction_loss(
@@ -47,7 +47,7 @@ def _pixel_error(ours: jax.Array, theirs: jax.Array) -> jax.Array:
 
 def _report(per_sample: jax.Array, **metrics: jax.Array) -> tuple[jax.Array, LossReport]:
     return jnp.mean(per_sample), LossReport(
-        per_sample, {name: once(jnp.mean(value)) for name, value in metrics.items()}
+        per_sample, {name: scalar_metric(jnp.mean(value)) for name, value in metrics.items()}
     )
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import jax
 
-from pavdm_jax.model import SAMPLING_PARTS, Model
-from pavdm_jax.pipeline import generate
-from pavdm_jax.placement import on_first_device
-from pavdm_jax.train_config import SampleConfig
-from pavdm_jax.video_io import write_gif
-from pavdm_jax.video_writer import VideoWriter
+from pavdm_jax.distributed.placement import on_first_device
+from pavdm_jax.generation.pipeline import generate
+from pavdm_jax.models.model import SAMPLING_PARTS, Model
+from pavdm_jax.training.config import SampleConfig
+from pavdm_jax.video.images import write_gif
+from pavdm_jax.video.writer import VideoWriter
 
 
 def sample_videos(model: Model, config: SampleConfig, folder: Path, step: int) -> list[Path]:

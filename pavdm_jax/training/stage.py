@@ -8,27 +8,28 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from pavdm_jax import lora, storage
-from pavdm_jax.config import ConfigError
+from pavdm_jax import storage
+from pavdm_jax.checkpoints import lora
+from pavdm_jax.checkpoints.run_folder import stage_folder
 from pavdm_jax.data.encoder import makes_latents
+from pavdm_jax.distributed.mesh import make_mesh, train_mesh, use_mesh
+from pavdm_jax.distributed.placement import on_first_device, place_batch, process_rows, to_devices, to_host
+from pavdm_jax.distributed.processes import exit_if_peer_lost, is_first, on_first
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.flops import peak_flops, train_flops
-from pavdm_jax.model import Model
-from pavdm_jax.placement import gather_tree, on_first_device, spread_tree
-from pavdm_jax.processes import is_first, on_first, together
-from pavdm_jax.sharding import make_mesh, place_batch, process_rows, train_mesh, use_mesh
-from pavdm_jax.train_config import JointReconstruction, Stage, TemporalReconstruction, TrainConfig
+from pavdm_jax.models.model import Model
+from pavdm_jax.training.checkpoints import Checkpoints
+from pavdm_jax.training.config import JointReconstruction, Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective
-from pavdm_jax.training.expected_loss import FIRST_STEPS, loss_warning
-from pavdm_jax.training.log import RunLog, StageLog
+from pavdm_jax.training.log import FIRST_STEPS, RunLog, StageLog, loss_warning
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.preemption import Preempted, Preemption
 from pavdm_jax.training.program import make_program, used_parts
 from pavdm_jax.training.reconstruction import measure_normalisation
-from pavdm_jax.training.run_folder import Checkpoints, stage_folder
 from pavdm_jax.training.samples import sample_videos
 from pavdm_jax.training.state import TrainState, read_totals
 
-Feed = Callable[[Stage, Model, int, int, Sequence[int]], Iterator[dict]]
+MakeBatches = Callable[[Stage, Model, int, int, Sequence[int]], Iterator[dict]]
 """(stage, model, seed, first step, rows) -> those rows of the batches from that step on."""
 
 
@@ -41,7 +42,7 @@ class Run:
     preemption: Preemption
 
 
-def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed: Feed) -> Model:
+def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed: MakeBatches) -> Model:
     """Train a stage, or what is left of it, and return the model of averaged weights.
 
     Args:
@@ -60,7 +61,10 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
     size = stage.batch_size
     mesh = stage_mesh(config, stage)
     on_host = trainable(model.params, stage, seed)
-    with Checkpoints(stage_folder(output, number, stage), config, stage, model, base) as checkpoints, together():
+    with (
+        Checkpoints(stage_folder(output, number, stage.name), config, stage, model, base) as checkpoints,
+        exit_if_peer_lost(),
+    ):
         done = 0 if checkpoints.latest is None else checkpoints.latest - first
         batches = feed(stage, model, seed, done, process_rows(mesh, size))
         batches = (place_batch(batch, mesh, size) for batch in batches)
@@ -68,16 +72,16 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
         used = used_parts(stage, example)
         frozen = {name: x for name, x in on_host.frozen.items() if name.split("/")[0] in used}
         program = make_program(config, stage, on_host._replace(frozen=frozen), example, mesh)
-        frozen = spread_tree(frozen, program.frozen)
+        frozen = to_devices(frozen, program.frozen)
         if done:
             state = checkpoints.restore(program.state)
             run.log.text.info(f"{stage.name}: going on from the checkpoint of step {first + done}")
         else:
             places = jax.tree.map(lambda x: x.sharding, program.state.params)
-            state = program.init(spread_tree(on_host.trained, places))
+            state = program.init(to_devices(on_host.trained, places))
 
         def averaged(state: TrainState) -> Model:
-            return model.replace(params=on_host.assemble(gather_tree(state.ema), on_host.frozen))
+            return model.replace(params=on_host.assemble(to_host(state.ema), on_host.frozen))
 
         key, previous = jax.random.key(seed), None
         batches = itertools.chain([example], batches)
@@ -123,7 +127,7 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
 
         result = averaged(state)
         if stage.lora is not None:
-            adapters = gather_tree(state.ema)
+            adapters = to_host(state.ema)
             on_first(lambda: lora.save(output / lora.FILE, adapters, stage.lora.alpha, model.params))
     if _changes_latents(stage, on_host.trained):
         batches = feed(stage, result, config.seed + 7, 0, range(size))  # all rows: every process finds the same

@@ -6,8 +6,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pavdm_jax.training.loss import Average, Loss, once
+from pavdm_jax.training.config import OptimizerConfig
+from pavdm_jax.training.loss import Average, Loss, scalar_metric
 from pavdm_jax.training.state import TrainState
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Step → rate: a linear warm-up, then a cosine down to zero over the stage's `steps` (or the same rate for ever)."""
+    warmup = min(config.warmup_steps, steps)
+    if config.decay:
+        return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, warmup + 1))
+    return optax.linear_schedule(0.0, config.learning_rate, warmup)
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """AdamW after clipping by the global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            learning_rate(config, steps), b2=config.beta2, eps=config.epsilon, weight_decay=config.weight_decay
+        ),
+    )
+
 
 SMOOTHING = 0.99
 
@@ -21,7 +41,7 @@ def make_gradients(loss: Loss, assemble: Callable[[dict, dict], dict], accumulat
     def gradients_of(trained: dict, frozen: dict, batch: dict, key: jax.Array):
         def of_trained(trained: dict, samples: dict, key: jax.Array):
             value, report = loss(assemble(trained, frozen), samples, key)
-            return value, (report.per_sample, {"loss": once(value), **report.metrics})
+            return value, (report.per_sample, {"loss": scalar_metric(value), **report.metrics})
 
         def of_part(number: jax.Array | int, samples: dict):
             return jax.grad(of_trained, has_aux=True)(trained, samples, jax.random.fold_in(key, number))
@@ -52,7 +72,7 @@ def metric_shapes(loss: Loss, params: dict, batch: dict) -> dict:
     """Shapes of the metrics that a step adds to `TrainState.totals`."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     _, report = jax.eval_shape(loss, params, batch, key)
-    number = jax.eval_shape(lambda: once(jnp.zeros(())))
+    number = jax.eval_shape(lambda: scalar_metric(jnp.zeros(())))
     return {"loss": number, **report.metrics, "grad_norm": number, "learning_rate": number}
 
 
@@ -74,7 +94,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         loss = metrics["loss"][0] / metrics["loss"][1]
         grad_norm = optax.tree.norm(gradients)
-        metrics |= {"grad_norm": once(grad_norm), "learning_rate": once(schedule(state.step))}
+        metrics |= {"grad_norm": scalar_metric(grad_norm), "learning_rate": scalar_metric(schedule(state.step))}
         new = TrainState(
             step=state.step + 1,
             params=params,

@@ -1,0 +1,90 @@
+"""Compiling for devices that are not there, to learn whether a program fits their memory: `pip install pavdm_jax[tpu-compile]`,
+or `pavdm_jax[cuda]` for GPUs.
+
+Only shapes enter, so a model of any size is compiled on a laptop. Nothing is run: memory is what XLA has planned; times are estimates.
+"""
+
+import re
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+
+from pavdm_jax.ahead_of_time.chips import GIB, Chip
+from pavdm_jax.models.attention import compiling_for
+
+COMPILER_OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
+"""By platform. Sizes of Triton's matrix products are found by trying them on the GPU; without one, some products have none."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What compiling told of one program, for each device.
+
+    Attributes:
+      arguments, outputs, temporaries, aliased: bytes; aliased ones are arguments that outputs replace.
+      collectives: how often the program's text has each kind of exchange between devices; those in a loop over layers run
+        once a layer, and count once.
+      compile_seconds: on this machine.
+      problem: why it cannot be compiled, else "": the numbers are 0 then.
+    """
+
+    arguments: int = 0
+    outputs: int = 0
+    temporaries: int = 0
+    aliased: int = 0
+    collectives: dict[str, int] = field(default_factory=dict)
+    compile_seconds: float = 0.0
+    problem: str = ""
+
+    @property
+    def total(self) -> int:
+        """Bytes of memory that running the program takes."""
+        return self.arguments + self.outputs + self.temporaries - self.aliased
+
+    def within(self, chip: Chip) -> "Report":
+        """With a problem if it is more than a chip has: the compiler for TPUs refuses such a program, that for GPUs does not."""
+        if self.total <= chip.memory_gib * GIB:
+            return self
+        return replace(self, problem=f"does not fit: {self.total / GIB:.2f}G of {chip.memory_gib:.2f}G")
+
+
+def place(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """The shapes of a tree of arrays or shapes, all with this sharding."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def compile_program(program: Any, *arguments, **named) -> Report:
+    """Compile `jax.jit`'s `program` for the devices that its abstract arguments lie on."""
+    shapes = (leaf for leaf in jax.tree.leaves((arguments, named)) if isinstance(leaf, jax.ShapeDtypeStruct))
+    placed = [device for shape in shapes if shape.sharding is not None for device in shape.sharding.device_set]
+    device = (placed or jax.local_devices())[0]
+    started = time.perf_counter()
+    try:
+        with compiling_for(device):
+            compiled = program.lower(*arguments, **named).compile(COMPILER_OPTIONS.get(device.platform))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        used = re.search(r"Used (\S+) of (\S+) hbm", str(error))
+        problem = f"does not fit: {used[1]} of {used[2]}" if used else "does not fit"
+        return Report(compile_seconds=time.perf_counter() - started, problem=problem)
+    memory = compiled.memory_analysis()
+    return Report(
+        arguments=memory.argument_size_in_bytes,
+        outputs=memory.output_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        aliased=memory.alias_size_in_bytes,
+        collectives=_collectives(compiled.as_text()),
+        compile_seconds=time.perf_counter() - started,
+    )
+
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+def _collectives(text: str) -> dict[str, int]:
+    """By kind, the operations in the text of a compiled program; one that begins and ends apart counts once."""
+    found = {kind: len(re.findall(rf" {kind}(?:-start)?\(", text)) for kind in COLLECTIVES}
+    return {kind: count for kind, count in found.items() if count}

@@ -1,0 +1,60 @@
+"""Configs as JSON text, and back; what does not fit is named."""
+
+import dataclasses
+import json
+import types
+import typing
+from typing import Any, TypeVar
+
+from pavdm_jax.errors import ConfigError
+
+T = TypeVar("T")
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def to_json(config: Any) -> str:
+    """A config as indented JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(kind: type[T], text: str) -> T:
+    """Read a config of class `kind` back from `to_json`'s text.
+
+    Raises:
+      ConfigError: the text is not JSON, or names a field that `kind` does not have, or a value of another type.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"this is not a JSON config: {error}") from None
+    return _build(kind, values, kind.__name__)
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value` as parsed from JSON, made into `kind`; `where` names the field in errors."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected fields of {kind.__name__}, got {value!r}")
+        hints = typing.get_type_hints(kind)
+        unknown = sorted(set(value) - set(hints))
+        if unknown:
+            raise ConfigError(f"{where}: unknown field {', '.join(unknown)}; known fields are {', '.join(hints)}")
+        return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _build(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(kinds) != len(value):
+            raise ConfigError(f"{where}: expected {len(kinds)} values, got {len(value)}")
+        return tuple(_build(k, v, f"{where}[{n}]") for n, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,103 @@
+"""A model from its name: the embedded one, a model folder, or a training run."""
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax import traverse_util
+from jax.typing import DTypeLike
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints import lora as adapters
+from pavdm_jax.checkpoints.config_json import from_json
+from pavdm_jax.checkpoints.fingerprint import digest
+from pavdm_jax.checkpoints.model_folder import is_embedded, is_model, open_model, restore_part
+from pavdm_jax.checkpoints.run_folder import check_base, is_unfinished_run, newest_checkpoint, reason
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import DTYPES, SAMPLING_PARTS, Model, abstract_params, in_dtype
+
+
+def load(
+    path: str | os.PathLike,
+    parts: Sequence[str] = SAMPLING_PARTS,
+    shardings: dict | None = None,
+    dtype: DTypeLike = "float32",
+    lora: str | os.PathLike | None = None,
+) -> Model:
+    """Read a model: "demo" for the embedded one, a folder of converted weights, or a training run: its finished model or, while there is
+    none, the averaged weights of its newest checkpoint (or of a certain one, `RUN/stages/STAGE/STEP`).
+
+    Args:
+      path: the model's folder, which may be in a bucket, gs://BUCKET/NAME.
+      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. Generation reads the text encoder
+        itself, when it meets a new text.
+      shardings: a tree like `params` of where to put each parameter; parts that it lacks, or None: on the first device.
+      dtype: "float32" or "bfloat16", of the matrices in memory, whatever they are stored in; what `in_dtype` names stays float32.
+      lora: a file of adapters, or the training run that made them, merged into the parameters.
+
+    Raises:
+      ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its config says;
+        or another dtype.
+    """
+    if lora is not None:
+        return adapters.apply(load(path, parts, shardings, dtype), lora)
+    if dtype not in (*DTYPES, *map(jnp.dtype, DTYPES)):
+        raise ConfigError(f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
+    folder = storage.as_path(path)
+    if is_unfinished_run(folder):
+        return load_run(folder, parts, shardings, dtype)
+    files = open_model(path, parts)
+    expected, params = in_dtype(abstract_params(files.config), dtype), {}
+    for part in parts:
+        place = (shardings or {}).get(part, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        params[part] = restore_part(files.folder / "params" / part, expected[part], place)
+    return Model(
+        params=params, config=files.config, tokenizer=files.tokenizer, folder=str(storage.absolute(files.folder))
+    )
+
+
+def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:
+    """The model with the averaged weights of a checkpoint.
+
+    Args:
+      path: the run (its newest checkpoint is taken), or a checkpoint.
+      parts, shardings, dtype: see `checkpoints.load`; a text encoder that the run trains is always read.
+
+    Raises:
+      ConfigError: there is no checkpoint yet, it is damaged, or the model that the run started from is gone or has changed.
+    """
+    step = path if (path / "ema").is_dir() else newest_checkpoint(path)
+    if is_model(step):  # the result of a stage, and the next one has saved nothing yet
+        return load(step, parts, shardings, dtype)
+    run = storage.absolute(step).parents[2]
+    try:
+        about = json.loads((step / "about" / "metadata").read_text())
+        with contextlib.closing(ocp.StandardCheckpointHandler()) as item:
+            stored = dict(item.metadata(storage.absolute(step / "ema")))
+            if any(name.startswith("t5/") for name in stored):  # else generation reads it from the base's folder
+                parts = tuple(dict.fromkeys((*parts, "t5")))
+            base_path = about["base"] if is_embedded(about["base"]) else storage.resolve(run, about["base"])
+            base = load(base_path, parts, shardings, dtype)
+            flat = traverse_util.flatten_dict(base.params, sep="/")
+            # Adapters, and parameters of parts that are not asked for, have no like in the base.
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in stored.items()}
+            like |= {name: ocp.utils.to_shape_dtype_struct(flat[name]) for name in stored if name in flat}
+            trained = item.restore(storage.absolute(step / "ema"), args=ocp.args.StandardRestore(like))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"the checkpoint {step} cannot be read: {reason(error)}") from None
+    check_base(about, {part: digest(params) for part, params in base.params.items()}, step)
+    if about["lora_alpha"] is not None:
+        params = adapters.merge(base.params, trained, about["lora_alpha"])
+    else:
+        flat |= {name: x for name, x in trained.items() if name.split("/")[0] in parts}
+        params = traverse_util.unflatten_dict(flat, sep="/")
+    return base.replace(params=params, config=from_json(ModelConfig, about["model"]))

@@ -1,0 +1,103 @@
+"""LoRA (arXiv 2106.09685): a finetune as small low-rank factors beside frozen weights, in a file of its own.
+
+Adapters are flat: "PATH/kernel/a" `[..., in, rank]` and "PATH/kernel/b" `[..., rank, out]` for a kernel `[..., in, out]` of the model
+(the leading axis of stacked blocks stays), which becomes kernel + alpha / rank · a @ b. No network knows of them: they are merged into
+the parameters, when a model is loaded or, differentiably, in every training step.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import safetensors.numpy
+from flax import traverse_util
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints.fingerprint import digest
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import Model
+
+FILE = "lora.safetensors"
+"""Name of the file of adapters in the folder of a training run."""
+
+PART = "stdit3"
+"""The network that can be adapted."""
+
+
+def init_adapters(key: jax.Array, params: dict, layers: tuple[str, ...], rank: int) -> dict[str, jax.Array]:
+    """Adapters that change nothing yet: a is random, b is zero.
+
+    Args:
+      key: one PRNG key.
+      params: flat parameters; the kernels of their layers are adapted.
+      layers: names of layers, such as "qkv".
+      rank: of the product of the factors.
+
+    Raises:
+      ConfigError: a layer that is not there, or one outside the transformer.
+    """
+    kernels = {name: x for name, x in params.items() if name.endswith("/kernel") and name.split("/")[-2] in layers}
+    missing = sorted(set(layers) - {name.split("/")[-2] for name in kernels})
+    present = sorted({name.split("/")[-2] for name in params if name.endswith("/kernel")})
+    if missing:
+        raise ConfigError(
+            f"lora.layers names '{', '.join(missing)}', which train does not; it has {', '.join(present)}"
+        )
+    outside = [name for name in kernels if not name.startswith(f"{PART}/")]
+    if outside:
+        raise ConfigError(f"LoRA adapts the transformer only; let train begin with '{PART}', not '{outside[0]}'")
+    adapters = {}
+    for number, (name, kernel) in enumerate(sorted(kernels.items())):
+        *stack, fan_in, fan_out = kernel.shape
+        a = jax.random.normal(jax.random.fold_in(key, number), (*stack, fan_in, rank)) / jnp.sqrt(fan_in)
+        adapters |= {f"{name}/a": a, f"{name}/b": jnp.zeros((*stack, rank, fan_out))}
+    return adapters
+
+
+def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
+    """The parameter tree with the adapters in it.
+
+    Raises:
+      ConfigError: an adapter without a kernel of its size.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    for name in [name.removesuffix("/a") for name in adapters if name.endswith("/a")]:
+        a, b = adapters[f"{name}/a"], adapters[f"{name}/b"]
+        shape = (*a.shape[:-1], b.shape[-1])
+        if name not in flat or flat[name].shape != shape:
+            raise ConfigError(
+                f"the LoRA adapters are for another architecture: {name} {list(shape)} is not in this model"
+            )
+        flat[name] = (flat[name] + alpha / a.shape[-1] * (a @ b)).astype(flat[name].dtype)
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def save(path: Path, adapters: dict[str, jax.Array], alpha: float, base: dict) -> None:
+    """Write adapters of the model with parameters `base` to a file, whole or not at all."""
+    metadata = {"alpha": repr(float(alpha)), "base": digest(base[PART])}
+    storage.write(path, safetensors.numpy.save(jax.device_get(adapters), metadata))
+
+
+def apply(model: Model, path: str | os.PathLike) -> Model:
+    """`model` with the adapters of a file, or of the folder of a training run, merged into it.
+
+    Raises:
+      ConfigError: no such file, it is damaged, or its adapters belong to another model.
+    """
+    path = storage.as_path(path)
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"there are no LoRA adapters {file}; a training run writes them when it is finished")
+    try:
+        with safetensors.safe_open(storage.local_copy(file), "np") as opened:
+            metadata = opened.metadata() or {}
+            adapters = {name: jnp.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118, not a dict
+        alpha, base = float(metadata["alpha"]), metadata["base"]
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ConfigError(f"{file} is not a file of LoRA adapters: {type(error).__name__}: {error}") from None
+    if base != digest(model.params[PART]):
+        raise ConfigError(
+            f"the LoRA adapters {file} were trained on another model than this {model.config.name}; give --checkpoint their base"
+        )
+    return model.replace(params=merge(model.params, adapters, alpha))

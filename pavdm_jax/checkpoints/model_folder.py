@@ -1,0 +1,271 @@
+"""Models on disk: a folder with `config.json`, the parameters in Orbax's format, `params/PART/` for every part, and `spiece.model`.
+
+`parts.json` lists the parts that are there, with the sizes of their files; what it does not list does not count. On a disk, a folder is
+written beside its final name and renamed, so that it is whole or absent; in a bucket `parts.json` is written last, and a folder without
+it does not count.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints.config_json import from_json, to_json
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.models.model import Model
+from pavdm_jax.models.tokenizer import Tokenizer
+
+EMBEDDED = Path(__file__).parents[1] / "assets"
+"""Models that come with the package; `load("demo")` finds `assets/demo`."""
+
+
+def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.float32) -> None:
+    """Write a model folder, replacing an older one of the same name.
+
+    Args:
+      path: the folder, perhaps gs://BUCKET/NAME; its parents are made.
+      dtype: how the parameters are stored; `load` gives float32 back.
+    """
+    with storage.new_folder(storage.as_path(path), last="parts.json") as partial:
+        (partial / "config.json").write_text(to_json(model.config) + "\n")
+        if model.tokenizer:
+            (partial / "spiece.model").write_bytes(model.tokenizer.model_bytes)
+        for part, params in model.params.items():
+            _save_part(partial / "params" / part, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
+        parts = {part: {"files": storage.file_sizes(partial / "params" / part)} for part in model.params}
+        (partial / "parts.json").write_text(json.dumps(parts, indent=1) + "\n")
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """Of this process alone: it never waits for others."""
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(own, {own}, f"process-{own}") if jax.process_count() > 1 else None
+    return ocp.StandardCheckpointer(multiprocessing_options=alone or ocp.options.MultiprocessingOptions())
+
+
+def _save_part(folder: Path, params: dict) -> None:
+    if jax.process_count() > 1:
+        params = jax.device_get(params)  # Orbax takes arrays of one process only as values
+    with _checkpointer() as checkpointer:
+        checkpointer.save(storage.absolute(folder), params)
+    # Orbax notes there where the folder was made, which is nobody's business; its presence is what counts.
+    (folder / "commit_success.txt").write_text("complete\n")
+
+
+class ModelFiles(NamedTuple):
+    """A model folder before its parameters are read; `parts` is what parts.json notes about each part that is there."""
+
+    folder: Path
+    config: ModelConfig
+    tokenizer: Tokenizer | None
+    parts: dict[str, dict]
+
+
+def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles:
+    """Find a model, see `load`, and check that it has the files of `parts` in full length."""
+    if not str(path):
+        raise ConfigError("the name of the checkpoint is empty; the embedded model is called 'demo'")
+    folder = EMBEDDED / path if is_embedded(path) else storage.as_path(path)
+    with storage.cloud_errors(folder):
+        if is_model(folder / "model"):
+            folder = folder / "model"
+        if not folder.is_dir():
+            raise ConfigError(f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
+        for name in ("config.json", "parts.json", "params"):
+            if not (folder / name).exists():
+                raise ConfigError(f"{path} is not a complete checkpoint: {name} is missing from it")
+        try:
+            config = from_json(ModelConfig, (folder / "config.json").read_text())
+            words = folder / "spiece.model"
+            tokenizer = Tokenizer(words.read_bytes()) if words.exists() else None
+            stored = json.loads((folder / "parts.json").read_text())
+        except (OSError, ValueError, ArithmeticError) as error:  # ConfigError and bad text are ValueErrors
+            raise ConfigError(f"the checkpoint {path} cannot be read: {first_line(error)}") from None
+    for part in parts:
+        held = f"it holds {', '.join(stored) or 'nothing'}"
+        if part not in stored:
+            raise ConfigError(f"the checkpoint {path} has no {part}; {held}; pavdm_jax.convert_weights adds parts")
+    if "t5" in stored and not tokenizer:
+        raise ConfigError(f"{path} is not a complete checkpoint: spiece.model is missing from it")
+    if tokenizer is not None and tokenizer.vocab_size > config.t5.vocab_size:
+        raise ConfigError(
+            f"the tokenizer of {path} has {tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}"
+        )
+    for part in parts:
+        _check_files(folder / "params" / part, stored[part]["files"])
+    return ModelFiles(folder, config, tokenizer, stored)
+
+
+def is_embedded(path: str | os.PathLike) -> bool:
+    """Whether it is the name of a model that comes with the package."""
+    return isinstance(path, str) and Path(path).name == path and (EMBEDDED / path / "config.json").exists()
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model that was written to its end."""
+    return (folder / "parts.json").exists()
+
+
+def _check_files(folder: Path, sizes: dict[str, int]) -> None:
+    """Refuse missing and cut files here, because Orbax answers to them with faults in its threads that outlive the call."""
+    found = storage.file_sizes(folder)
+    damaged = sorted(name for name in sizes if found.get(name) != sizes[name])
+    if damaged:
+        raise ConfigError(
+            f"{folder} is not a complete checkpoint: {len(damaged)} files are missing or cut off, first {damaged[0]}"
+        )
+
+
+def restore_part(folder: Path, expected: dict, shardings: Any) -> dict:
+    """The parameters of a part; `shardings` is one for all, or a tree like `expected`."""
+    with _checkpointer() as checkpointer:
+        try:
+            stored = checkpointer.metadata(storage.absolute(folder)).item_metadata
+            stored = traverse_util.flatten_dict(dict(stored), sep="/")
+        except Exception as error:  # Orbax reports damage by exceptions of many kinds
+            raise ConfigError(f"{folder} is not a complete checkpoint: {first_line(error)}") from None
+        shapes = traverse_util.flatten_dict(expected, sep="/")
+        wrong = [name for name in shapes if name in stored and tuple(stored[name].shape) != shapes[name].shape]
+        wrong += sorted(set(stored) ^ set(shapes))
+        if wrong:
+            raise ConfigError(
+                f"{folder} holds another architecture than the config.json says: {len(wrong)} parameters differ, "
+                f"first {wrong[0]}"
+            )
+        try:
+            # Where to put them is said here: else Orbax wants the devices that they were saved from.
+            places = jax.tree.broadcast(shardings, expected)
+            target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), expected, places)
+            return checkpointer.restore(storage.absolute(folder), target)
+        except Exception as error:
+            raise ConfigError(f"{folder} is damaged and cannot be read: {first_line(error)}") from None
+
+
+FILES = ("config.json", "parts.json")
+
+
+class ModelFolder:
+    """A model folder that parts are being added to; a context. Parts grow in `stage`, beside it, and come in with `commit`.
+
+    Attributes:
+      config: of the model that is there, or None.
+      parts: what parts.json says about the parts that are there.
+      stage: the hidden folder beside it; leaving the context deletes it, and so does the next run after a kill.
+
+    Raises:
+      ConfigError: `path` is something else than a model folder, or another process is adding to it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path.absolute()
+        self.stage = self.path.with_name(f".{self.path.name}.converting")
+
+    def __enter__(self) -> "ModelFolder":
+        self.config, self.parts = self._read()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.stage.with_name(self.stage.name + ".lock"), "w")
+        except OSError as error:
+            raise ConfigError(f"{self.path.parent} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise ConfigError(f"another process is converting weights into {self.path.name}; wait for it") from None
+        shutil.rmtree(self.stage, ignore_errors=True)
+        self.stage.mkdir()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.stage, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(self._lock.name)
+        self._lock.close()
+
+    def _read(self) -> tuple[ModelConfig | None, dict]:
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return None, {}
+        is_model = all((self.path / name).is_file() for name in FILES)
+        if not is_model:
+            raise ConfigError(f"--output {self.path.name} exists and is not a model folder; choose another name")
+        try:
+            config = from_json(ModelConfig, (self.path / "config.json").read_text())
+            parts = json.loads((self.path / "parts.json").read_text())
+        except ValueError as error:
+            raise ConfigError(f"--output {self.path.name} is a damaged model folder: {str(error)[:200]}") from None
+        return config, parts
+
+    def check_space(self, needed: int) -> None:
+        """Refuse to begin what the disk cannot hold; `needed` is in bytes.
+
+        Raises:
+          ConfigError: too little space.
+        """
+        free = shutil.disk_usage(self.stage).free
+        if needed >= free:
+            raise ConfigError(
+                f"{needed / 1e9:.1f} GB are needed in {self.path.parent}, {free / 1e9:.1f} GB are free; "
+                "free some space, or choose another --output or --dtype bfloat16"
+            )
+
+    def commit(self, config: ModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
+        """Take the staged parts in.
+
+        Args:
+          config: of the whole model.
+          records: what to note about each staged part in parts.json.
+          tokenizer: the content of spiece.model, or None to leave it as it is.
+        """
+        records = {part: {"files": storage.file_sizes(self.stage / part), **record} for part, record in records.items()}
+        try:
+            if self.config is None:
+                self._create(config, records, tokenizer)
+            else:
+                self._add(config, records, tokenizer)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path.name} cannot be written: {error.strerror}; run the same command again"
+            ) from None
+
+    def _create(self, config: ModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
+        """A new folder appears with one rename."""
+        whole = self.stage / "whole"
+        (whole / "params").mkdir(parents=True)
+        for part in records:
+            (self.stage / part).rename(whole / "params" / part)
+        (whole / "config.json").write_text(to_json(config) + "\n")
+        (whole / "parts.json").write_text(json.dumps(records, indent=1) + "\n")
+        if tokenizer is not None:
+            (whole / "spiece.model").write_bytes(tokenizer)
+        whole.rename(self.path)
+
+    def _add(self, config: ModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
+        """Old parts of the same names leave the list first, new ones enter it last: what is listed is whole at every moment."""
+        kept = {part: record for part, record in self.parts.items() if part not in records}
+        if len(kept) < len(self.parts):
+            self._replace("parts.json", json.dumps(kept, indent=1).encode())
+        for part in records:
+            target = self.path / "params" / part
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            (self.stage / part).rename(target)
+        if tokenizer is not None:
+            self._replace("spiece.model", tokenizer)
+        self._replace("config.json", to_json(config).encode() + b"\n")
+        self._replace("parts.json", json.dumps(kept | records, indent=1).encode() + b"\n")
+
+    def _replace(self, name: str, content: bytes) -> None:
+        """Rewrite a file, whole or not at all."""
+        (self.stage / name).write_bytes(content)
+        os.replace(self.stage / name, self.path / name)

@@ -1,0 +1,1 @@
+"""Published PyTorch weights into model folders, and back."""

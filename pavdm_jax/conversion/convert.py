@@ -1,0 +1,182 @@
+"""From opened weights to a model folder: everything is checked before anything is written, tensors are streamed, the result is whole or absent."""
+
+import concurrent.futures
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from pavdm_jax.checkpoints.layers import PartWriter
+from pavdm_jax.checkpoints.model_folder import ModelFolder
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.conversion.architecture import PART_CONFIGS, PartConfig, check_part, model_config
+from pavdm_jax.conversion.open_sora import stdit3_rules, t5_rules, vae_rules
+from pavdm_jax.conversion.rules import Assignment, Rule, WeightsError, assign
+from pavdm_jax.conversion.sources import Weights
+from pavdm_jax.conversion.tensor_files import TENSOR_DTYPES
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import abstract_params, in_dtype
+from pavdm_jax.models.tokenizer import Tokenizer
+
+RULES: dict[str, Callable[[Any], list[Rule]]] = {"stdit3": stdit3_rules, "vae": vae_rules, "t5": t5_rules}
+
+
+@dataclass
+class PartPlan:
+    """What will be written of one part.
+
+    Attributes:
+      weights: the opened files.
+      places: name in the files → its place here.
+      shapes: the tree of `jax.ShapeDtypeStruct` to be written.
+    """
+
+    weights: Weights
+    places: dict[str, Assignment]
+    shapes: Any
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.shapes))
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(self.weights.info(name).nbytes for name in self.places)
+
+
+def convert(
+    sources: Mapping[str, Weights],
+    output: Path,
+    dtype: str = "float32",
+    progress: Callable[[int], None] = lambda nbytes: None,
+    begin: Callable[[int], None] = lambda nbytes: None,
+) -> ModelConfig:
+    """Write the parts `sources` into the model folder `output`, beside the parts that it has.
+
+    Args:
+      sources: "stdit3", "vae" or "t5" → its weights.
+      output: a model folder, or a name that does not exist yet.
+      dtype: of the stored matrices, "float32" or "bfloat16"; see `pavdm_jax.model.in_dtype` for what stays float32.
+      progress: called with the bytes of every tensor, when it has been written.
+      begin: called once, with the bytes of all tensors, when all checks have passed.
+
+    Returns:
+      The config of the whole model.
+
+    Raises:
+      ConfigError: weights, or an output, that cannot be used. Nothing has been written.
+      WeightsError: tensors that do not fit; all of all parts are listed.
+    """
+    with ModelFolder(output) as folder:
+        config, plans = plan(sources, folder, dtype)
+        folder.check_space(sum(part.stored_bytes for part in plans.values()))
+        begin(sum(part.source_bytes for part in plans.values()))
+        records = {}
+        for part, planned in plans.items():
+            digests = _write_part(folder.stage / part, planned, progress)
+            arrays = jax.tree.leaves(planned.shapes)
+            records[part] = {
+                "source": planned.weights.label,
+                "source_files": digests,
+                "dtype": dtype,
+                "parameters": sum(leaf.size for leaf in arrays),
+            }
+        tokenizer = sources["t5"].tokenizer.read_bytes() if "t5" in sources else None
+        folder.commit(config, records, tokenizer)
+    return config
+
+
+def plan(sources: Mapping[str, Weights], folder: ModelFolder, dtype: str) -> tuple[ModelConfig, dict[str, PartPlan]]:
+    """Check everything that can be checked without reading a tensor; see `convert`."""
+    configs: dict[str, PartConfig] = {}
+    for part, weights in sources.items():
+        shapes = weights.shapes
+        check_part(part, weights.label, shapes)
+        configs[part] = PART_CONFIGS[part](shapes, weights.config)
+        if part == "t5":
+            _check_tokenizer(weights, configs[part].vocab_size)
+    config = model_config(folder.config, set(folder.parts), configs)
+    abstract = in_dtype(abstract_params(config), dtype)
+    plans, problems = {}, []
+    for part, weights in sources.items():
+        try:
+            plans[part] = PartPlan(
+                weights, assign(RULES[part](configs[part]), weights.shapes, abstract[part]), abstract[part]
+            )
+        except WeightsError as error:
+            problems.append(f"{weights.label}: {error}")
+            continue
+        odd = [
+            f"  {name} is {weights.info(name).dtype}"
+            for name in plans[part].places
+            if weights.info(name).dtype not in TENSOR_DTYPES
+        ]
+        if odd:
+            problems.append(f"{weights.label}: only {', '.join(TENSOR_DTYPES)} can be converted:\n" + "\n".join(odd))
+    if problems:
+        raise WeightsError("\n".join(problems))
+    return config, plans
+
+
+def _check_tokenizer(weights: Weights, vocab_size: int) -> None:
+    if weights.tokenizer is None:
+        raise ConfigError(
+            f"--text-encoder: spiece.model, the tokenizer, is missing beside the weights of {weights.label}; "
+            "copy it there from DeepFloyd/t5-v1_1-xxl"
+        )
+    if weights.tokenizer.stat().st_size >= 2**27:
+        raise ConfigError(f"the spiece.model of {weights.label} is too large to be one")
+    known = Tokenizer(weights.tokenizer.read_bytes()).vocab_size
+    if known > vocab_size:
+        raise ConfigError(f"the spiece.model of {weights.label} has {known} ids; its text encoder knows {vocab_size}")
+
+
+def _write_part(folder: Path, part: PartPlan, progress: Callable[[int], None]) -> dict[str, dict]:
+    """Stream all tensors of a part into `folder`; returns size and sha256 of every source file."""
+    flat = traverse_util.flatten_dict(part.shapes, sep="/")
+    stacked = {place.rule.target for place in part.places.values() if place.rule.stacked}
+    writer, digests = PartWriter(folder, part.shapes, stacked), {}
+    names = {(file.path, raw): name for name, (file, raw) in part.weights.places.items()}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for file in part.weights.files:
+            stop: list[bool] = []
+            digest = pool.submit(_digest, file.path, stop)  # beside the reading, so that the disk is read once
+            try:
+                for raw in file.tensors:
+                    name = names[file.path, raw]
+                    if name in part.places:
+                        _write_tensor(writer, flat, part.places[name], name, file.read(raw))
+                        progress(part.weights.info(name).nbytes)
+            except BaseException:
+                stop.append(True)
+                raise
+            digests[file.path.name] = {"bytes": file.path.stat().st_size, "sha256": digest.result()}
+    writer.close()
+    return digests
+
+
+def _write_tensor(writer: PartWriter, flat: Mapping, place: Assignment, name: str, tensor: np.ndarray) -> None:
+    # In float32, because NumPy tests bfloat16 for infinity one number at a time.
+    finite = np.isfinite(tensor.astype(np.float32, copy=False)).all()
+    if not finite:
+        raise ConfigError(f"the tensor {name} holds NaNs or infinities; these weights are broken")
+    rule = place.rule
+    if rule.target:
+        values = rule.to_ours(tensor).astype(flat[rule.target].dtype, order="C")
+        writer.write(rule.target, place.layer, values)
+    else:
+        rule.check_constant(name, tensor)
+
+
+def _digest(path: Path, stop: list[bool]) -> str:
+    """The SHA-256 of a file; `stop` ends it early."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while not stop and (block := file.read(2**22)):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""Files of tensors, opened without reading one: names, shapes, dtypes, and one tensor at a time.
+
+Nothing in a file is believed: header lengths, offsets and sizes are checked against the file before anything is allocated.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from pavdm_jax.errors import ConfigError, first_line
+
+TENSOR_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+"""What weights may be stored in, by safetensors' names."""
+
+
+class TensorInfo(NamedTuple):
+    """What is known of a tensor without reading it; `dtype` is a key of `TENSOR_DTYPES`, or another name for what cannot be used."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+
+class TensorFile(Protocol):
+    """One open file of weights."""
+
+    path: Path
+    tensors: dict[str, TensorInfo]
+    """Everything in it, in the order in which it is best read."""
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor's values, in a fresh array."""
+        ...
+
+
+class SafetensorsFile:
+    """A `.safetensors` file. Its header is validated by the safetensors library; values are read, not mapped, to keep memory small."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            with safetensors.safe_open(path, "np"):
+                pass
+        except safetensors.SafetensorError as error:
+            raise ConfigError(
+                f"{path.name} is cut off or damaged ({first_line(error)}); download or copy it again"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"{path.name} cannot be read: {error.strerror or first_line(error)}") from None
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        self._start = 8 + length
+        header.pop("__metadata__", None)
+        self._offsets = {name: entry["data_offsets"] for name, entry in header.items()}
+        self.tensors = {
+            name: TensorInfo(tuple(entry["shape"]), entry["dtype"], entry["data_offsets"][1] - entry["data_offsets"][0])
+            for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+        }
+
+    def read(self, name: str) -> np.ndarray:
+        info = self.tensors[name]
+        dtype = np.dtype(TENSOR_DTYPES[info.dtype])
+        with self.path.open("rb") as file:
+            file.seek(self._start + self._offsets[name][0])
+            values = np.fromfile(file, dtype, info.nbytes // dtype.itemsize)
+        if values.nbytes != info.nbytes:
+            raise ConfigError(f"{self.path.name} became shorter while it was read")
+        return values.reshape(info.shape)

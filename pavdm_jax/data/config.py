@@ -1,0 +1,86 @@
+"""Settings of training data: the shapes world, real videos in a manifest, TFDS data sets, and latents made beforehand."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.resolutions import RESOLUTIONS
+
+
+@dataclass(frozen=True)
+class ShapesData:
+    """The procedural shapes world; samples are drawn by number, so that any of them can be made again."""
+
+    frames: int = 1  # pixel frames of a sample
+    samples: int = 1_000_000  # distinct scenes; the same number is always the same scene
+    seed: int = 0
+
+    cache: ClassVar[bool] = True
+    workers: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("frames", 1), ("samples", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise ConfigError(f"{name} of the shapes world must be at least {least}, not {value}")
+
+
+@dataclass(frozen=True)
+class VideoData:
+    """Real videos, listed in a manifest: CSV or JSON lines with `path`, `caption` and, where wanted, `start`, `end` (seconds), `fps`.
+
+    A row is cut into clips of `frames` frames that follow one another. Rows that are too short and files that cannot be read are
+    skipped and named. What is learnt about the files is kept beside the manifest, in `NAME.index.json`.
+    """
+
+    manifest: str  # a file, or gs://BUCKET/NAME
+    frames: int = 17  # pixel frames of a clip
+    fps: float | None = None  # at which the videos are sampled, where a row does not say; None: the model's
+    resolution: str | None = None  # a named one: each clip gets its nearest aspect ratio; None: the model's one size
+    cache: bool = True  # keep the latents of the transformer's stages on disk; False: encode them for every batch
+    workers: int = 0  # processes that read and decode; 0: threads of this one
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True)
+class TfdsData:
+    """A TFDS data set in a format of random access (`array_record`); the first `frames` frames of each example are a clip."""
+
+    name: str  # such as tfds:shapes_world or tfds:ucf101:2.0.0
+    data_dir: str | None = None  # None: TFDS's own folder
+    split: str = "train"
+    video: str = "video"  # the feature with uint8 frames [f, h, w, 3] or the bytes of a video file
+    caption: str = "caption"  # the feature with a text or a class label
+    frames: int = 17  # pixel frames of a clip
+    fps: float | None = None  # of the videos, which are not resampled unless they are files; None: the model's
+    cache: bool = True  # as for VideoData
+    workers: int = 0  # as for VideoData
+
+    def __post_init__(self) -> None:
+        if not self.name.startswith("tfds:") or len(self.name) <= 5:
+            raise ConfigError(f"the TFDS data set {self.name!r} must be named tfds:NAME, such as tfds:ucf101")
+        _check(self)
+
+
+@dataclass(frozen=True)
+class LatentData:
+    """Latents, and perhaps caption features, that `python -m pavdm_jax.precompute` wrote."""
+
+    folder: str  # or gs://BUCKET/NAME
+
+    cache: ClassVar[bool] = True
+    workers: ClassVar[int] = 0
+
+
+def _check(data: VideoData | TfdsData) -> None:
+    if data.frames < 1:
+        raise ConfigError(f"frames must be at least 1, not {data.frames}")
+    if data.fps is not None and not data.fps > 0:
+        raise ConfigError(f"fps must be above 0, not {data.fps}")
+    if data.workers < 0:
+        raise ConfigError(f"workers must be 0 or more, not {data.workers}")
+    resolution = getattr(data, "resolution", None)
+    if resolution is not None and resolution not in RESOLUTIONS:
+        raise ConfigError(f"unknown resolution {resolution!r}; known are {', '.join(RESOLUTIONS)}")

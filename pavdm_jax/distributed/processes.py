@@ -1,0 +1,114 @@
+"""Several processes of one run: they find each other, agree about mistakes, and end together."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from pavdm_jax.errors import ConfigError, first_line
+
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""Of the environment, where no scheduler says how many processes there are: HOST:PORT of process 0, their number, this one's number."""
+
+HEARTBEAT_SECONDS = 60
+"""After which a process that is not heard of counts as dead, and the others are ended by JAX."""
+
+CLOSING_SECONDS = 2
+"""That process 0, which the others talk to, stays after a mistake, so that they can end by themselves."""
+
+
+def connect() -> None:
+    """Find the other processes, before any device is used: TPU pods and SLURM tell by themselves, elsewhere `VARIABLES` do.
+
+    Raises:
+      ConfigError: only some variables are set, they are no numbers, or the others are not found.
+    """
+    given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    if len(given) < len(VARIABLES) and "JAX_NUM_PROCESSES" in given:
+        missing = [name for name in VARIABLES if name not in given]
+        raise ConfigError(f"{' and '.join(missing)} must be set with {', '.join(given)}")
+    explicit = {}
+    if len(given) == len(VARIABLES):
+        address, count, number = given.values()
+        if not count.isdecimal() or not number.isdecimal() or int(number) >= int(count) or ":" not in address:
+            raise ConfigError(
+                f"{', '.join(f'{name}={value}' for name, value in given.items())}: an address is HOST:PORT, and processes are "
+                "numbered from 0 to their number - 1"
+            )
+        explicit = {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
+    try:
+        jax.distributed.initialize(**explicit, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except (ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"the other processes are not found ({reason}); on hosts without SLURM or TPU pods set {', '.join(VARIABLES)}"
+        ) from None
+
+
+def is_first() -> bool:
+    """Whether this process writes what is written once: logs, samples, models."""
+    return jax.process_index() == 0
+
+
+def on_first(action: Callable[[], None]) -> None:
+    """Let process 0 do something while the others wait; all have to call it.
+
+    Raises:
+      ConfigError, OSError: as the action; in the other processes a ConfigError that refers to process 0.
+    """
+    if jax.process_count() == 1:
+        action()
+        return
+    problem = None
+    if is_first():
+        try:
+            action()
+        except (ConfigError, OSError) as error:
+            problem = error
+    failed = bool(multihost_utils.broadcast_one_to_all(np.array(problem is not None)))
+    if problem is not None:
+        raise problem
+    if failed:
+        raise ConfigError("process 0 cannot go on, and says why")
+
+
+@contextlib.contextmanager
+def exit_if_peer_lost() -> Iterator[None]:
+    """Around work of all processes: when one of them is gone, this one says so in a line, and ends.
+
+    At once, since whatever is left to be closed would wait for the one that is gone.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, OSError, ValueError) as error:
+        if jax.process_count() == 1 or not _is_lost(error):
+            raise
+        end(
+            1,
+            f"error: process {jax.process_index()} of {jax.process_count()} stops, because another one is gone "
+            f"({first_line(error)[:120]}); start all of them again: the run goes on from its last checkpoint",
+        )
+
+
+def end(code: int, said: str) -> None:
+    """Print a line and end the program; of several processes without the farewell that would wait for those that are gone."""
+    print(said, file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        if code and is_first():
+            time.sleep(CLOSING_SECONDS)
+        os._exit(code)
+    sys.exit(code)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether an error of a collective, or of a barrier that a checkpoint waits at, tells of another process."""
+    words = ("barrier", "heartbeat", "coordination")
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        words += ("gloo", "nccl", "connection", "peer", "unavailable")
+    return any(word in str(error).lower() for word in words)

@@ -1,0 +1,1 @@
+"""From a request to frames: the sampling methods as streams."""

@@ -1,0 +1,178 @@
+"""A stream of frames into files: a growing video that plays at any moment, and a record from which an interrupted run goes on."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from pavdm_jax.checkpoints.fingerprint import fingerprint
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.pipeline import open_stream
+from pavdm_jax.generation.request import Request, make_request
+from pavdm_jax.generation.stream import VideoStream
+from pavdm_jax.models.model import Model
+from pavdm_jax.outputs import check_output, partial_path, storage_error
+from pavdm_jax.video.clips import iterate_video
+from pavdm_jax.video.images import write_gif
+from pavdm_jax.video.writer import VideoWriter
+
+
+def check_outputs(paths: Sequence[Path], crf: int) -> None:
+    """Fail now, not after an hour, when a file cannot be written."""
+    if not 1 <= crf <= 51:
+        raise ConfigError(f"crf must be 1 to 51, not {crf}; 18 looks like the original")
+    for path in paths:
+        check_output(path)
+
+
+class Recording:
+    """A batch of videos on their way to files.
+
+    Beside the first output lies `NAME.resume.npz` while the run lasts: the sampler's position, how far each file was written then, and
+    what was asked for. It is replaced as a whole after every segment, once the frames are on disk. A finished file carries what was
+    asked for as its comment, so that a resumed job knows which of its videos are done.
+    """
+
+    def __init__(
+        self, model: Model, prompts: Sequence, seeds: Sequence[int], outputs: Sequence[Path], crf: int, options: dict
+    ):
+        self.request = make_request(model.config, prompts, seed=seeds, **options)
+        self.model, self.outputs, self.crf = model, list(outputs), crf
+        self.identity = _identity(self.request, model, crf)
+        self.frames_done = 0
+
+    @property
+    def record(self) -> Path:
+        return self.outputs[0].with_name(self.outputs[0].stem + ".resume.npz")
+
+    @property
+    def partial_paths(self) -> list[Path]:
+        return [path for path in map(partial_path, self.outputs) if path.exists()]
+
+    def run(self, resume: bool = False, progress: bool = True) -> bool:
+        """Make the videos; False when Ctrl-C ended it early, with the partial files whole up to `frames_done`.
+
+        Ctrl-C is how a video without end is finished: then it gets its name, and this is True.
+
+        Args:
+          resume: go on from the record of an interrupted run, and leave files alone that this very request has finished.
+          progress: show a progress bar.
+
+        Raises:
+          ConfigError: there is an interrupted run that is not to be resumed, or `resume` finds the record of another one, or a
+            file cannot be written.
+        """
+        if resume and not self.record.exists() and all(map(self._is_finished, self.outputs)):
+            return True
+        if not resume and self.record.exists():
+            raise ConfigError(
+                f"{self.record} is left of an interrupted run; continue it with --resume, or delete that file to start anew"
+            )
+        saved = self._read_record() if self.record.exists() else None
+        stream = open_stream(self.model, self.request)
+        positions = [None] * len(self.outputs)
+        if saved is not None:
+            stream.restore(saved)
+            positions = saved["positions"].tolist()
+        with contextlib.ExitStack() as stack:
+            writers = []
+            for path, position in zip(self.outputs, positions, strict=True):
+                if saved is not None and stream.done and self._is_finished(path):
+                    continue  # the last run was killed between naming its files and removing its record
+                writers.append(
+                    VideoWriter(path, self.request.fps, crf=self.crf, resume=position, comment=self._comment)
+                )
+                stack.callback(writers[-1].abandon)
+            finished = self._record_all(stream, writers, progress)
+            self.frames_done = stream.frames_done
+            for writer in writers if finished else []:
+                writer.close()
+        if finished:
+            self.record.unlink(missing_ok=True)
+        return finished
+
+    def _record_all(self, stream: VideoStream, writers: list[VideoWriter], progress: bool) -> bool:
+        total = None if self.request.frames is None else stream.num_rounds
+        bar = tqdm(total=total, initial=stream.round, unit=stream.unit, disable=not progress, smoothing=0.1)
+        first_frame = stream.frames_done
+        try:
+            while not stream.done:
+                before = stream.round
+                for frames in stream.advance():
+                    for writer, video in zip(writers, frames, strict=True):
+                        writer.write(video)
+                self._write_record(stream, writers)
+                bar.update(stream.round - before)
+                rate = (stream.frames_done - first_frame) / max(bar.format_dict["elapsed"], 1e-9)
+                bar.set_postfix_str(f"{stream.frames_done} frames, {rate:.1f} frames/s")
+            return True
+        except KeyboardInterrupt:
+            return self.request.frames is None and all(writer.position.num_frames for writer in writers)
+        finally:
+            bar.close()
+
+    def write_gifs(self) -> None:
+        """A GIF beside every finished video."""
+        for path in self.outputs:
+            write_gif(path.with_suffix(".gif"), iterate_video(path), self.request.fps)
+
+    @property
+    def _comment(self) -> str:
+        return json.dumps(self.identity)
+
+    def _is_finished(self, path: Path) -> bool:
+        """Whether a file is there that this request has made."""
+        try:
+            with av.open(str(path)) as container:
+                return container.metadata.get("comment") == self._comment
+        except (OSError, av.FFmpegError, UnicodeDecodeError):
+            return False
+
+    def _write_record(self, stream: VideoStream, writers: list[VideoWriter]) -> None:
+        beside = self.record.with_suffix(".new")
+        positions = np.asarray([writer.position for writer in writers])
+        try:
+            with beside.open("wb") as file:
+                np.savez(file, identity=self._comment, positions=positions, **stream.save())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, self.record)
+        except OSError as error:
+            raise storage_error(error, self.record) from None
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def _read_record(self) -> dict[str, np.ndarray]:
+        try:
+            with np.load(self.record, allow_pickle=False) as file:
+                saved = {
+                    name: file[name]
+                    for name in ("identity", "positions", "latents", "key", "round", "frames_done", "pending")
+                }
+            identity = json.loads(str(saved["identity"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{self.record} cannot be read ({error}); delete it to start anew") from None
+        differing = sorted(name for name in self.identity if identity.get(name) != self.identity[name])
+        if differing:
+            raise ConfigError(
+                f"{self.record} belongs to another run: {', '.join(differing)} differ; give that run's options, or delete it to start anew"
+            )
+        return saved
+
+
+def _identity(request: Request, model: Model, crf: int) -> dict:
+    """What must be equal for one run to continue another, as JSON values."""
+    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    del fields["segment"], fields["mesh"]  # they do not change what the video is
+    start = fields.pop("start")
+    fields["start"] = None if start is None else hashlib.sha256(start.tobytes()).hexdigest()[:16]
+    fields["window"] = dataclasses.asdict(request.window)
+    return json.loads(json.dumps({**fields, "model": model.config.name, "weights": fingerprint(model), "crf": crf}))

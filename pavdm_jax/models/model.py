@@ -1,0 +1,77 @@
+"""A model as one value: its config and tokenizer (static), and its parameters (a pytree)."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.typing import DTypeLike
+
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.models.stdit3 import STDiT3
+from pavdm_jax.models.t5 import T5Encoder
+from pavdm_jax.models.tokenizer import Tokenizer
+from pavdm_jax.models.vae import VideoVAE
+
+PARTS = ("stdit3", "vae", "t5")
+"""The networks of a model: the keys of its parameters."""
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+"""In which matrices can be kept and multiplied; what is computed in float32 whatever the dtype, `in_dtype` names."""
+
+FLOAT32_LAYERS = ("level_embed", "fps_embed", "modulation")
+"""Layers that compute in float32 whatever the network's dtype is; their matrices stay float32, too."""
+
+SAMPLING_PARTS = ("stdit3", "vae")
+"""What generation keeps in memory. The text encoder, the largest part by far, is read when a text is new (`prompt_features.py`)."""
+
+
+@struct.dataclass
+class Model:
+    """What `load` returns and `generate` takes.
+
+    Attributes:
+      params: {"stdit3": ..., "vae": ..., "t5": ...}, the parameters of the three networks, or of some of them.
+      config: the architecture and the defaults of sampling.
+      tokenizer: the sentencepiece model of the text encoder; None where the model has no text encoder.
+      folder: where it was loaded from, for the parts that `params` lacks; None for a model that was made in memory.
+    """
+
+    params: dict
+    config: ModelConfig = struct.field(pytree_node=False)
+    tokenizer: Tokenizer | None = struct.field(pytree_node=False)
+    folder: str | None = struct.field(pytree_node=False, default=None)
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> dict:
+    """Random parameters of all three networks; under `jax.eval_shape`, their shapes at no cost."""
+    stdit3_key, vae_key, t5_key = jax.random.split(key, 3)
+    cell = config.vae.spatial.downsample
+    frames = jnp.zeros((1, config.vae.micro_frames, 2 * cell, 2 * cell, 3))
+    vae = VideoVAE(config.vae).init(vae_key, frames, method="reconstruct")["params"]
+    ids, lengths = jnp.zeros((1, config.text.max_tokens), jnp.int32), jnp.ones((1,), jnp.int32)
+    t5 = T5Encoder(config.t5).init(t5_key, ids, lengths)["params"]
+    stdit3 = STDiT3(config.stdit3).init(stdit3_key, method="init_all")["params"]
+    return {"stdit3": stdit3, "vae": vae, "t5": t5}
+
+
+@functools.lru_cache(maxsize=8)
+def abstract_params(config: ModelConfig) -> dict:
+    """The tree of `jax.ShapeDtypeStruct` of a model's parameters."""
+    return jax.eval_shape(functools.partial(init_params, config), jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def in_dtype(abstract: Any, dtype: DTypeLike) -> Any:
+    """The tree of `jax.ShapeDtypeStruct` with matrices, convolution kernels and the token table in `dtype`.
+
+    The rest is float32: norms, biases, modulation tables, the null caption, the relative bias, the VAE's statistics, and the layers that
+    compute in float32. It is a thousandth of the parameters.
+    """
+
+    def leaf(path: tuple, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        names = [entry.key for entry in path]
+        is_matrix = names[-1] in ("kernel", "token_embedding") and not set(names) & set(FLOAT32_LAYERS)
+        return jax.ShapeDtypeStruct(shape.shape, dtype if is_matrix else jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, abstract)

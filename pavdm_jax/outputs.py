@@ -1,0 +1,61 @@
+"""Files that a user asked for: whether they can be written, and how they appear, whole or not at all."""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pavdm_jax import storage
+from pavdm_jax.errors import ConfigError
+
+
+def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> Path:
+    """Make sure, before a long run, that `path` can be written; its folder is made.
+
+    Raises:
+      ConfigError: an unknown extension, a folder, or a place that cannot be written.
+    """
+    path = storage.local_path(path, "output")
+    if path.suffix.lower() not in extensions:
+        raise ConfigError(f"output {path}: the name must end in {' or '.join(extensions)}")
+    try:
+        if path.is_dir():
+            raise ConfigError(f"output {path} is a folder; name a file in it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise storage_error(error, path) from None
+    return path
+
+
+def storage_error(error: OSError, path: Path) -> ConfigError:
+    """The `ConfigError` for a failed write to `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(path.parent).free / 2**20
+        return ConfigError(
+            f"output {path}: the disk is full ({free:.0f} MiB free); make room and resume, or write elsewhere"
+        )
+    return ConfigError(f"output {path} cannot be written: {error.strerror or error}; choose another place")
+
+
+def partial_path(path: str | Path) -> Path:
+    """Where a video lies while it grows: `video.partial.mp4` beside `video.mp4`."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A name to write to that becomes `path` at once when all went well, and vanishes otherwise."""
+    partial = partial_path(path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise storage_error(error, path) from None
+    finally:
+        partial.unlink(missing_ok=True)

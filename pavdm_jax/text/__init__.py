@@ -1,0 +1,1 @@
+"""Captions to features of the text encoder."""

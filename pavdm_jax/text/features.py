@@ -1,0 +1,129 @@
+"""Prompts to features of the text encoder, which is read only when a text is new.
+
+T5-XXL is four times as large as the transformer and works for a moment, so a model that was loaded for generation is without it.
+The features of every text are kept on disk, `features/MODEL/TEXT.npz` in the cache folder; for texts that are not there, the encoder
+is read, layer by layer. A model that holds its text encoder (in training, or made in memory) uses that one, and no disk.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints.config_json import to_json
+from pavdm_jax.checkpoints.model_folder import open_model
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import Model, abstract_params, in_dtype
+from pavdm_jax.models.t5 import T5Encoder
+from pavdm_jax.storage import cache_folder
+from pavdm_jax.text.captions import clean_caption, compose_prompt
+from pavdm_jax.text.layerwise_t5 import encode_from_disk
+
+
+def prompt_features(
+    model: Model, prompts: Sequence[str], dtype: jnp.dtype, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """T5 features, float32 [prompts, l, d], zero at the padding, and token counts, int32 [prompts].
+
+    Texts are encoded one by one, so that the company of a text changes nothing, and equal texts once.
+
+    Args:
+      model: needs no parameters but, if it has no `folder`, those of its text encoder.
+      prompts: as the user wrote them; they are cleaned and completed here.
+      dtype: in which the text encoder computes; when it is read from the folder, its parameters, too, are kept in it.
+      progress: show a bar when reading the text encoder takes long.
+
+    Raises:
+      ConfigError: nothing is left of a prompt when it is cleaned, there is no text encoder, or the cache cannot be written.
+    """
+    config = model.config
+    captions = [_caption(prompt, config) for prompt in prompts]
+    known: dict[str, np.ndarray] = {}
+    folder = None
+    if "t5" not in model.params:
+        if model.folder is None:
+            raise ConfigError("the model has no text encoder: its params lack t5, and it has no folder")
+        if model.tokenizer is None:
+            raise ConfigError(
+                f"{model.folder} has no text encoder (t5); add one: python -m pavdm_jax.convert_weights --text-encoder PATH --output {model.folder}"
+            )
+        folder = cache_folder() / "features" / _text_fingerprint(storage.as_path(model.folder), model, dtype)
+        stored = {caption: _read(_entry(folder, caption), config) for caption in captions}
+        known = {caption: features for caption, features in stored.items() if features is not None}
+    missing = [caption for caption in dict.fromkeys(captions) if caption not in known]
+    if missing:
+        ids, lengths = model.tokenizer.tokenize(missing, config.text.max_tokens)
+        if folder is None:
+            params, rows = model.params["t5"], zip(ids[:, None], lengths[:, None], strict=True)
+            encoded = [encode_text(params, *row, config=config, dtype=dtype) for row in rows]
+        else:
+            where = open_model(model.folder, ["t5"]).folder / "params" / "t5"
+            expected = in_dtype(abstract_params(config)["t5"], dtype)
+            encoded = encode_from_disk(where, expected, ids, lengths, config=config.t5, dtype=dtype, progress=progress)
+        for caption, features, length in zip(missing, encoded, lengths, strict=True):
+            known[caption] = np.asarray(features)[0, :length]
+            if folder is not None:
+                _write(_entry(folder, caption), known[caption])
+    lengths = np.asarray([len(known[caption]) for caption in captions], np.int32)
+    padded = np.zeros((len(captions), config.text.max_tokens, config.t5.d_model), np.float32)
+    for row, caption in zip(padded, captions, strict=True):
+        row[: len(known[caption])] = known[caption]
+    return padded, lengths
+
+
+def _caption(prompt: str, config: ModelConfig) -> str:
+    """What the text encoder gets for a prompt."""
+    if not clean_caption(prompt):
+        raise ConfigError(f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words")
+    return clean_caption(compose_prompt(prompt, config.text.aesthetic_score))
+
+
+def _text_fingerprint(folder: Path, model: Model, dtype: jnp.dtype) -> str:
+    """Tells text encoders apart without reading their parameters: Orbax gives the files of every checkpoint names of their own."""
+    files = json.loads((folder / "parts.json").read_text()).get("t5")
+    settings = to_json(model.config.t5), to_json(model.config.text), jnp.dtype(dtype).name, json.dumps(files)
+    return hashlib.sha256("\n".join(settings).encode() + model.tokenizer.model_bytes).hexdigest()[:16]
+
+
+def _entry(folder: Path, caption: str) -> Path:
+    return folder / (hashlib.sha256(caption.encode()).hexdigest()[:32] + ".npz")
+
+
+def _read(path: Path, config: ModelConfig) -> np.ndarray | None:
+    """The features [tokens, d] in a file, or None when it is missing or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            features = arrays["features"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    width, whole = config.t5.d_model, features.ndim == 2 and 1 <= len(features) <= config.text.max_tokens
+    return features if whole and features.shape[1] == width and features.dtype == np.float32 else None
+
+
+def _write(path: Path, features: np.ndarray) -> None:
+    """Whole or not at all."""
+    content = io.BytesIO()
+    np.savez(content, features=features)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        storage.write(path, content.getvalue())
+    except OSError as error:
+        raise ConfigError(
+            f"the features of the prompts cannot be kept in {path.parent} ({error.strerror or error}); set PAVDM_CACHE to a folder that can be written"
+        ) from None
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def encode_text(params: dict, ids: jax.Array, lengths: jax.Array, *, config: ModelConfig, dtype: jnp.dtype):
+    """T5 features, float32 [b, l, d], of token ids [b, l]; `params` are the text encoder's."""
+    return T5Encoder(config.t5, dtype).apply({"params": params}, ids, lengths)

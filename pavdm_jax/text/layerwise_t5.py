@@ -1,0 +1,95 @@
+"""Caption features from a text encoder on disk, one layer of which is in memory at a time.
+
+T5-XXL is 19 GB in float32 and works for a moment. A layer of it is 0.8 GB; reading the next one goes on while one computes.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+from tqdm import tqdm
+
+from pavdm_jax.checkpoints.layers import PartReader
+from pavdm_jax.config import T5Config
+from pavdm_jax.models.t5 import NORM_EPSILON, EncoderLayer, score_bias
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def encoder_layer(
+    params: dict, x: jax.Array, bias: jax.Array, is_token: jax.Array, *, config: T5Config, dtype: jnp.dtype
+) -> jax.Array:
+    """One layer of the encoder, see `EncoderLayer`."""
+    return EncoderLayer(config, dtype).apply({"params": params}, x, bias, is_token)[0]
+
+
+def encode_from_disk(
+    folder: Path,
+    expected: dict,
+    ids: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    config: T5Config,
+    dtype: jnp.dtype,
+    progress: bool = False,
+) -> list[np.ndarray]:
+    """Features, float32 [1, l, d_model] each, of n captions, as `T5Encoder` makes them of each caption alone.
+
+    Args:
+      folder: the checkpoint of the text encoder.
+      expected: the tree of `jax.ShapeDtypeStruct` of its parameters as they shall be in memory.
+      ids: int [n, l], and lengths: int [n]; see `T5Encoder`.
+      config, dtype: see `T5Encoder`.
+      progress: show a bar of the layers, if it takes more than two seconds.
+
+    Raises:
+      ConfigError: the checkpoint is damaged.
+    """
+    reader, flat = PartReader(folder), traverse_util.flatten_dict(expected, sep="/")
+
+    def read(name: str, layer: int | None = None) -> np.ndarray:
+        return reader.read(name, layer).astype(flat[name].dtype)
+
+    def read_layer(layer: int) -> dict:
+        names = (name for name in flat if name.startswith("layers/"))
+        return traverse_util.unflatten_dict(
+            {name.removeprefix("layers/"): read(name, layer) for name in names}, sep="/"
+        )
+
+    table = read("token_embedding")
+    states = [jnp.asarray(table[caption][None], jnp.float32) for caption in ids]
+    del table
+    bias = score_bias(jnp.asarray(read("relative_bias")), ids.shape[1], config)
+    masks = [jnp.arange(ids.shape[1])[None, :] < length for length in lengths]
+    for params in tqdm(
+        _read_ahead(read_layer, config.num_layers),
+        "text encoder",
+        config.num_layers,
+        unit="layer",
+        delay=2,
+        leave=False,
+        disable=not progress,
+    ):
+        params = jax.device_put(params)
+        states = [
+            encoder_layer(params, x, bias, mask, config=config, dtype=dtype)
+            for x, mask in zip(states, masks, strict=True)
+        ]
+    norm = {"params": {"scale": read("final_norm/scale")}}
+    return [np.asarray(nn.RMSNorm(NORM_EPSILON).apply(norm, x)) for x in states]
+
+
+def _read_ahead(read: Callable[[int], dict], count: int) -> Iterator[dict]:
+    """read(0), read(1), …, each begun while the one before is used."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(read, 0)
+        for index in range(count):
+            now = following.result()
+            if index + 1 < count:
+                following = pool.submit(read, index + 1)
+            yield now

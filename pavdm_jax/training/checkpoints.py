@@ -1,0 +1,194 @@
+"""What a training run writes to its folder; `checkpoints/run_folder.py` shows the folder."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints.config_json import to_json
+from pavdm_jax.checkpoints.fingerprint import digest
+from pavdm_jax.checkpoints.model_folder import is_embedded
+from pavdm_jax.checkpoints.run_folder import check_base, checkpoint_steps, newest_step, reason
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import Model
+from pavdm_jax.training.config import Stage, TrainConfig
+from pavdm_jax.training.state import TrainState
+
+RECORD = "train_config.txt"
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; the ones before it are whole."""
+
+
+def check_claim(output: Path, config: TrainConfig) -> bool:
+    """Whether the folder is already that of a run of this config.
+
+    Raises:
+      ConfigError: it holds a run of another config, or something else.
+    """
+    record = output / RECORD
+    with storage.cloud_errors(output):
+        if record.exists():
+            if record.read_text() != _claimed_by(config):
+                raise ConfigError(
+                    f"{output} holds a run of another config; choose another --output or remove that folder"
+                )
+            return True
+        others = [name for name in ("config.json", "model", "checkpoints") if (output / name).exists()]
+        others += ["stages"] if newest_step(output) else []
+    if others:
+        raise ConfigError(f"{output} is no run of this trainer, but holds {', '.join(others)}; choose another --output")
+    return False
+
+
+@contextlib.contextmanager
+def claim(output: Path, config: TrainConfig) -> Iterator[None]:
+    """Make the run's folder, or go on in it; a run that fails before its first checkpoint leaves it free for another config.
+
+    Of several processes one calls it.
+
+    Raises:
+      ConfigError: see `check_claim`; or the folder cannot be made.
+    """
+    if not check_claim(output, config):
+        storage.make_folder(output)
+        storage.write(output / RECORD, _claimed_by(config).encode())
+    try:
+        yield
+    except (ConfigError, OSError):
+        if not newest_step(output):
+            with contextlib.suppress(OSError):  # the failure itself is what matters
+                storage.remove(output / RECORD)
+        raise
+
+
+def _claimed_by(config: TrainConfig) -> str:
+    """What is computed, which may not change between the parts of a run; what is seen and kept of it may."""
+    shown = {
+        name: TrainConfig.__dataclass_fields__[name].default
+        for name in ("save_every", "log_every", "keep", "keep_best")
+    }
+    return repr(dataclasses.replace(config, samples=type(config.samples)(), **shown)) + "\n"
+
+
+class Checkpoints:
+    """The checkpoints of a stage: written in the background, whole or absent; the newest ones and the best are kept.
+
+    Args:
+      folder: of the stage.
+      config: of the run.
+      stage: which is trained.
+      base: the model that the stage starts from.
+      base_path: where it is.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, stage: Stage, base: Model, base_path: str):
+        def loss(metrics: dict) -> float:
+            return metrics["loss"]
+
+        best = checkpoint_managers.BestN(
+            get_metric_fn=loss, reverse=True, n=config.keep_best, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [checkpoint_managers.LatestN(config.keep), best]
+            ),
+            best_fn=loss,  # without it the losses would not be written, and forgotten when the run is interrupted
+            best_mode="min",
+            cleanup_tmp_directories=True,
+        )
+        self.folder = folder
+        self.about = {
+            "base": base_path if is_embedded(base_path) else storage.reference(base_path, config.output),
+            "digests": {part: digest(params) for part, params in base.params.items()},
+            "model": to_json(config.model),
+            "lora_alpha": stage.lora.alpha if stage.lora else None,
+        }
+        with storage.cloud_errors(folder):
+            self._manager = ocp.CheckpointManager(storage.absolute(folder), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        if kind is None:
+            self.wait()
+        with contextlib.suppress(Exception):  # a failed save has been reported, and would be once more
+            self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest one."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> Path:
+        """Of those that are kept, the one of the lowest smoothed loss."""
+        return self.folder / str(self._manager.best_step())
+
+    def restore(self, state: TrainState) -> TrainState:
+        """The newest checkpoint, in the shapes and on the devices of `state`.
+
+        Raises:
+          ConfigError: the model that the stage starts from has changed, or the checkpoint is damaged.
+        """
+        step = self.latest
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _items(state))
+        args = ocp.args.Composite(
+            about=ocp.args.JsonRestore(),
+            **{name: ocp.args.StandardRestore(item) for name, item in target.items()},
+        )
+        try:
+            restored = self._manager.restore(step, args=args)
+        except Exception as error:  # Orbax reports damage by exceptions of many kinds
+            raise ConfigError(
+                f"the checkpoint {self.folder / str(step)} cannot be read: {reason(error)}; remove it to go on from the one before"
+            ) from None
+        check_base(restored["about"], self.about["digests"], self.folder)
+        return TrainState(ema=restored["ema"], **restored["state"])
+
+    def save(self, step: int, state: TrainState, loss: float) -> None:
+        """Begin to write a checkpoint.
+
+        Raises:
+          SaveError: this one, or the one before, could not be written.
+        """
+        args = ocp.args.Composite(
+            about=ocp.args.JsonSave(self.about),
+            **{name: ocp.args.StandardSave(item) for name, item in _items(state).items()},
+        )
+        with self._errors():
+            self._manager.save(step, args=args, metrics={"loss": loss})
+
+    def wait(self) -> None:
+        """Until all is written.
+
+        Raises:
+          SaveError: it could not be.
+        """
+        with self._errors():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # from Orbax's threads, of many kinds
+            whole = checkpoint_steps(self.folder)
+            kept = f"checkpoint {whole[-1]} is whole" if whole else "there is none before it"
+            raise SaveError(
+                f"a checkpoint could not be written to {self.folder}: {reason(error)}; {kept}; make room and give the same command again"
+            ) from None
+
+
+def _items(state: TrainState) -> dict:
+    """What is kept apart, so that the averaged weights can be read alone."""
+    state = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {"ema": state.pop("ema"), "state": state}

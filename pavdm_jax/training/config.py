@@ -1,0 +1,279 @@
+"""Settings of a training run: stages, objectives, optimiser, data, checkpoints, samples. A file in `configs/` defines one
+`config = TrainConfig(...)`.
+"""
+
+import runpy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.data.config import LatentData, ShapesData, TfdsData, VideoData
+from pavdm_jax.distributed.mesh import parse_mesh
+from pavdm_jax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up, cosine decay to zero, and gradient clipping."""
+
+    learning_rate: float = 1e-4
+    warmup_steps: int = 1000
+    decay: bool = True  # cosine decay over the stage; False keeps the rate after the warm-up
+    beta2: float = 0.999
+    epsilon: float = 1e-15
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.99  # of the exponential moving average, which is what a stage hands on
+    accumulate: int = 1  # parts of a batch, one after another: the step of a large batch in the memory of a small one
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"warmup_steps must be 0 or more, not {self.warmup_steps}")
+        if not 0 <= self.beta2 < 1:
+            raise ConfigError(f"beta2 must be from 0 to below 1, not {self.beta2}")
+        if not self.epsilon > 0:
+            raise ConfigError(f"epsilon must be above 0, not {self.epsilon}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"weight_decay must be 0 or more, not {self.weight_decay}")
+        if not self.clip_norm > 0:
+            raise ConfigError(f"clip_norm must be above 0, not {self.clip_norm}")
+        if self.accumulate < 1:
+            raise ConfigError(f"accumulate must be at least 1, not {self.accumulate}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must be from 0 to below 1, not {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters in place of the weights: `train` names where, `layers` what they are added to; all weights are frozen."""
+
+    rank: int = 16
+    alpha: float = 16.0  # the change of a weight is alpha / rank times the product of its two factors
+    layers: tuple[str, ...] = ("qkv", "attention_out", "cross_query", "cross_out", "mlp_in", "mlp_out")
+    save_merged: bool = False  # also write the whole model with the adapters in it, to `output/model`
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"the rank of LoRA adapters must be at least 1, not {self.rank}")
+
+
+Data = ShapesData | VideoData | TfdsData | LatentData
+
+
+@dataclass(frozen=True)
+class SpatialReconstruction:
+    """The spatial VAE on single frames: absolute error in pixels, and a little KL divergence."""
+
+    kl_weight: float = 1e-6
+
+
+@dataclass(frozen=True)
+class TemporalReconstruction:
+    """The temporal VAE on latents of the frozen spatial encoder, relative to their spread; then the normalisation is measured."""
+
+    kl_weight: float = 1e-6
+
+
+@dataclass(frozen=True)
+class JointReconstruction:
+    """Whole micro clips through both parts of the VAE, compared in pixels.
+
+    The stage's `train` says what learns: with decoders only, latents keep their meaning; with "vae/temporal", the normalisation
+    is measured anew at the end.
+    """
+
+    kl_weight: float = 1e-6  # of the temporal posterior
+    decoded_frames: int | None = (
+        None  # random frames of a clip that are decoded to pixels and compared; None for all of them
+    )
+
+    def __post_init__(self) -> None:
+        if self.decoded_frames is not None and self.decoded_frames < 1:
+            raise ConfigError(f"decoded_frames must be at least 1, or None for all frames, not {self.decoded_frames}")
+
+
+@dataclass(frozen=True)
+class UniformDiffusion:
+    """One noise level a clip, some frames kept clean by mask strategies (Open-Sora's pretraining).
+
+    Without mask strategies it is the training of "replacement with noise" (the paper's RW): all frames always share one level.
+    """
+
+    clip_chunks: int = 7  # chunks of a training clip
+    mask_strategies: bool = True
+    caption_dropout: float = 0.1
+    logit_normal: bool = True
+
+    def __post_init__(self) -> None:
+        if self.clip_chunks < 1:
+            raise ConfigError(f"clip_chunks must be at least 1, not {self.clip_chunks}")
+        _check_dropout(self.caption_dropout)
+
+
+@dataclass(frozen=True)
+class ProgressiveDiffusion:
+    """Levels that rise along the window (the paper's method)."""
+
+    growing: float = 0.25  # share of windows that are still being filled, as at the start of a video
+    shrinking: float = 0.25  # share of windows that are running empty, as at its end; the others are full
+    level_shift: float = 0.4  # standard deviation of the shift of all levels, in grid steps
+    caption_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not min(self.growing, self.shrinking) >= 0 or not self.growing + self.shrinking <= 1:
+            raise ConfigError(
+                f"growing {self.growing} and shrinking {self.shrinking} are shares of all windows; give numbers from 0, together at most 1"
+            )
+        if not self.level_shift >= 0:
+            raise ConfigError(f"level_shift must be 0 or more, not {self.level_shift}")
+        _check_dropout(self.caption_dropout)
+
+
+def _check_dropout(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigError(f"caption_dropout is a share of the captions, from 0 to 1, not {share}")
+
+
+@dataclass(frozen=True)
+class MixedDiffusion:
+    """Several diffusion objectives in one batch: each sample draws one of them, by weight."""
+
+    objectives: tuple[UniformDiffusion | ProgressiveDiffusion, ...]
+    weights: tuple[float, ...]  # one each; only their ratios matter
+
+    def __post_init__(self) -> None:
+        if not len(self.weights) == len(self.objectives) >= 1:
+            raise ConfigError(
+                f"{len(self.weights)} weights are given for {len(self.objectives)} objectives; give one each"
+            )
+        if min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise ConfigError(f"weights {self.weights} of a mix must be 0 or more, and one of them above 0")
+
+
+Objective = (
+    SpatialReconstruction
+    | TemporalReconstruction
+    | JointReconstruction
+    | UniformDiffusion
+    | ProgressiveDiffusion
+    | MixedDiffusion
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with one objective; its averaged weights are where the next stage starts."""
+
+    name: str
+    objective: Objective
+    data: Data
+    train: tuple[str, ...]  # prefixes of the parameter paths that are trained; all others are frozen
+    steps: int
+    batch_size: int
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    freeze: tuple[str, ...] = ()  # prefixes below those of `train` that are frozen all the same
+    lora: LoRAConfig | None = None
+
+    def __post_init__(self) -> None:
+        parts = self.optimizer.accumulate
+        if self.batch_size % parts != 0:
+            raise ConfigError(
+                f"stage {self.name}: batch_size {self.batch_size} cannot be accumulated in {parts} parts; make it a multiple of {parts}"
+            )
+        if self.steps < 1:
+            raise ConfigError(f"stage {self.name}: steps must be at least 1, not {self.steps}")
+        if self.batch_size < 1:
+            raise ConfigError(f"stage {self.name}: batch_size must be at least 1, not {self.batch_size}")
+        if not self.train:
+            raise ConfigError(f"stage {self.name}: train names no parameters; 'stdit3' trains the whole transformer")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Videos by the averaged weights while a diffusion stage trains, in `samples/` and in TensorBoard."""
+
+    every: int = 0  # steps from one to the next; 0 makes none
+    prompts: tuple[str, ...] = ("a red circle moves left",)
+    frames: int = 34  # pixel frames of each
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ConfigError(f"samples.every must be 0 or more, not {self.every}")
+        if self.frames < 1:
+            raise ConfigError(f"samples.frames must be at least 1, not {self.frames}")
+        if self.seed < 0:
+            raise ConfigError(f"samples.seed must be 0 or more, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run: `python -m pavdm_jax.train --config FILE`."""
+
+    model: ModelConfig
+    stages: tuple[Stage, ...]
+    output: str = "runs/train"  # folder of checkpoints, log and the finished model; or gs://BUCKET/NAME
+    init_from: str | None = None  # a model or run to start from, or gs://BUCKET/NAME; None: random weights
+    seed: int = 0
+    model_dtype: str = "float32"  # in which the finished model is stored; float16 halves its size
+    compute_dtype: str = (
+        "float32"  # of matrix products; bfloat16 on accelerators. The trained weights are float32 in any case
+    )
+    remat: str = "none"  # "attention" or "full" keep less for the backward pass and compute it again (see `STDiT3`)
+    save_every: int = 500  # steps between checkpoints
+    keep: int = 2  # newest checkpoints of a stage that are kept
+    keep_best: int = 1  # and those of the lowest smoothed loss
+    log_every: int = 20  # steps between lines of the log
+    samples: SampleConfig = field(default_factory=SampleConfig)
+    mesh: str = field(default="auto", repr=False)  # "auto": all devices; "single"; or such as "data=4,fsdp=16" (README)
+
+    def __post_init__(self) -> None:
+        if self.mesh not in ("auto", "single"):
+            parse_mesh(self.mesh)
+        if not self.output:
+            raise ConfigError("output is empty; name a folder")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, not {self.seed}")
+        if not self.stages:
+            raise ConfigError("a training run needs at least one stage")
+        if self.save_every < 1:
+            raise ConfigError(f"save_every must be at least 1, not {self.save_every}")
+        if self.model_dtype not in ("float32", "float16"):
+            raise ConfigError(f"model_dtype must be float32 or float16, not {self.model_dtype}")
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"compute_dtype must be float32 or bfloat16, not {self.compute_dtype}")
+        if self.remat not in ("none", "attention", "full"):
+            raise ConfigError(f"remat must be none, attention or full, not {self.remat}")
+        if self.log_every < 1:
+            raise ConfigError(f"log_every must be at least 1, not {self.log_every}")
+        if self.keep < 1:
+            raise ConfigError(f"keep must be at least 1, not {self.keep}")
+        if self.keep_best < 0:
+            raise ConfigError(f"keep_best must be 0 or more, not {self.keep_best}")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"two stages have the same name: {', '.join(names)}")
+        if any(stage.lora for stage in self.stages) and (len(self.stages) != 1 or self.init_from is None):
+            raise ConfigError("LoRA adapters belong to a model on disk; give them a run of one stage, with init_from")
+
+
+def read_config(path: str) -> TrainConfig:
+    """The `config` of a Python file.
+
+    Raises:
+      ConfigError: no such file, or it does not define a TrainConfig named `config`.
+    """
+    if not Path(path).is_file():
+        others = ", ".join(sorted(str(p) for p in Path(path).parent.glob("*.py"))) or "none in that folder"
+        raise ConfigError(f"there is no config file {path}; config files there: {others}")
+    try:
+        config = runpy.run_path(path).get("config")
+    except ConfigError:
+        raise
+    except Exception as error:  # the file is a program of the user's: it may fail in any way
+        raise ConfigError(f"the config file {path} fails: {type(error).__name__}: {error}") from None
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"{path} does not define `config = TrainConfig(...)`")
+    return config

@@ -1,0 +1,246 @@
+"""Clips out of video files: frames by number, or at given moments whatever the file's own frame rate does."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+
+from pavdm_jax import storage
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.video.images import MAX_PIXELS, check_pixels, read_picture, resize_crop
+
+MAX_BYTES = 2**33
+"""Of a clip in memory, 8 GiB: at 240 by 424 this is twenty minutes."""
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_video(path: str | Path, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """The frames `start` to `stop` (exclusive; None: to the end) of a video, or the one frame of a picture.
+
+    Pictures and videos are turned as their metadata says. A video that ends before `stop` gives what it has.
+
+    Returns:
+      uint8 `[f, h, w, 3]`, f ≥ 1.
+
+    Raises:
+      ConfigError: there is no such file, it is neither video nor picture, it is damaged or cut off, it has no frames between
+        `start` and `stop`, or it is too large for memory.
+    """
+    path = storage.local_path(path, "the video")
+    if start < 0 or (stop is not None and stop <= start):
+        raise ConfigError(f"frames {start} to {stop} of {path}: give 0 <= start < stop")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a video or picture in it")
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; check the name")
+    frames = read_picture(path)
+    if frames is None:
+        frames = _read_frames(path, start, stop)
+    else:
+        if start != 0:
+            raise ConfigError(f"{path} is a picture: it has no frame {start}")
+    return frames
+
+
+def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
+    frames: list[np.ndarray] = []
+    number = packets = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ConfigError(f"{path} has no pictures in it; it may be cut off, or no video")
+            stream = container.streams.video[0]
+            check_pixels(path, stream.height, stream.width)
+            for packet in container.demux(stream):
+                packets += packet.size > 0
+                for frame in packet.decode():
+                    if number >= start:
+                        frames.append(frame_pixels(frame))
+                        if len(frames) * frames[0].nbytes > MAX_BYTES:
+                            raise ConfigError(
+                                f"{path} does not fit into memory ({len(frames)} frames are {MAX_BYTES >> 30} GiB); read fewer frames"
+                            )
+                    number += 1
+                    if number == stop:
+                        return np.stack(frames)
+            if packets < stream.frames:
+                raise ConfigError(
+                    f"{path} is cut off: it has {packets} of {stream.frames} frames; copy or download it again"
+                )
+    except (av.FFmpegError, UnicodeDecodeError) as error:  # some releases of av want metadata in UTF-8
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"{path} cannot be read as a video ({reason}); it may be damaged, cut off or no video"
+        ) from None
+    if number <= 0:
+        raise ConfigError(f"{path} has no frames; it may be cut off")
+    if not frames:
+        raise ConfigError(f"{path} has only {number} frames; frame {start} is beyond its end")
+    if len({frame.shape for frame in frames}) != 1:
+        raise ConfigError(f"{path} changes its size on the way; convert it to one size")
+    return np.stack(frames)
+
+
+def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
+    """The frames of a whole video one by one, `[1, h, w, 3]`, in bounded memory; `ConfigError` where it cannot be read."""
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield frame_pixels(frame)[None]
+    except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as a video ({error})") from None
+
+
+def frame_pixels(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 [h, w, 3]; phones store upright films lying down, with the angle beside them."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+
+
+TOLERANCE = 1e-3
+"""Seconds. Containers round the times of frames; Matroska to whole milliseconds."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file holds: the size of its upright pictures, and when the last one ends, in seconds after the first one begins."""
+
+    height: int
+    width: int
+    seconds: float
+
+
+def frames_within(start: float, end: float, fps: float) -> int:
+    """How many of the moments start, start + 1/fps, ... lie before `end`."""
+    return max(0, int(np.ceil((end - start) * fps - TOLERANCE * fps)))
+
+
+def probe(path: str) -> VideoInfo:
+    """Read a file's packets, and decode its first picture.
+
+    Raises:
+      ConfigError: it cannot be read, is cut off, or has no pictures.
+    """
+    with _opened(path) as container:
+        stream = _video_stream(container, path)
+        end, packets = 0.0, 0
+        for packet in container.demux(stream):
+            if packet.size:
+                packets += 1
+                if packet.is_corrupt:
+                    raise ConfigError(f"{path} is damaged in packet {packets}")
+                if packet.pts is not None:
+                    length = packet.duration or 0
+                    end = max(end, float((packet.pts - (stream.start_time or 0) + length) * stream.time_base))
+        if packets < stream.frames:
+            raise ConfigError(f"{path} is cut off: it has {packets} of {stream.frames} frames")
+        if packets <= 0:
+            raise ConfigError(f"{path} has no pictures in it")
+    with _opened(path) as container:
+        first = next(container.decode(_video_stream(container, path)), None)
+        if first is None:
+            raise ConfigError(f"{path} has no pictures in it")
+        height, width = frame_pixels(first).shape[:2]
+    return VideoInfo(height, width, max(end, TOLERANCE * 2))
+
+
+def read_clip(file: str | BinaryIO, start: float, fps: float, frames: int, size: tuple[int, int]) -> np.ndarray:
+    """The pictures that a player shows at the moments start, start + 1/fps, ...
+
+    Args:
+      file: a path, perhaps in a bucket, or an open file.
+      start: seconds after the first picture begins.
+      fps: moments a second.
+      frames: how many moments.
+      size: height and width to which the pictures are resized and cropped.
+
+    Returns:
+      uint8 `[frames, height, width, 3]`.
+
+    Raises:
+      ConfigError: the file cannot be read, is damaged, or ends before the last moment.
+    """
+    clip = np.empty((frames, *size, 3), np.uint8)
+    done = 0
+    with _opened(file) as container:
+        for picture, begins, ends in _shown(container, _video_stream(container, file), start):
+            last = done
+            while done < frames and start + done / fps < ends - TOLERANCE:
+                if done == last:
+                    if picture.is_corrupt:
+                        raise ConfigError(f"{_name(file)} is damaged at second {begins:.2f}")
+                    clip[done] = resize_crop(frame_pixels(picture)[None], *size)[0]
+                else:
+                    clip[done] = clip[last]
+                done += 1
+            if done == frames:
+                return clip
+    raise ConfigError(
+        f"{_name(file)} ends after {done} of the {frames} frames from second {start:.2f} at {fps:g} fps; it may be cut off"
+    )
+
+
+def _shown(container, stream, start: float) -> Iterator[tuple[av.VideoFrame, float, float]]:
+    """Pictures from the one shown at `start` on (or a little before it), with the times at which each begins and ends."""
+    origin = stream.start_time or 0
+    if start > 0:
+        container.seek(origin + int(start / stream.time_base), stream=stream, backward=True)
+    shown = None
+    begins = 0.0
+    for picture in container.decode(stream):
+        time = begins if picture.pts is None else float((picture.pts - origin) * stream.time_base)
+        if shown is not None:
+            yield shown, begins, time
+        shown, begins = picture, time
+    if shown is not None:
+        shortest = 1 / stream.average_rate if stream.average_rate else 0
+        yield shown, begins, begins + max(float((shown.duration or 0) * stream.time_base), float(shortest))
+
+
+class _opened:
+    """`av.open` whose errors are `ConfigError`s that name the file; a bucket that cannot be reached is no fault of the file's."""
+
+    def __init__(self, file: str | BinaryIO):
+        self.file, self._closing = file, contextlib.ExitStack()
+
+    def __enter__(self):
+        try:
+            source = self.file
+            if isinstance(source, str) and storage.is_remote(source):
+                source = self._closing.enter_context(storage.open_binary(source))
+            return self._closing.enter_context(av.open(source))
+        except storage.StorageError:
+            self._closing.close()
+            raise
+        except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
+            self._closing.close()
+            raise self._explained(error) from None
+
+    def __exit__(self, kind, error, trace) -> None:
+        self._closing.close()
+        at_fault = isinstance(error, OSError | av.FFmpegError | UnicodeDecodeError)
+        if at_fault and not isinstance(error, storage.StorageError):
+            raise self._explained(error) from None
+
+    def _explained(self, error: Exception) -> ConfigError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return ConfigError(f"{_name(self.file)} cannot be read as a video ({reason})")
+
+
+def _video_stream(container, file: str | BinaryIO):
+    if not container.streams.video:
+        raise ConfigError(f"{_name(file)} has no pictures in it")
+    stream = container.streams.video[0]
+    if not 0 < stream.height * stream.width <= MAX_PIXELS:
+        raise ConfigError(
+            f"{_name(file)} is {stream.height}x{stream.width} pixels; at most {MAX_PIXELS} in all can be read"
+        )
+    return stream
+
+
+def _name(file: str | BinaryIO) -> str:
+    return file if isinstance(file, str) else "a video of the data set"

@@ -1,0 +1,128 @@
+"""Pictures: read, resize, contact sheets, PNG and GIF. Frames are uint8 RGB, `[f, h, w, 3]`."""
+
+import itertools
+import warnings
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import imageio.v3 as iio
+import numpy as np
+from PIL import Image, ImageOps
+
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.outputs import check_output, new_file
+
+MAX_PIXELS = 2**26
+"""Of a frame (8192 by 8192): a larger one is a broken header or the wrong file."""
+
+
+def read_picture(path: Path) -> np.ndarray | None:
+    """The one frame `[1, h, w, 3]` of a still picture; None for what Pillow does not know or what moves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged by MAX_PIXELS instead
+        try:
+            with Image.open(path) as image:
+                if getattr(image, "n_frames", 1) > 1:
+                    return None
+                check_pixels(path, image.height, image.width)
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[None]
+        except Image.UnidentifiedImageError:
+            return None
+        except Image.DecompressionBombError:
+            raise ConfigError(f"{path} is larger than {MAX_PIXELS} pixels; make it smaller") from None
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{path} cannot be read as a picture ({error}); it may be damaged or cut off") from None
+
+
+def check_pixels(path: Path, height: int, width: int) -> None:
+    if not 0 < height * width <= MAX_PIXELS:
+        raise ConfigError(f"{path} is {height}x{width} pixels; at most {MAX_PIXELS} in all can be read")
+
+
+# --- shaping ----------------------------------------------------------------------------------------------------------
+
+
+def resize_crop(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The largest centred part of `frames` that has the shape of `height` × `width`, resampled to it without aliasing.
+
+    Frames of that size are returned as they are.
+    """
+    rows, columns = frames.shape[1:3]
+    if (rows, columns) == (height, width):
+        return frames
+    scale = max(height / rows, width / columns)
+    above, left = (rows - height / scale) / 2, (columns - width / scale) / 2
+    box = (max(left, 0), max(above, 0), min(columns - left, columns), min(rows - above, rows))
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS, box=box))
+            for frame in frames
+        ]
+    )
+
+
+def contact_sheet(frames: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
+    """One picture `[h, w, 3]` of equally large `frames`, row after row, on white with `gap` pixels between them."""
+    if len(frames) <= 0 or columns < 1:
+        raise ConfigError(f"a contact sheet of {len(frames)} frames in {columns} columns shows nothing")
+    columns = min(columns, len(frames))
+    height, width = frames[0].shape[:2]
+    rows = -(-len(frames) // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for number, frame in enumerate(frames):
+        row, column = divmod(number, columns)
+        above, left = row * (height + gap), column * (width + gap)
+        sheet[above : above + height, left : left + width] = frame
+    return sheet
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_png(path: str | Path, frame: np.ndarray) -> None:
+    """Write one frame `[h, w, 3]`; `ConfigError` where it cannot be written."""
+    path = check_output(path, (".png",))
+    with new_file(path) as partial:
+        iio.imwrite(partial, frame, extension=".png")
+
+
+def write_gif(path: str | Path, clips: Iterable[np.ndarray], fps: float, gif_fps: float = 12) -> None:
+    """Write `clips`, uint8 `[f, h, w, 3]` each, one after the other as a GIF that repeats for ever, in bounded memory.
+
+    Every n-th frame is shown, so that there are about `gif_fps` a second; each has its own 256 colours.
+
+    Raises:
+      ConfigError: no frames, a rate out of range, or a place that cannot be written.
+    """
+    path = check_output(path, (".gif",))
+    if not fps > 0 or not 0 < gif_fps <= 50:
+        raise ConfigError(f"a GIF of {gif_fps} fps from {fps} fps cannot be made; it shows at most 50 fps")
+    stride = max(1, round(fps / gif_fps))
+    rate = Fraction(fps).limit_denominator(1001) / stride
+    shown = (frame for number, frame in enumerate(frame for clip in clips for frame in clip) if number % stride == 0)
+    first = next(shown, None)
+    if first is None:
+        raise ConfigError(f"output {path}: no frame was given")
+    height, width = first.shape[:2]
+    with new_file(path) as partial, av.open(str(partial), "w", options={"loop": "0"}) as container:
+        stream = container.add_stream("gif", rate=rate)
+        stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
+        for number, pixels in enumerate(itertools.chain([first], shown)):
+            frame = av.VideoFrame.from_ndarray(_best_colours(pixels), format="pal8")
+            frame.pts, frame.time_base = number, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _best_colours(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colour numbers `[h, w]` of a frame and the colours `[256, 4]` (opaque, red, green, blue) they stand for."""
+    image = Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    colours = np.reshape(image.getpalette("RGB") or [], (-1, 3))
+    palette = np.zeros((256, 4), np.uint8)
+    palette[:, 0] = 255
+    palette[: len(colours), 1:] = colours
+    return np.asarray(image), palette

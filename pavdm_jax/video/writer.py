@@ -1,0 +1,248 @@
+"""A growing MP4 that plays at any moment, survives a kill, and goes on bit for bit the same.
+
+Each `write` is encoded by an encoder of its own into one closed fragment (`moof` + `mdat`) and appended to the file. The bytes of
+a fragment depend only on its frames and on the number of its first frame, so a run that was cut back to a known position and
+continued leaves the same bytes as a run that was never interrupted.
+"""
+
+import contextlib
+import io
+import math
+import os
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import av
+import numpy as np
+
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.outputs import check_output, partial_path, storage_error
+
+PIXEL_FORMATS = {"libx264": "yuv420p", "libx264rgb": "rgb24"}
+"""By codec. libx264 plays everywhere; libx264rgb with crf 0 keeps every pixel, but few players beside mpv and VLC show it."""
+
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+_FRAGMENT_OPTIONS = {
+    "movflags": "frag_custom+empty_moov+default_base_moof+frag_discont+skip_trailer",
+    "use_editlist": "0",
+    "avoid_negative_ts": "disabled",  # or every fragment would be moved to time 0
+}
+
+_BT709, _LIMITED_RANGE = 1, 1  # H.264's numbers, ITU-T H.273
+
+
+class Position(NamedTuple):
+    """How far a file is whole: all that is needed to go on with it."""
+
+    num_frames: int
+    num_bytes: int
+
+
+class VideoWriter:
+    """Writes a video as its frames come; use it as a context manager.
+
+    The file grows at `partial_path` and can be played from its start after every `write`. When the block ends well it becomes an
+    ordinary MP4 at `path`, at once; when it ends with an error or Ctrl-C, `partial_path` stays, whole up to `position`.
+
+    Args:
+      path: the video, ending in .mp4; its folder is made, a video that is there is replaced at the end.
+      fps: frames a second.
+      crf: constant rate factor, 1 (largest file) to 51 (worst picture); 18 looks like the original.
+      codec: a key of `PIXEL_FORMATS`.
+      preset: one of `PRESETS`: time against size.
+      resume: the `position` of a writer that was interrupted; what its file holds beyond it is dropped.
+      comment: kept in the finished file, where players and `ffprobe` show it.
+
+    Raises:
+      ConfigError: a setting out of range, a place that cannot be written, a full disk, or nothing to resume.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float,
+        *,
+        crf: float = 18,
+        codec: str = "libx264",
+        preset: str = "medium",
+        resume: tuple[int, int] | None = None,
+        comment: str = "",
+    ) -> None:
+        if not math.isfinite(fps) or not 0 < fps <= 1000:
+            raise ConfigError(f"fps {fps} must lie between 0 and 1000")
+        if codec not in PIXEL_FORMATS:
+            raise ConfigError(f"unknown codec {codec!r}; known are {', '.join(PIXEL_FORMATS)}")
+        if preset not in PRESETS:
+            raise ConfigError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
+        if not 0 <= crf <= 51 or (crf <= 0 and codec != "libx264rgb"):
+            raise ConfigError(
+                f"crf {crf} must be 1 to 51; 0, lossless, only with codec libx264rgb, as many players show it black otherwise"
+            )
+        self.path, self._comment = check_output(path), comment
+        self.partial_path = partial_path(self.path)
+        self.position = Position(0, 0) if resume is None else Position(*resume)
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._codec = codec
+        self._options = {"crf": str(crf), "preset": preset, "bf": "0"}
+        self._header: bytes | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._file = self._open(resume is not None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append `frames` (uint8 `[f, h, w, 3]`) and bring them to the disk, as one fragment.
+
+        To be bit-for-bit repeatable, a resumed run must cut its frames into writes as the first run did.
+        """
+        self._check(frames)
+        if not len(frames):
+            return
+        segment = self._encode(frames)
+        header = segment[: _fragment_start(segment)]
+        if self._header is None:
+            self._check_header(header)
+            self._header = header
+        data = segment[len(header) :] if self.position.num_bytes else segment
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise storage_error(error, self.partial_path) from None
+        self.position = Position(self.position.num_frames + len(frames), self.position.num_bytes + len(data))
+
+    def close(self) -> None:
+        """Finish the video at `path`; an error if no frame was written. Does nothing after `close` or `abandon`."""
+        if self._file.closed:
+            return
+        self.abandon()
+        if self.position.num_frames <= 0:
+            raise ConfigError(f"output {self.path}: no frame was written")
+        try:
+            _finish(self.partial_path, self.path, self._comment)
+        except OSError as error:
+            raise storage_error(error, self.path) from None
+
+    def abandon(self) -> None:
+        """Leave what is whole at `partial_path` (nothing, if there are no frames). Does nothing after `close`."""
+        if self._file.closed:
+            return
+        with self._file, contextlib.suppress(OSError):
+            self._file.truncate(self.position.num_bytes)
+        if not self.position.num_frames:
+            self.partial_path.unlink(missing_ok=True)
+
+    def _open(self, resume: bool) -> io.FileIO:
+        try:
+            if not resume:
+                return io.FileIO(self.partial_path, "w+")
+            found = self.partial_path.stat().st_size if self.partial_path.is_file() else 0
+            if not 0 <= self.position.num_bytes <= found:
+                raise ConfigError(
+                    f"{self.partial_path} is not the file to resume: {found} bytes instead of at least "
+                    f"{self.position.num_bytes}; start without resuming"
+                )
+            if (self.position.num_frames > 0) != (self.position.num_bytes > 0) or self.position.num_frames < 0:
+                raise ConfigError(
+                    f"position {tuple(self.position)} cannot be resumed; give the frames and bytes that the writer reported"
+                )
+            file = io.FileIO(self.partial_path, "r+" if self.partial_path.is_file() else "w+")
+            file.truncate(self.position.num_bytes)
+            file.seek(0, os.SEEK_END)
+            return file
+        except OSError as error:
+            raise storage_error(error, self.partial_path) from None
+
+    def _check(self, frames: np.ndarray) -> None:
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+            raise ConfigError(f"frames must be uint8 [f, h, w, 3], not {frames.dtype} {list(frames.shape)}")
+        height, width = frames.shape[1:3]
+        if self._codec != "libx264rgb" and (height % 2 != 0 or width % 2 != 0 or not height or not width):
+            raise ConfigError(
+                f"an H.264 video of {height}x{width} needs an even height and width: make it {height // 2 * 2 or 2}x"
+                f"{width // 2 * 2 or 2} or {(height + 1) // 2 * 2 or 2}x{(width + 1) // 2 * 2 or 2}, or use codec libx264rgb"
+            )
+        if self._shape not in (None, frames.shape[1:]):
+            raise ConfigError(
+                f"frames of {height}x{width} cannot follow frames of {'x'.join(map(str, (self._shape or ())[:2]))}"
+            )
+        self._shape = frames.shape[1:]
+
+    def _check_header(self, header: bytes) -> None:
+        """A resumed file must start with the header that this writer would have given it."""
+        if self.position.num_bytes:
+            self._file.seek(0)
+            found = self._file.read(len(header))
+            self._file.seek(0, os.SEEK_END)
+            if found != header:
+                raise ConfigError(
+                    f"{self.partial_path} was written with another size, fps or codec; resume with the same or start anew"
+                )
+
+    def _encode(self, frames: np.ndarray) -> bytes:
+        """A whole MP4: the header, the same for all of a video's segments, and one fragment placed at its time."""
+        first = self.position.num_frames
+        options = _FRAGMENT_OPTIONS | {"fragment_index": str(first + 1)}
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="mp4", options=options) as container:
+            stream = container.add_stream(self._codec, rate=self._rate, options=self._options)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = pixel_format = PIXEL_FORMATS[self._codec]
+            context = stream.codec_context
+            context.thread_count = 1  # x264's output depends on the number of its threads
+            context.gop_size = 10**6
+            if pixel_format == "yuv420p":
+                context.colorspace = context.color_primaries = context.color_trc = _BT709
+                context.color_range = _LIMITED_RANGE
+            for number, pixels in enumerate(frames, first):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+                if pixel_format == "yuv420p":
+                    frame = frame.reformat(format=pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG")
+                frame.pts, frame.time_base = number, 1 / self._rate
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return buffer.getvalue()
+
+
+def _fragment_start(segment: bytes) -> int:
+    """The offset of the first `moof` box."""
+    offset = 0
+    while segment[offset + 4 : offset + 8] != b"moof":
+        offset += int.from_bytes(segment[offset : offset + 4], "big")
+    return offset
+
+
+def _finish(partial: Path, path: Path, comment: str) -> None:
+    """Turn the fragments into an ordinary MP4 with an index (exact frame count, quick seeking), and put it at `path` at once.
+
+    Without room for the second copy the fragments themselves, a whole video too, become the result.
+    """
+    indexed = partial.with_name(f"{path.stem}.indexing{path.suffix}")
+    try:
+        with av.open(str(partial)) as source, av.open(str(indexed), "w", options={"movflags": "faststart"}) as target:
+            target.metadata["comment"] = comment
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+        os.replace(indexed, path)
+        partial.unlink()
+    except (OSError, av.FFmpegError):
+        os.replace(partial, path)
+    finally:
+        indexed.unlink(missing_ok=True)

@@ -1,0 +1,124 @@
+"""Model folders: what is saved comes back, and what is missing, damaged or of another architecture is refused with one line."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.tiny_model import tiny_model
+
+from pavdm_jax.checkpoints.config_json import to_json
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.model_folder import is_embedded, save_model
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import PARTS
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(path, tiny_model())
+    return path
+
+
+def test_a_saved_model_comes_back(saved):
+    model = load(saved, PARTS)
+    assert model.config == tiny_model().config
+    assert model.tokenizer == tiny_model().tokenizer
+    jax.tree.map(np.testing.assert_array_equal, model.params, tiny_model().params)
+
+
+def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
+    save_model(tmp_path / "half", tiny_model(), jnp.float16)
+    params = load(tmp_path / "half", PARTS).params
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    rounded = jax.tree.map(lambda x: x.astype(jnp.float16).astype(jnp.float32), tiny_model().params)
+    jax.tree.map(np.testing.assert_array_equal, params, rounded)
+
+
+def test_bfloat16_matrices_are_bfloat16_and_what_must_be_exact_is_not(saved):
+    exact, rounded = tiny_model().params, load(saved, PARTS, dtype="bfloat16").params
+    leaves = jax.tree_util.tree_leaves_with_path(rounded)
+    names = {jax.tree_util.keystr(path): leaf.dtype.name for path, leaf in leaves}
+    assert names["['t5']['layers']['query']['kernel']"] == names["['t5']['token_embedding']"] == "bfloat16"
+    assert names["['vae']['spatial']['encoder']['conv_in']['kernel']"] == "bfloat16"
+    for name in ("['stdit3']['modulation']['kernel']", "['stdit3']['null_caption']", "['t5']['relative_bias']"):
+        assert names[name] == "float32"
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y.astype(x.dtype)), rounded, exact)
+    with pytest.raises(ConfigError, match="use float32 or bfloat16"):
+        load(saved, dtype="int8")
+
+
+def test_a_model_without_text_encoder_needs_no_tokenizer(saved, tmp_path):
+    two = {part: tiny_model().params[part] for part in ("stdit3", "vae")}
+    save_model(tmp_path / "two", tiny_model().replace(params=two, tokenizer=None))
+    model = load(tmp_path / "two", parts=["stdit3", "vae"])
+    assert model.tokenizer is None
+    jax.tree.map(np.testing.assert_array_equal, model.params, two)
+    with pytest.raises(ConfigError, match=r"has no t5; it holds stdit3, vae; pavdm_jax\.convert_weights adds parts"):
+        load(tmp_path / "two", PARTS)
+
+
+def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path):
+    for _ in range(2):
+        save_model(tmp_path / "model", tiny_model())
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("pavdm_jax.checkpoints.model_folder.to_json", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_model(tmp_path / "model", tiny_model())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_training_run_is_read_through_its_model(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "run" / "model")
+    assert load(tmp_path / "run").config == tiny_model().config
+
+
+def test_only_a_name_means_an_embedded_model(saved):
+    assert is_embedded("demo")
+    assert not is_embedded(str(saved)) and not is_embedded(".") and not is_embedded("")
+
+
+def test_a_missing_folder_is_named():
+    with pytest.raises(ConfigError, match="no checkpoint folder nowhere"):
+        load("nowhere")
+
+
+@pytest.mark.parametrize("name", ["config.json", "spiece.model", "parts.json", "params"])
+def test_an_incomplete_folder_is_refused(saved, tmp_path, name):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    part = copy / name
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    with pytest.raises(ConfigError, match=f"{name} is missing"):
+        load(copy)
+
+
+def test_half_written_parameters_are_refused(saved, tmp_path):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    largest = max((copy / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+    with pytest.raises(ConfigError) as caught:
+        load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_architecture_is_refused(saved, tmp_path):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    config = tiny_model().config
+    deeper = dataclasses.replace(config, stdit3=dataclasses.replace(config.stdit3, depth=3))
+    (copy / "config.json").write_text(to_json(deeper))
+    with pytest.raises(ConfigError, match="another architecture"):
+        load(copy)
+
+
+def test_parts_are_read_alone_and_an_absent_one_is_named(saved, tmp_path):
+    assert set(load(saved, parts=["vae"]).params) == {"vae"}
+    without = tiny_model().replace(params={"stdit3": tiny_model().params["stdit3"]})
+    save_model(tmp_path / "transformer", without)
+    with pytest.raises(ConfigError, match="has no vae; it holds stdit3"):
+        load(tmp_path / "transformer", parts=["stdit3", "vae"])

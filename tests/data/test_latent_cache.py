@@ -1,0 +1,183 @@
+"""Latents computed once: shards, resuming, refusals, and the same losses as without a cache; the command line that writes them."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.small_videos import write_examples
+from support.tiny_model import tiny_model
+
+from pavdm_jax import benchmark_loader, precompute
+from pavdm_jax.benchmark_loader import LoaderConfig
+from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax.config import tiny
+from pavdm_jax.data.clips import open_clips
+from pavdm_jax.data.config import LatentData, VideoData
+from pavdm_jax.data.encoder import Encoder, vae_fingerprint
+from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
+from pavdm_jax.data.loader import batches
+from pavdm_jax.data.sources import open_feed
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.train import parse
+from pavdm_jax.training.config import UniformDiffusion
+from pavdm_jax.training.denoising import denoising_loss
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+MODEL = tiny()  # 16 by 24 pixels
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_examples(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder(tiny_model())
+
+
+@pytest.fixture(scope="module")
+def cached(manifest, encoder, tmp_path_factory):
+    """A cache with caption features, written by two processes one after the other."""
+    folder = tmp_path_factory.mktemp("latents") / "cache"
+    clips = open_clips(VideoData(manifest, frames=34), MODEL)
+    options = CacheOptions(caption_features=True, shard_size=2, batch_size=2)
+    assert not write_cache(clips, encoder, folder, options, 0, 2)
+    with pytest.raises(ConfigError, match="not complete"):
+        LatentCache(folder)
+    assert write_cache(clips, encoder, folder, options, 1, 2)
+    return folder
+
+
+def test_a_cache_holds_the_latents_of_its_clips(cached, manifest, encoder):
+    cache, clips = LatentCache(cached), open_clips(VideoData(manifest, frames=34), MODEL)
+    assert len(cache) == len(clips) == 4
+    for n in range(4):
+        expected = np.asarray(encoder.latents(clips.frames(n)[None]))[0]
+        np.testing.assert_allclose(cache.latents(n, 0, 10), expected, rtol=2e-3, atol=2e-3)
+        assert cache.about(n) == {"captions": clips.captions(n), "fps": 24.0}
+    np.testing.assert_allclose(cache.features(0, 0), encoder.features(["a wide clip"])[0], rtol=1e-2, atol=1e-3)
+
+
+def test_an_interrupted_cache_goes_on_with_its_missing_shards(cached, manifest, encoder, tmp_path):
+    clips = open_clips(VideoData(manifest, frames=34), MODEL)
+    options = CacheOptions(caption_features=True, shard_size=2, batch_size=2)
+    first = sorted(cached.glob("shard*"))[0]
+    for name in ("cache.json", first.name):
+        (tmp_path / name).write_bytes((cached / name).read_bytes())
+    before = (tmp_path / first.name).stat().st_mtime_ns
+    assert write_cache(clips, encoder, tmp_path, options)
+    assert (tmp_path / first.name).stat().st_mtime_ns == before
+    for path in cached.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_full_disk_is_one_clear_message_and_leaves_no_part(manifest, encoder, tmp_path, monkeypatch):
+    clips = open_clips(VideoData(manifest, frames=34), MODEL)
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    options = CacheOptions(shard_size=2, batch_size=2)
+    monkeypatch.setattr("pavdm_jax.data.latent_cache.os.replace", full)
+    with pytest.raises(ConfigError, match="the disk is full"):
+        write_cache(clips, encoder, tmp_path / "full", options)
+    assert list((tmp_path / "full").iterdir()) == []
+
+
+def test_the_cache_of_another_model_or_of_other_clips_is_refused(cached, manifest, encoder):
+    model = tiny_model()
+    vae = model.params["vae"]
+    changed = model.replace(params=model.params | {"vae": vae | {"scale": vae["scale"] + 1}})
+    with pytest.raises(ConfigError, match="made by another VAE"):
+        open_feed(LatentData(str(cached)), changed, 2, cached.parent)
+    decoder = jax.tree.map_with_path(
+        lambda path, x: x + 1 if "decoder" in jax.tree_util.keystr(path) else x, model.params["vae"]
+    )
+    assert vae_fingerprint(model.replace(params=model.params | {"vae": decoder})) == vae_fingerprint(model)
+    clips = open_clips(VideoData(manifest, frames=17), MODEL)
+    with pytest.raises(ConfigError, match="holds other clips"):
+        write_cache(clips, encoder, cached, CacheOptions(caption_features=True, shard_size=2))
+    with pytest.raises(ConfigError, match="15 are needed"):
+        open_feed(LatentData(str(cached)), model, 3, cached.parent)
+    with pytest.raises(ConfigError, match="has no pixels"):
+        open_feed(LatentData(str(cached)), model, None, cached.parent)
+
+
+def test_cached_and_direct_latents_give_the_same_losses(cached, manifest):
+    """Two paths to the same batches; also with the text encoder's features from the cache."""
+    model = tiny_model()
+    direct = open_feed(VideoData(manifest, frames=34, cache=False), model, 1, cached.parent)
+    kept = open_feed(VideoData(manifest, frames=34), model, 1, cached.parent)
+    read = open_feed(LatentData(str(cached)), model, 1, cached.parent, text_is_frozen=True)
+    loss = jax.jit(denoising_loss(MODEL, UniformDiffusion(clip_chunks=1)))
+    values = []
+    for feed in (direct, kept, read):
+        found = list(itertools.islice(map(feed.finish, batches(feed.source, 2, seed=5)), 3))
+        assert ("features" in found[0]) == (feed is read)
+        values.append([float(loss(model.params, batch, jax.random.key(n))[0]) for n, batch in enumerate(found)])
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-4)
+    np.testing.assert_allclose(values[2], values[0], rtol=1e-3)
+    assert len(set(values[0])) == 3
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_writes_a_cache_and_names_mistakes(manifest, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(precompute, "enable_cache", lambda: None)
+    save_model(tmp_path / "model", tiny_model(), jnp.float32)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["precompute", "--checkpoint", *map(str, (tmp_path / "model", *arguments))])
+        precompute.main()
+
+    run("--manifest", manifest, "--output", tmp_path / "latents", "--frames", 34)
+    assert "4 clips in" in capsys.readouterr().out
+    assert len(LatentCache(tmp_path / "latents")) == 4
+    half = ["--caption-features", "--text-dtype", "bfloat16"]
+    run("--manifest", manifest, "--output", tmp_path / "half", "--frames", 34, *half)
+    found, expected = LatentCache(tmp_path / "half").features(0, 0), Encoder(tiny_model()).features(["a wide clip"])[0]
+    assert 1e-3 < np.abs(found - expected).max() / np.abs(expected).max() < 5e-2
+    assert open_feed(LatentData(str(tmp_path / "half")), tiny_model(), 1, tmp_path, text_is_frozen=True).source
+    for arguments, message in (
+        (["--manifest", "nowhere.csv"], "there is no manifest nowhere.csv"),
+        ([], "either --manifest or --tfds"),
+        (["--manifest", manifest, "--process-index", 2], "process_index 2 must be"),
+        (["--manifest", manifest, "--text-dtype", "int8"], "text_dtype int8 is not possible"),
+        (["--manifest", manifest, "--text-dtype", "bfloat16"], "ask for both"),
+        (["--manifest", manifest, "--frames", 34, "--caption-features", "--output", tmp_path / "half"], "precision"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            run("--output", tmp_path / "other", *arguments)
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_data_is_set_by_dotted_names_on_the_command_line(manifest, tmp_path):
+    (tmp_path / "config.py").write_text(
+        "from pavdm_jax.config import tiny\nfrom pavdm_jax.training.config import *\n"
+        f"config = TrainConfig(tiny(), (Stage('base', UniformDiffusion(), VideoData({manifest!r}), ('stdit3',), 1, 1),))\n"
+    )
+    config = parse(
+        ["--config", str(tmp_path / "config.py"), "--stages.0.data.frames", "34", "--stages.0.data.no-cache"]
+    )
+    assert config.stages[0].data == VideoData(manifest, frames=34, cache=False)
+
+
+def test_the_loader_is_timed_against_a_step(manifest, tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.py").write_text(
+        "from pavdm_jax.config import tiny\nfrom pavdm_jax.training.config import *\n"
+        f"stage = Stage('joint', JointReconstruction(), VideoData({manifest!r}), ('vae',), 1, 2)\n"
+        "config = TrainConfig(tiny(), (stage,))\n"
+    )
+    monkeypatch.setattr(benchmark_loader, "start_model", lambda config: tiny_model())
+    found = benchmark_loader.benchmark_loader(LoaderConfig(str(tmp_path / "config.py"), step_seconds=1e-9, batches=2))
+    told = capsys.readouterr().out
+    assert f"{found:.1f} clips/s" in told
+    assert "steps wait for the loader" in told
+    with pytest.raises(ConfigError, match="stage 1: the config has 1 stages"):
+        benchmark_loader.benchmark_loader(LoaderConfig(str(tmp_path / "config.py"), step_seconds=1, stage=1))

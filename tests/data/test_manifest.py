@@ -1,0 +1,171 @@
+"""Videos from files, at given moments, and the clips of a manifest."""
+
+import dataclasses
+import io
+import json
+import os
+
+import av
+import numpy as np
+import pytest
+from support.small_videos import gradient, write_csv, write_examples
+
+from pavdm_jax import storage
+from pavdm_jax.config import tiny
+from pavdm_jax.data.clips import open_clips
+from pavdm_jax.data.config import VideoData
+from pavdm_jax.data.loader import batches
+from pavdm_jax.data.manifest import bucket, index_files, read_manifest
+from pavdm_jax.data.sources import PixelSource
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.video.clips import frames_within, probe, read_clip, read_video
+
+MODEL = tiny()  # 16 by 24 pixels
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def manifest(folder):
+    return write_examples(folder)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_holds_the_frames_of_its_moments(folder):
+    path = str(folder / "long.mp4")
+    whole = read_video(path)
+    assert dataclasses.astuple(probe(path))[:2] == (64, 96)
+    assert frames_within(0, probe(path).seconds, 24) == 70
+    np.testing.assert_array_equal(read_clip(path, 20 / 24, 24, 30, (64, 96)), whole[20:50])
+    np.testing.assert_array_equal(read_clip(path, 0, 12, 35, (64, 96)), whole[::2])
+    np.testing.assert_array_equal(read_clip(path, 1 / 24, 48, 5, (64, 96)), whole[[1, 1, 2, 2, 3]])
+    with pytest.raises(ConfigError, match="ends after 10 of the 11"):
+        read_clip(path, 60 / 24, 24, 11, (64, 96))
+
+
+def test_a_variable_frame_rate_is_read_by_time(tmp_path):
+    """Pictures at 0, 1, 2, 3 tenths of a second, then at 10, 20, 21: each is shown until the next one."""
+    times, frames = [0, 1, 2, 3, 10, 20, 21], gradient(7, 64, 64)
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height = stream.width = 64
+        stream.pix_fmt = "bgr0"
+        for time, pixels in zip(times, frames, strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")
+            frame.pts, frame.time_base = time, 1 / stream.codec_context.framerate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    path = str(tmp_path / "v.mkv")
+    count = frames_within(0, probe(path).seconds, 10)
+    shown = [max(n for n, time in enumerate(times) if time <= tick) for tick in range(count)]
+    assert count in (21, 22)  # containers differ in how long the last picture lasts
+    np.testing.assert_array_equal(read_clip(path, 0, 10, 21, (64, 64)), frames[shown[:21]])
+    np.testing.assert_array_equal(read_clip(path, 0.5, 5, 6, (64, 64)), frames[[3, 3, 3, 4, 4, 4]])
+
+
+def test_damaged_files_are_refused_by_name(folder):
+    for name in ("noise.mp4", "cut.mp4"):
+        with pytest.raises(ConfigError, match=name):
+            probe(str(folder / name))
+
+
+def test_a_bucket_that_cannot_be_reached_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    class Unreachable(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            raise storage.StorageError("the way is gone")
+
+    monkeypatch.setattr(storage, "open_binary", lambda path: Unreachable())
+    monkeypatch.setattr(storage, "stamps", lambda paths: dict.fromkeys(paths, (1, 1)))
+    with pytest.raises(storage.StorageError, match="the way is gone"):
+        index_files(tmp_path / "clips.csv", ["gs://bucket/v.mp4"])
+    assert not list(tmp_path.iterdir())  # else the file would count as damaged for ever
+
+
+# --- manifests --------------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_is_cut_into_clips_and_skips_what_cannot_be_read(manifest, folder, capfd):
+    clips = open_clips(VideoData(manifest, frames=17), MODEL)
+    assert len(clips) == 2 + 2 + 4
+    assert sorted(os.path.basename(path) for path in clips.skipped) == ["cut.mp4", "noise.mp4"]
+    told = capfd.readouterr().err
+    assert "2 files are skipped" in told
+    assert "noise.mp4" in told
+    assert clips.frames(5).shape == (17, 16, 24, 3)
+    assert clips.captions(7) == ["a long clip"]
+    index = json.loads((folder / "clips.index.json").read_text())
+    assert index[str(folder / "tall.mp4")]["video"]["height"] == 96
+    index[str(folder / "tall.mp4")]["video"]["seconds"] = 0.1  # the index is believed as long as the file is the same
+    (folder / "clips.index.json").write_text(json.dumps(index))
+    assert len(open_clips(VideoData(manifest, frames=17), MODEL)) == 2 + 4
+    os.utime(folder / "tall.mp4")
+    assert len(open_clips(VideoData(manifest, frames=17), MODEL)) == 2 + 2 + 4
+
+
+def test_rows_may_name_a_part_and_a_rate(folder):
+    path = folder / "parts.jsonl"
+    rows = [
+        {"path": "long.mp4", "caption": "part", "start": 1.0, "end": 2.0},
+        {"path": "long.mp4", "caption": "slow", "fps": 12},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    clips = open_clips(VideoData(str(path), frames=17), MODEL)
+    assert [clips.fps(n) for n in range(len(clips))] == [24, 12, 12]
+    whole = read_clip(str(folder / "long.mp4"), 0, 24, 70, (16, 24))
+    np.testing.assert_array_equal(clips.frames(0), whole[24:41])
+    np.testing.assert_array_equal(clips.frames(2), whole[34:68:2])
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("path,text", "wide.mp4,x", "line 2.*no caption.*it has path, text"),
+        ("path,caption", "nowhere.mp4,x", "1 files that do not exist, first .*nowhere.mp4"),
+        ("path,caption,start", "wide.mp4,x,soon", "start 'soon' is no number"),
+        ("path,caption,start,end", "wide.mp4,x,2,1", "must come after the start"),
+        ("path,caption,fps", "wide.mp4,x,0", "fps must be above 0"),
+        ("path,caption", "", "has no rows"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(folder, header, row, message):
+    with pytest.raises(ConfigError, match=message):
+        read_manifest(write_csv(folder / "bad.csv", [row] if row else [], header))
+
+
+def test_a_manifest_without_a_clip_is_refused(folder):
+    path = write_csv(folder / "short.csv", ["wide.mp4,x"])
+    with pytest.raises(ConfigError, match="gives no clip of 500 frames"):
+        open_clips(VideoData(path, frames=500), MODEL)
+
+
+def test_videos_go_to_the_bucket_of_the_nearest_shape(manifest):
+    assert bucket(1080, 1920, MODEL, "144p") == (144, 256)
+    assert bucket(1920, 1080, MODEL, "144p") == (256, 144)
+    clips = open_clips(VideoData(manifest, frames=17, resolution="144p"), MODEL)
+    assert len({tuple(size) for size in clips.sizes.tolist()}) == 2
+    feed = batches(PixelSource(clips), 2, seed=0)
+    shapes = {next(feed)["frames"].shape for _ in range(8)}
+    assert shapes == {(2, 17, *size, 3) for size in clips.sizes.tolist() for size in [tuple(size)]}
+
+
+def test_a_file_that_breaks_while_training_is_replaced_and_named(folder, tmp_path, capfd):
+    for name in ("wide", "long"):
+        (tmp_path / f"{name}.mp4").write_bytes((folder / f"{name}.mp4").read_bytes())
+    data = VideoData(write_csv(tmp_path / "clips.csv", ["wide.mp4,x", "long.mp4,y"]), frames=17)
+    source = PixelSource(open_clips(data, MODEL))
+    expected = source.draw(2, np.random.default_rng(0))["frames"]
+    (tmp_path / "wide.mp4").write_bytes(b"broken")
+    for _ in range(2):
+        np.testing.assert_array_equal(source.draw(1, np.random.default_rng(0))["frames"], expected)
+    assert capfd.readouterr().err.count("skipped (the 1. clip)") == 1
+    (tmp_path / "long.mp4").write_bytes(b"broken")
+    with pytest.raises(ConfigError, match="no clip could be read, 6 tries"):
+        source.draw(1, np.random.default_rng(0))

@@ -1,0 +1,133 @@
+"""Every config file by its shapes: it trains what it says on the devices that it is for, and fits them as far as can be told without them."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from pavdm_jax import train
+from pavdm_jax.ahead_of_time.chips import CHIPS, GIB
+from pavdm_jax.ahead_of_time.training import abstract_program, bytes_of_a_device
+from pavdm_jax.distributed.mesh import MeshConfig, abstract_mesh, train_mesh
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.geometry import latent_frames
+from pavdm_jax.training.config import VideoData
+from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DEVICES = {"tpu_v4": (128, "v4"), "tpu_v5e": (64, "v5e"), "tpu_v5p": (64, "v5p"), "gpu_h100x8": (8, "h100")}
+"""Of the files that name their hardware: how many, and which chip. The others run on one device of any kind."""
+
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def read(name):
+    return train.read_config(str(CONFIGS / f"{name}.py"))
+
+
+def test_hardware_is_known():
+    assert set(DEVICES) < set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_of_a_config_lies_on_its_devices(name):
+    config, (devices, chip) = read(name), DEVICES.get(name, (1, None))
+    limit = 80e9 if chip is None else CHIPS[chip].memory_gib * GIB
+    for stage in config.stages:
+        if not isinstance(stage.objective, DiffusionObjective):
+            continue
+        rows = stage.batch_size // stage.optimizer.accumulate
+        mesh = abstract_mesh(train_mesh(config.mesh, rows, devices))
+        program, (state, frozen, batch, _) = abstract_program(config, stage, mesh)
+        frames = clip_chunks(config.model, stage.objective) * config.model.window.chunk_size
+        assert batch["latents"].shape[:2] == (stage.batch_size, frames)
+        assert latent_frames(stage.data.frames, config.model.vae) >= frames  # the data's clips are long enough
+        whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state, frozen)))
+        here = bytes_of_a_device((state, frozen))
+        assert here < 1.05 * whole / train_mesh(config.mesh, rows, devices).fsdp
+        assert here < limit / 2
+        assert jax.tree.structure(program.init.eval_shape(state.params)) == jax.tree.structure(state)
+
+
+def test_a_config_of_one_stage_is_changed_by_short_names():
+    common = ["--config", str(CONFIGS / "gpu_h100x8.py"), "--data.manifest", "mine.csv", "--data.frames=136"]
+    config = train.parse([*common, "--optimizer.learning-rate", "5e-5", "--mesh", "data=8", "--batch-size", "16"])
+    (stage,) = config.stages
+    assert stage.data == VideoData("mine.csv", frames=136)
+    assert (stage.optimizer.learning_rate, stage.batch_size, config.mesh) == (5e-5, 16, "data=8")
+    assert train.parse([*common, "--stages.0.steps", "7"]).stages[0].steps == 7
+    with pytest.raises(ConfigError, match=r"no config field --optimizer.learning-rat; did you mean --optimizer.learn"):
+        train.parse([*common, "--optimizer.learning-rat", "1"])
+    with pytest.raises(ConfigError, match="no config field --compile-onyl"):
+        train.parse([*common, "--compile-onyl", "v4:2x2x1"])
+    several = ["--config", str(CONFIGS / "demo_vae.py"), "--batch-size", "5"]
+    with pytest.raises(ConfigError, match=r"no config field --batch-size; did you mean --stages\.[012]\.batch-size"):
+        train.parse(several)
+
+
+def test_a_mesh_for_training_takes_all_devices_and_divides_the_batch():
+    assert train_mesh("auto", 8, 1) == MeshConfig()
+    assert train_mesh("auto", 128, 128) == MeshConfig(data=8, fsdp=16)
+    assert train_mesh("auto", 6, 8) == MeshConfig(fsdp=2, sequence=4)
+    assert train_mesh("single", 3, 8) == MeshConfig()
+    assert train_mesh("data=2,fsdp=4", 8, 8) == MeshConfig(data=2, fsdp=4)
+    with pytest.raises(ConfigError, match=r"takes 6 devices and there are 8; these fit: fsdp=1,sequence=8 or"):
+        train_mesh("fsdp=2,sequence=3", 8, 8)
+    with pytest.raises(ConfigError, match=r"a batch of 6 does not divide over 4 devices .*; use 4 or 8"):
+        train_mesh("data=2,fsdp=2,sequence=2", 6, 8)
+    with pytest.raises(ConfigError, match="mesh 'dat=2' is not understood"):
+        train.parse(["--config", str(CONFIGS / "demo_base.py"), "--mesh", "dat=2"])
+
+
+TINY = """
+from pavdm_jax.config import tiny
+from pavdm_jax.training.config import ProgressiveDiffusion, Stage, TrainConfig, VideoData
+
+stage = Stage("progressive", ProgressiveDiffusion(), VideoData("x.csv", 68), ("stdit3",), 10, 8)
+config = TrainConfig(tiny(), (stage,), compute_dtype="bfloat16", remat="attention")
+"""
+
+
+def compile_only(tmp_path, topology, *options):
+    (tmp_path / "config.py").write_text(TINY)
+    command = [sys.executable, "-m", "pavdm_jax.train", "--config", str(tmp_path / "config.py")]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [*command, "--compile-only", topology, *options], env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler, libtpu, is not installed")
+def test_a_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
+    done = compile_only(tmp_path, "v5e:2x4", "--mesh", "data=2,fsdp=2,sequence=2")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "stage progressive on v5e:2x4: 8 chips, mesh data=2,fsdp=2,sequence=2, remat attention, bfloat16" in done.stdout
+    )
+    for words in ("GiB of 15.75", "all-gather", "all-to-all", "estimate of step time", "MFU 30%"):
+        assert words in done.stdout
+    done = compile_only(tmp_path, "v5e:2x4", "--mesh", "fsdp=16")
+    assert done.returncode == 2
+    assert "error: mesh fsdp=16 takes 16 devices and there are 8; these fit: fsdp=8" in done.stderr
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the compiler for GPUs is not installed"
+)
+def test_a_step_is_compiled_for_gpus_that_are_not_there(tmp_path):
+    done = compile_only(tmp_path, "h100:2x4", "--mesh", "data=2,fsdp=2,sequence=2")
+    assert done.returncode == 0, done.stderr
+    assert "stage progressive on h100:2x4: 8 chips, mesh data=2,fsdp=2,sequence=2" in done.stdout
+    for words in ("GiB of 59.32", "all-gather", "all-to-all", "estimate of step time"):
+        assert words in done.stdout
+
+
+def test_a_topology_that_is_none_is_named(tmp_path):
+    done = compile_only(tmp_path, "v4-256")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: topology 'v4-256' is not understood; write a chip and a layout")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,193 @@
+"""The command line: whole videos, kill and resume, Ctrl-C, numbered outputs, and one clear line for every mistake."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from support.tiny_model import CHUNK, PROMPT, tiny_model
+
+from pavdm_jax import __main__ as command_line
+from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax.generation.stream import VideoStream
+from pavdm_jax.video.clips import read_video
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(path, tiny_model())
+    return str(path)
+
+
+def run(*arguments):
+    return command_line.run(command_line.make_parser().parse_args([str(a) for a in arguments]))
+
+
+@pytest.fixture(autouse=True)
+def no_shared_cache(monkeypatch):
+    """Tests leave the user's compilation cache alone."""
+    monkeypatch.setattr("pavdm_jax.cli.enable_cache", lambda: None)
+
+
+def test_a_video_and_a_gif_are_written(checkpoint, tmp_path, capsys):
+    output = tmp_path / "new folder" / "v.mp4"
+    assert run(PROMPT, "--checkpoint", checkpoint, "--frames", 40, "--gif", "--output", output) == 0
+    assert read_video(output).shape == (40, 16, 24, 3)
+    assert sorted(path.name for path in output.parent.iterdir()) == ["v.gif", "v.mp4"]
+    shown = capsys.readouterr()
+    assert "40 frames" in shown.out
+    assert "frames/s" in shown.err
+
+
+def test_prompts_from_a_file_times_samples_are_numbered(checkpoint, tmp_path):
+    (tmp_path / "prompts.txt").write_text("# two of them\na red circle moves left\n\na blue square bounces\n")
+    arguments = ["--prompts-file", tmp_path / "prompts.txt", "--samples", 2, "--batch-size", 3, "--frames", 5]
+    assert run(*arguments, "--checkpoint", checkpoint, "--output", tmp_path / "v.mp4", "--quiet") == 0
+    videos = {path.name: read_video(path) for path in sorted(tmp_path.glob("*.mp4"))}
+    assert list(videos) == ["v-001.mp4", "v-002.mp4", "v-003.mp4", "v-004.mp4"]
+    assert (videos["v-001.mp4"] != videos["v-002.mp4"]).any()
+
+
+def test_a_start_clip_begins_the_video(checkpoint, tmp_path):
+    first = tmp_path / "first.mp4"
+    run(PROMPT, "--checkpoint", checkpoint, "--frames", 20, "--output", first, "--quiet", "--crf", 1)
+    longer = tmp_path / "longer.mp4"
+    run(PROMPT, "--checkpoint", checkpoint, "--frames", 50, "--start", first, "--output", longer, "--quiet", "--crf", 1)
+    start, video = read_video(first), read_video(longer)
+    assert len(video) == 50
+    # H.264 has been there twice, so the frames are alike, not equal; a frame of noise is unlike the next one.
+    change = np.abs(start[1:].astype(int) - start[:-1]).mean()
+    assert np.abs(video[: len(start)].astype(int) - start).mean() < 0.5 * change
+
+
+def test_kill_and_resume_give_the_same_file(checkpoint, tmp_path):
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", str(60 * CHUNK), "--quiet"]
+    killed, whole = tmp_path / "killed.mp4", tmp_path / "whole.mp4"
+    environment = {**os.environ, "PAVDM_CACHE": jax.config.jax_compilation_cache_dir}
+    command = [sys.executable, "-m", "pavdm_jax", *arguments, "--output", str(killed)]
+    process = subprocess.Popen(command, env=environment)
+    record, partial = tmp_path / "killed.resume.npz", tmp_path / "killed.partial.mp4"
+    deadline = time.monotonic() + 300
+    while not (record.exists() and partial.exists() and partial.stat().st_size > 20_000):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not killed.exists()
+    assert 0 < len(read_video(partial)) < 60 * CHUNK  # what is written plays
+
+    assert run(*arguments, "--output", killed, "--resume") == 0
+    assert run(*arguments, "--output", whole) == 0
+    assert killed.read_bytes() == whole.read_bytes()
+    assert not record.exists()
+    assert not partial.exists()
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Ctrl-C arrives once, before the shift of the given number."""
+    advance = VideoStream.advance
+    pending = []
+
+    def interrupted(stream):
+        if pending and stream.round >= pending[0]:
+            pending.clear()
+            raise KeyboardInterrupt
+        return advance(stream)
+
+    monkeypatch.setattr(VideoStream, "advance", interrupted)
+    return pending.append
+
+
+def test_ctrl_c_leaves_a_video_that_plays_and_resumes(checkpoint, tmp_path, ctrl_c):
+    output = tmp_path / "v.mp4"
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 8 * CHUNK, "--output", output, "--quiet"]
+    ctrl_c(6)
+    assert run(*arguments) == 130
+    assert not output.exists()
+    assert len(read_video(tmp_path / "v.partial.mp4")) == 4 * CHUNK
+    assert run(*arguments, "--resume") == 0
+    assert len(read_video(output)) == 8 * CHUNK
+
+
+def test_ctrl_c_finishes_a_video_without_end(checkpoint, tmp_path, ctrl_c):
+    output = tmp_path / "v.mp4"
+    ctrl_c(8)
+    assert run(PROMPT, "--checkpoint", checkpoint, "--frames", "inf", "--output", output, "--quiet") == 0
+    assert len(read_video(output)) == 6 * CHUNK
+
+
+def test_resuming_another_request_is_refused(checkpoint, tmp_path, monkeypatch, capsys, ctrl_c):
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 8 * CHUNK, "--output", tmp_path / "v.mp4", "--quiet"]
+    ctrl_c(4)
+    assert run(*arguments) == 130
+    code, line = mistake(capsys, monkeypatch, *arguments, "--resume", "--seed", 9)
+    assert code == 2
+    assert "seeds differ" in line
+
+
+def mistake(capsys, monkeypatch, *arguments):
+    """Run the program, and return its exit code and the only line that it wrote on the error stream."""
+    monkeypatch.setattr(sys, "argv", ["pavdm", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return caught.value.code, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there is no prompt"),
+        ([" "], "a prompt is empty"),
+        (["--prompts-file", "empty.txt"], "holds no prompt"),
+        (["--prompts-file", "absent.txt"], "absent.txt"),
+        ([PROMPT, "--frames", "0"], "frames 0"),
+        ([PROMPT, "--frames", "many"], "many"),
+        ([PROMPT, "--height", "17"], "16"),
+        ([PROMPT, "--resolution", "241p"], "241p"),
+        ([PROMPT, "--start", "absent.mp4"], "absent.mp4"),
+        ([PROMPT, "--start", "empty.txt"], "empty.txt"),
+        ([PROMPT, "--steps", "5"], "use 3 or 6"),
+        ([PROMPT, "--frame", "12"], "did you mean --frames"),
+        ([PROMPT, "--crf", "99"], "crf"),
+        ([PROMPT, "--samples", "0"], "samples"),
+        ([PROMPT, "--prompt-at", "soon", "a"], "soon"),
+        ([PROMPT, "--checkpoint", "absent"], "absent"),
+        ([PROMPT, "--output", "video.exe"], "video.exe"),
+        ([PROMPT, "--output", "empty.txt/video.mp4"], "video.mp4"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_line_and_exit_code_2(checkpoint, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("\n# nothing\n")
+    if "--checkpoint" not in arguments:
+        arguments = [*arguments, "--checkpoint", checkpoint]
+    code, line = mistake(capsys, monkeypatch, *arguments)
+    assert code == 2
+    assert message in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt"]
+
+
+def test_a_full_disk_is_one_line(checkpoint, tmp_path, monkeypatch, capsys):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pavdm_jax.video.writer.os.fsync", full)
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 40, "--output", tmp_path / "v.mp4", "--quiet"]
+    code, line = mistake(capsys, monkeypatch, *arguments)
+    assert code == 2
+    assert "disk is full" in line
+    assert not (tmp_path / "v.mp4").exists()

@@ -1,0 +1,219 @@
+"""From a request to frames, with a tiny random model: lengths, batches, seeds, streams, resuming, start clips, timelines, compilations."""
+
+import jax
+import numpy as np
+import pytest
+from support.tiny_model import CHUNK, PROMPT, tiny_model
+
+from pavdm_jax import generate, generate_stream
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.programs import decode_chunk, run_segment
+from pavdm_jax.generation.progressive import make_plan
+from pavdm_jax.generation.request import make_request
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+
+def video(prompt=PROMPT, frames=3 * CHUNK, **options):
+    return generate(tiny_model(), prompt, frames, **options)
+
+
+@pytest.mark.parametrize("frames", [1, CHUNK, CHUNK + 1, 5 * CHUNK - 3])
+def test_any_number_of_frames_is_made_exactly(frames):
+    made = video(frames=frames)
+    assert made.shape == (frames, 16, 24, 3)
+    assert made.dtype == np.uint8
+
+
+def test_seconds_are_frames_at_the_rate():
+    assert len(video(frames=1440, seconds=1.5, fps=12)) == 18
+
+
+def test_one_compiled_program_serves_every_length_and_prompt():
+    video()
+    before = run_segment._cache_size(), decode_chunk._cache_size()
+    video("a small blue square bounces fast", frames=7 * CHUNK)
+    video(frames=2, seed=5, guidance_scale=2.0)
+    assert (run_segment._cache_size(), decode_chunk._cache_size()) == before
+
+
+def test_a_longer_video_only_changes_the_frames_near_the_end():
+    """Chunks that have left the window before it begins to shrink know nothing of the length."""
+    short, long = video(frames=6 * CHUNK), video(frames=9 * CHUNK)
+    window = tiny_model().config.window
+    alike = (6 - window.noisy_chunks + 1) * CHUNK
+    np.testing.assert_array_equal(short[:alike], long[:alike])
+
+
+def test_the_seed_decides_and_the_batch_does_not():
+    alone = video(seed=4)
+    batch = video([PROMPT, "a large green triangle moves right"], seed=[3, 4])
+    assert batch.shape == (2, 3 * CHUNK, 16, 24, 3)
+    np.testing.assert_array_equal(alone, video(seed=4))
+    assert np.abs(video(seed=5).astype(int) - alone).max() > 0
+    second = video("a large green triangle moves right", seed=4)
+    assert np.abs(batch[1].astype(int) - second).max() <= 1  # other batch sizes round differently
+
+
+def test_samples_have_consecutive_seeds():
+    samples = video(seed=3, samples=2)
+    assert samples.shape[0] == 2
+    assert np.abs(samples[1].astype(int) - video(seed=4)).max() <= 1
+
+
+@pytest.mark.parametrize("segment", [1, 3, 16])
+def test_the_segment_length_changes_nothing(segment):
+    np.testing.assert_array_equal(video(frames=5 * CHUNK, segment=segment), video(frames=5 * CHUNK, segment=2))
+
+
+def test_a_stream_yields_chunks_and_goes_on_from_a_saved_position():
+    whole = video(frames=6 * CHUNK)
+    stream = generate_stream(tiny_model(), PROMPT, 6 * CHUNK)
+    first = []
+    while len(first) < 2:
+        first += stream.advance()
+    saved = stream.save()
+    again = generate_stream(tiny_model(), PROMPT, 6 * CHUNK)
+    again.restore(saved)
+    rest = list(again)
+    assert all(chunk.shape == (1, CHUNK, 16, 24, 3) for chunk in first + rest)
+    np.testing.assert_array_equal(np.concatenate(first + rest, axis=1)[0], whole)
+
+
+def test_a_position_taken_between_two_frames_of_one_segment_loses_nothing():
+    whole = video(frames=6 * CHUNK, segment=4)
+    stream = generate_stream(tiny_model(), PROMPT, 6 * CHUNK, segment=4)
+    chunks = iter(stream)
+    first = next(chunks)
+    saved = stream.save()
+    kept = {name: array.copy() for name, array in saved.items()}
+    list(chunks)
+    jax.tree.map(np.testing.assert_array_equal, saved, kept)
+    again = generate_stream(tiny_model(), PROMPT, 6 * CHUNK, segment=4)
+    again.restore(saved)
+    np.testing.assert_array_equal(np.concatenate([first, *again], axis=1)[0], whole)
+
+
+def test_a_position_of_another_size_is_refused():
+    saved = generate_stream(tiny_model(), PROMPT, CHUNK).save()
+    other = generate_stream(tiny_model(), PROMPT, CHUNK, height=32)
+    with pytest.raises(ConfigError, match="window of shape"):
+        other.restore(saved)
+
+
+def test_an_endless_stream_starts_like_a_long_video():
+    endless = iter(generate_stream(tiny_model(), PROMPT, None))
+    made = np.concatenate([next(endless) for _ in range(3)], axis=1)[0]
+    np.testing.assert_array_equal(made, video(frames=9 * CHUNK)[: 3 * CHUNK])
+
+
+def test_a_start_clip_is_kept_exactly_and_continued():
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 256, (CHUNK + 6, 16, 24, 3), dtype=np.uint8)
+    made = video(frames=len(start) + CHUNK + 2, start=start)
+    assert len(made) == len(start) + CHUNK + 2
+    np.testing.assert_array_equal(made[: len(start)], start)
+    other = video(frames=len(start) + CHUNK + 2, start=start[:, ::-1].copy())
+    assert np.abs(made[len(start) :].astype(int) - other[len(start) :]).max() > 0
+
+
+def test_an_image_is_held_for_a_chunk():
+    image = np.random.default_rng(1).integers(0, 256, (1, 16, 24, 3), dtype=np.uint8)
+    made = video(frames=2 * CHUNK, start=image)
+    np.testing.assert_array_equal(made[:CHUNK], np.repeat(image, CHUNK, axis=0))
+
+
+def test_a_timeline_changes_the_prompt_from_its_second_on():
+    other = "a large green triangle moves right"
+    change = 4 * CHUNK / 24
+    request = make_request(tiny_model().config, [(0, PROMPT), (change, other)], frames=8 * CHUNK)
+    assert make_plan(tiny_model().config, request).prompt_of_chunk == (0, 0, 0, 0, 1)
+    plain, timeline = video(frames=8 * CHUNK), video([(0, PROMPT), (change, other)], frames=8 * CHUNK)
+    noisy = tiny_model().config.window.noisy_chunks
+    before = (4 - noisy + 1) * CHUNK  # chunks that have left the window before the first of the new prompt enters
+    assert np.abs(plain[:before].astype(int) - timeline[:before]).max() <= 1
+    assert np.abs(plain[4 * CHUNK :].astype(int) - timeline[4 * CHUNK :]).max() > 1
+
+
+def test_a_timeline_of_equal_prompts_is_a_plain_prompt():
+    timeline = video([(0, PROMPT), (1, PROMPT)], frames=4 * CHUNK)
+    assert np.abs(timeline.astype(int) - video(frames=4 * CHUNK)).max() <= 1
+
+
+def test_the_position_does_not_grow_while_a_video_is_made():
+    stream = generate_stream(tiny_model(), PROMPT, 30 * CHUNK)
+    sizes = set()
+    while not stream.done:
+        stream.advance()
+        sizes.add(sum(array.nbytes for array in stream.save().values()))
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("method", ["replacement", "noisy-replacement"])
+def test_the_baselines_make_videos_clip_by_clip(method):
+    made = video(frames=6 * CHUNK + 4, method=method, seed=2)
+    assert made.shape[0] == 6 * CHUNK + 4
+    # Three chunks of a first clip, then two of each: the last clip is the third.
+    stream = generate_stream(tiny_model(), PROMPT, 6 * CHUNK + 4, method=method, seed=2)
+    assert (stream.unit, stream.num_rounds) == ("clip", 3)
+    first = stream.advance()
+    again = generate_stream(tiny_model(), PROMPT, 6 * CHUNK + 4, method=method, seed=2)
+    again.restore(stream.save())
+    np.testing.assert_array_equal(np.concatenate([*first, *again], axis=1)[0], made)
+    start = np.random.default_rng(0).integers(0, 256, (CHUNK, 16, 24, 3), dtype=np.uint8)
+    continued = video(frames=3 * CHUNK, method=method, start=start)
+    np.testing.assert_array_equal(continued[:CHUNK], start)
+
+
+def test_the_methods_make_different_videos():
+    methods = ("progressive", "replacement", "noisy-replacement")
+    made = {video(frames=5 * CHUNK, method=method).tobytes() for method in methods}
+    assert len(made) == len(methods)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "   "}, "prompt is empty"),
+        ({"prompt": []}, "no prompt"),
+        ({"frames": 0}, "frames 0"),
+        ({"frames": -5}, "frames -5"),
+        ({"frames": 10**20}, "frames 1000"),
+        ({"seconds": 0.0}, "seconds 0"),
+        ({"seconds": float("nan")}, "seconds nan"),
+        ({"seconds": float("inf")}, "seconds inf"),
+        ({"fps": float("inf")}, "fps"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"seed": 2**40}, "seeds must be"),
+        ({"prompt": "caf\udce9"}, "UTF-8"),
+        ({"prompt": "漢字"}, "nothing is left"),
+        ({"prompt": None}, "no prompt"),
+        ({"prompt": [(0.0, PROMPT), (99.0, PROMPT)]}, "after the end"),
+        ({"prompt": [(0.0, PROMPT), (float("inf"), PROMPT)]}, "cannot reach"),
+        ({"aspect_ratio": "1:1"}, "needs a resolution"),
+        ({"steps": 7}, "use 6 or 9"),
+        ({"height": 15}, "16"),
+        ({"fps": -1.0}, "fps"),
+        ({"samples": 0}, "samples"),
+        ({"segment": 0}, "segment"),
+        ({"method": "magic"}, "use progressive"),
+        ({"method": "replacement", "prompt": [(0.0, PROMPT), (0.1, PROMPT)]}, "takes one prompt"),
+        ({"segment": 10**9}, "segment"),
+        ({"dtype": "float16"}, "bfloat16"),
+        ({"resolution": "999p"}, "999p"),
+        ({"start": "missing.mp4"}, "missing.mp4"),
+        ({"start": np.zeros((5, 16, 24, 3), np.uint8)}, "5 frames"),
+        ({"start": np.zeros((17, 16, 24, 3), np.uint8), "frames": 17}, "ask for more"),
+        ({"start": np.zeros((17, 16, 24, 3), np.float32)}, "uint8"),
+        ({"guidence_scale": 1.0}, "did you mean guidance_scale"),
+        ({"prompt": [(1.0, PROMPT)]}, "begin at second 0"),
+        ({"prompt": [(0.0, PROMPT), (0.0, PROMPT)]}, "must rise"),
+        ({"seed": [1, 2]}, "2 seeds"),
+    ],
+)
+def test_mistakes_are_one_clear_line(options, message):
+    options = {"prompt": PROMPT, "frames": CHUNK, **options}
+    with pytest.raises(ConfigError, match=message) as caught:
+        generate(tiny_model(), options.pop("prompt"), **options)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,129 @@
+"""Features of prompts: kept on disk by text and text encoder, so that a second run reads no text encoder; damage is mended."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.tiny_model import CHUNK, PROMPT, tiny_model
+
+from pavdm_jax import __main__ as command_line
+from pavdm_jax import generate
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.t5 import T5Encoder
+from pavdm_jax.text.captions import clean_caption
+from pavdm_jax.text.features import prompt_features
+from pavdm_jax.text.layerwise_t5 import encode_from_disk
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+OTHER = "a large green triangle moves right"
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAVDM_CACHE", str(tmp_path / "cache"))
+    save_model(tmp_path / "model", tiny_model())
+    return tmp_path / "model"
+
+
+def without_text_encoder(checkpoint):
+    """Whoever reads it now, fails."""
+    shutil.rmtree(checkpoint / "params" / "t5")
+
+
+def features(model, *prompts, dtype=jnp.float32):
+    return prompt_features(model, prompts, dtype)
+
+
+def test_features_are_the_text_encoders_and_zero_at_the_padding():
+    model = tiny_model()
+    made, lengths = features(model, PROMPT, OTHER, PROMPT)
+    ids, expected_lengths = model.tokenizer.tokenize([clean_caption(PROMPT), clean_caption(OTHER)], 8)
+    expected = T5Encoder(model.config.t5).apply({"params": model.params["t5"]}, ids, expected_lengths)
+    np.testing.assert_array_equal(lengths, expected_lengths[[0, 1, 0]])
+    for row, text in enumerate([0, 1, 0]):
+        np.testing.assert_allclose(made[row, : lengths[row]], expected[text, : lengths[row]], atol=1e-5)
+        assert (made[row, lengths[row] :] == 0).all()
+    np.testing.assert_array_equal(features(model, OTHER)[0][0], made[1])  # its company changes nothing
+
+
+def test_a_second_run_reads_no_text_encoder_and_makes_the_same_video(checkpoint):
+    model = load(checkpoint)
+    assert set(model.params) == {"stdit3", "vae"}
+    first = generate(model, PROMPT, CHUNK)
+    np.testing.assert_array_equal(first, generate(tiny_model(), PROMPT, CHUNK))
+    without_text_encoder(checkpoint)
+    np.testing.assert_array_equal(first, generate(load(checkpoint), PROMPT, CHUNK))
+    with pytest.raises(ConfigError, match="not a complete checkpoint"):
+        generate(load(checkpoint), OTHER, CHUNK)
+
+
+def test_the_command_line_reads_the_text_encoder_once_and_before_the_rest(checkpoint, tmp_path, monkeypatch):
+    read = []
+
+    def spy(path, parts=("stdit3", "vae"), **options):
+        read.append(tuple(parts))
+        return load(path, parts, **options)
+
+    def layers(folder, *arguments, **options):
+        read.append((folder.name,))
+        return encode_from_disk(folder, *arguments, **options)
+
+    monkeypatch.setattr("pavdm_jax.__main__.load", spy)
+    monkeypatch.setattr("pavdm_jax.text.features.encode_from_disk", layers)
+
+    def run(name):
+        arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 5, "--output", tmp_path / name, "--quiet"]
+        command_line.run(command_line.make_parser().parse_args([str(argument) for argument in arguments]))
+        parts, read[:] = [names for names in read if names], []
+        return parts, (tmp_path / name).read_bytes()
+
+    first, second = run("first.mp4"), run("second.mp4")
+    assert first[0] == [("t5",), ("stdit3", "vae")]
+    assert second[0] == [("stdit3", "vae")]
+    assert first[1] == second[1]
+
+
+def test_a_damaged_entry_is_made_anew(checkpoint, tmp_path):
+    model = load(checkpoint)
+    whole, _ = features(model, PROMPT)
+    (entry,) = (tmp_path / "cache" / "features").rglob("*.npz")
+    sound = entry.read_bytes()
+    for damaged in (b"", sound[:100], sound[:-40] + bytes(40), sound[:200] + b"x" + sound[201:]):
+        entry.write_bytes(damaged)
+        np.testing.assert_array_equal(features(model, PROMPT)[0], whole)
+        assert entry.read_bytes() == sound
+    assert [path.name for path in entry.parent.iterdir()] == [entry.name]
+
+
+def test_another_text_encoder_or_precision_has_entries_of_its_own(checkpoint, tmp_path):
+    model = load(checkpoint)
+    first, _ = features(model, PROMPT)
+    halved, _ = features(model, PROMPT, dtype=jnp.bfloat16)
+    assert 0 < np.abs(first - halved).max() < 0.1 * np.abs(first).max()
+    changed = jax.tree.map(lambda x: 2 * x, tiny_model().params["t5"])
+    save_model(checkpoint, tiny_model().replace(params={**tiny_model().params, "t5": changed}))
+    assert np.abs(features(load(checkpoint), PROMPT)[0] - first).max() > 0
+    assert len(list((tmp_path / "cache" / "features").rglob("*.npz"))) == 3
+
+
+def test_parameters_in_memory_win_over_those_on_disk(checkpoint, tmp_path):
+    features(load(checkpoint, ["t5"]), PROMPT)
+    assert not (tmp_path / "cache" / "features").exists()
+
+
+def test_a_model_without_any_text_encoder_says_so():
+    model = tiny_model().replace(params={"stdit3": tiny_model().params["stdit3"]})
+    with pytest.raises(ConfigError, match="no text encoder"):
+        features(model, PROMPT)
+
+
+def test_a_cache_that_cannot_be_written_is_named(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PAVDM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="set PAVDM_CACHE"):
+        features(load(checkpoint), PROMPT)

@@ -1,0 +1,184 @@
+"""The trainer on the tiny model: every objective learns, runs resume bit for bit, and mistakes are refused."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from support.tiny_model import SHAPES, tiny_model
+
+from pavdm_jax import train
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import PARTS
+from pavdm_jax.training import loop
+from pavdm_jax.training.config import (
+    JointReconstruction,
+    OptimizerConfig,
+    ProgressiveDiffusion,
+    ShapesData,
+    SpatialReconstruction,
+    Stage,
+    TemporalReconstruction,
+    TrainConfig,
+    UniformDiffusion,
+    VideoData,
+)
+from pavdm_jax.training.log import StageLog
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
+VAE_STAGES = (
+    Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 4, 2, SPEED),
+    Stage("temporal", TemporalReconstruction(), ShapesData(17), ("vae/temporal",), 3, 1, SPEED),
+    Stage("joint", JointReconstruction(decoded_frames=2), ShapesData(17), ("vae/temporal",), 2, 1, SPEED),
+)
+
+
+def read_log(run):
+    """The log's lines without their times."""
+    with (run / "log.csv").open(newline="") as file:
+        return [
+            {name: value for name, value in row.items() if name not in ("seconds", "samples_per_second")}
+            for row in csv.DictReader(file)
+        ]
+
+
+def first_value(model):
+    return np.asarray(jax.tree.leaves(model.params["stdit3"]["blocks"])[0])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a start model and a finished run of the three VAE stages."""
+    folder = tmp_path_factory.mktemp("runs")
+    save_model(folder / "start", tiny_model(SHAPES))
+    loop.fit(config(folder, "vae", *VAE_STAGES))
+    return folder
+
+
+def config(folder, name, *stages, **changes):
+    start = str(folder / changes.pop("start", "start"))
+    return TrainConfig(SHAPES, stages, str(folder / name), init_from=start, save_every=2, log_every=1, **changes)
+
+
+def test_the_vae_stages_make_a_model_with_measured_normalisation(runs):
+    model = load(runs / "vae")
+    assert model.config == SHAPES
+    log = (runs / "vae" / "log.csv").read_text()
+    assert all(stage.name in log for stage in VAE_STAGES)
+    before = load(runs / "vae" / "results" / "1-temporal").params["vae"]["scale"]
+    assert float(np.abs(np.asarray(before) - 3.85).min()) > 1e-3
+    assert np.all(np.asarray(model.params["vae"]["scale"]) != np.asarray(before))  # the last stage trained the encoder
+    named = [line for line in (runs / "vae" / "train.log").read_text().splitlines() if "lowest loss" in line]
+    assert len(named) == 1 and "spatial" in named[0]  # later checkpoints are older than their normalisation
+    with pytest.raises(ConfigError, match="decoded_frames must be at least 1"):
+        JointReconstruction(decoded_frames=0)
+
+
+@pytest.mark.parametrize(
+    "objective", [UniformDiffusion(clip_chunks=2), ProgressiveDiffusion()], ids=lambda o: type(o).__name__
+)
+def test_diffusion_stages_train_the_transformer_and_the_text_encoder_only(runs, objective):
+    frames = 17 * (2 if isinstance(objective, UniformDiffusion) else SHAPES.window.slots)
+    stage = Stage("diffusion", objective, ShapesData(frames, samples=3), ("stdit3", "t5"), 3, 2, SPEED)
+    name = type(objective).__name__
+    trained, before = loop.fit(config(runs, name, stage, start="vae")), load(runs / "vae")
+    jax.tree.map(np.testing.assert_array_equal, trained.params["vae"], before.params["vae"])
+    assert np.abs(first_value(trained) - first_value(before)).max() > 0
+    assert load(runs / name).config == SHAPES
+
+
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(runs, monkeypatch):
+    """It stops after a checkpoint in the middle of a stage, and again between stages; the other is the first two stages of `runs`."""
+
+    class Killed(Exception):
+        pass
+
+    cut = config(runs, "cut", *VAE_STAGES[:2])
+    write = StageLog.write
+    for last in (3, 4):
+
+        def killing(log, step, metrics, last=last):
+            write(log, step, metrics)
+            if log.first + step == last:
+                raise Killed
+
+        monkeypatch.setattr(StageLog, "write", killing)
+        with pytest.raises(Killed):
+            loop.fit(cut)
+    monkeypatch.setattr(StageLog, "write", write)
+    resumed = loop.fit(cut)
+    whole = load(runs / "vae" / "results" / "1-temporal", PARTS)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
+    rows = read_log(runs / "cut")
+    assert len(rows) == 7
+    whole_rows = read_log(runs / "vae")[:7]  # which have the columns of the third stage, too
+    assert [{name: whole_row[name] for name in row} for row, whole_row in zip(rows, whole_rows, strict=True)] == rows
+
+
+def test_the_spatial_loss_falls_from_random_weights(tmp_path):
+    stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 20, 2, SPEED)
+    loop.fit(TrainConfig(SHAPES, (stage,), output=str(tmp_path / "run"), log_every=1))
+    losses = [float(row["loss"]) for row in read_log(tmp_path / "run")]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_the_folder_of_another_run_is_refused(runs):
+    with pytest.raises(ConfigError, match="run of another config"):
+        loop.fit(config(runs, "vae", *VAE_STAGES, seed=1))
+
+
+def test_a_run_that_fails_at_its_start_leaves_its_folder_to_another_config(runs, tmp_path):
+    with pytest.raises(ConfigError, match="there is no checkpoint folder"):
+        loop.fit(dataclasses.replace(config(runs, "x", *VAE_STAGES[:1]), output=str(tmp_path), init_from="nowhere"))
+    assert not list(tmp_path.iterdir())
+    stage = dataclasses.replace(VAE_STAGES[0], data=VideoData(str(tmp_path / "nowhere.csv")))
+    for start in (None, str(runs / "start")):
+        with pytest.raises(ConfigError, match="there is no manifest"):
+            loop.fit(dataclasses.replace(config(runs, "x", stage), output=str(tmp_path), init_from=start))
+    loop.fit(dataclasses.replace(config(runs, "x", VAE_STAGES[0]), output=str(tmp_path)))
+    with pytest.raises(ConfigError, match="run of another config"):
+        loop.fit(dataclasses.replace(config(runs, "x", stage), output=str(tmp_path)))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(runs):
+    broken = dataclasses.replace(SPEED, learning_rate=float("inf"))
+    stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 5, 1, broken)
+    with pytest.raises(ConfigError, match="not finite at step 2 of stage spatial"):
+        loop.fit(config(runs, "broken", stage))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stepz", "1"], "there is no config field --stepz; did you mean --model.window.steps or --steps?"),
+        (["--lora.rank", "4"], "--lora.rank cannot be given here, because lora is None; set it in the file"),
+        (["--optimizer.learning-rate", "nan"], "learning_rate must be above 0, not nan"),
+        (["--objective.caption-dropout", "7"], "caption_dropout is a share of the captions, from 0 to 1, not 7.0"),
+        (["--data.samples", "-3"], "samples of the shapes world must be at least 1, not -3"),
+        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+        (["--output", ""], "output is empty; name a folder"),
+        (None, "no config given; add --config FILE, for instance --config configs/demo_base.py"),
+    ],
+)
+def test_mistakes_of_the_command_line_are_one_line_and_exit_with_2(monkeypatch, capsys, arguments, message):
+    given = [] if arguments is None else ["--config", str(CONFIGS / "demo_progressive.py"), *arguments]
+    monkeypatch.setattr("sys.argv", ["train", *given])
+    with pytest.raises(SystemExit) as caught:
+        train.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_help_needs_no_config(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        train.main()
+    assert caught.value.code == 0
+    assert "--compile-only TOPOLOGY" in capsys.readouterr().out
