@@ -219,7 +219,7 @@ def run(arguments: argparse.Namespace) -> int:
     options["start"] = request.start  # as it was read and resized
     prompt_features(model, request.texts, dtype, progress=not arguments.quiet)
     mesh = generation_mesh(arguments.mesh, videos=min(arguments.batch_size, len(jobs)))
-    shardings = tree_shardings(abstract_params(model.config), make_mesh(mesh)) if mesh.size > 1 else None
+    shardings = tree_shardings(abstract_params(model.config), make_mesh(mesh))
     model = load(arguments.checkpoint, shardings=shardings, dtype=dtype, lora=arguments.lora)
     for first in range(0, len(jobs), arguments.batch_size):
         group = slice(first, first + arguments.batch_size)

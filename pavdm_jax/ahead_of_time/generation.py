@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import SingleDeviceSharding
 
 from pavdm_jax.ahead_of_time.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.ahead_of_time.compile import Report, compile_program, place
@@ -122,13 +121,13 @@ def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[di
     results = []
     for topology in config.compile_only:
         chip, devices = parse_topology(topology)[1], topology_devices(topology)
-        several = len(devices) > 1
-        mesh = make_mesh(generation_mesh("auto", 1, len(devices)), devices) if several else None
-        everywhere = replicated(mesh) if several else SingleDeviceSharding(devices[0])
+        mesh = make_mesh(generation_mesh("auto", 1, len(devices)), devices)
         for program in programs(model, request):
             if program.name in config.programs:
                 with use_mesh(mesh):
-                    report = compile_program(program.function, **place(program.arrays, everywhere), **program.static)
+                    report = compile_program(
+                        program.function, **place(program.arrays, replicated(mesh)), **program.static
+                    )
                 results.append(_result(topology, len(devices), request, program, report.within(chip)))
                 each(results[-1])
     if config.output is not None:

@@ -189,11 +189,8 @@ def _sizes(config: MeshConfig) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def use_mesh(mesh: Mesh | None) -> Iterator[None]:
-    """Programs that are called inside are split over the mesh; None changes nothing."""
-    if mesh is None:
-        yield
-        return
+def use_mesh(mesh: Mesh) -> Iterator[None]:
+    """Programs that are called inside are split over the mesh."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXES):
         yield
 

@@ -12,20 +12,20 @@ from pavdm_jax.distributed.partitioning import batch_sharding, replicated, tree_
 T = TypeVar("T")
 
 
-def place_params(params: dict, mesh: Mesh | None) -> dict:
+def place_params(params: dict, mesh: Mesh) -> dict:
     """Parameters where programs on the mesh want them; those that are there already are not moved."""
-    return params if mesh is None else jax.device_put(params, tree_shardings(params, mesh))
+    return jax.device_put(params, tree_shardings(params, mesh))
 
 
-def place_replicated(tree: T, mesh: Mesh | None) -> T:
+def place_replicated(tree: T, mesh: Mesh) -> T:
     """Arrays whole on every device of the mesh."""
-    return tree if mesh is None else jax.device_put(tree, replicated(mesh))
+    return jax.device_put(tree, replicated(mesh))
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
 
-def process_rows(mesh: Mesh | None, size: int) -> list[int]:
+def process_rows(mesh: Mesh, size: int) -> list[int]:
     """The rows of a batch of `size` that the devices of this process hold: what it has to read.
 
     Processes whose devices share the tokens of the same videos read the same rows.
@@ -33,20 +33,16 @@ def process_rows(mesh: Mesh | None, size: int) -> list[int]:
     Raises:
       ConfigError: see `batch_sharding`.
     """
-    if mesh is None:
-        return list(range(size))
     held = batch_sharding(mesh, size).addressable_devices_indices_map((size,)).values()
     return sorted({row for (rows,) in held for row in range(*rows.indices(size))})
 
 
-def place_batch(batch: T, mesh: Mesh | None, size: int) -> T:
+def place_batch(batch: T, mesh: Mesh, size: int) -> T:
     """A training batch of `size`, each process giving its `process_rows` (the first axis), as arrays over the mesh.
 
     Raises:
       ConfigError: see `batch_sharding`.
     """
-    if mesh is None:
-        return batch
     sharding, rows = batch_sharding(mesh, size), process_rows(mesh, size)
 
     def place(array: np.ndarray) -> jax.Array:

@@ -41,7 +41,7 @@ class VideoStream(ABC):
     _state: WindowState
 
     def __init__(self, model: Model, request: Request):
-        self._mesh = make_mesh(request.mesh) if request.mesh.size > 1 else None
+        self._mesh = make_mesh(request.mesh)
         self.model, self.request = model.replace(params=place_params(model.params, self._mesh)), request
         self.chunk_frames = chunk_frames(model.config)
         self.round, self.frames_done = 0, 0

@@ -1,5 +1,6 @@
 """The compiled programs of a stage and where their arrays lie: made from arrays to train, and from shapes to compile only."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +11,6 @@ from jax.sharding import AbstractMesh, Mesh
 
 from pavdm_jax.distributed.mesh import use_mesh
 from pavdm_jax.distributed.partitioning import replicated, tree_shardings
-from pavdm_jax.distributed.placement import on_first_device
 from pavdm_jax.training.config import Stage, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, at_size_of_batch, denoising_loss
 from pavdm_jax.training.loss import Loss
@@ -52,7 +52,7 @@ def used_parts(stage: Stage, example: dict) -> tuple[str, ...]:
 
 
 def make_program(
-    config: TrainConfig, stage: Stage, parameters: Trainable, example: dict, mesh: Mesh | AbstractMesh | None
+    config: TrainConfig, stage: Stage, parameters: Trainable, example: dict, mesh: Mesh | AbstractMesh
 ) -> Program:
     """The programs of a stage.
 
@@ -61,27 +61,21 @@ def make_program(
       stage: which is trained.
       parameters: arrays or shapes; of the frozen ones, those that are used.
       example: arrays or shapes of a batch.
-      mesh: None: the first device.
+      mesh: of the run; an abstract one does for shapes.
     """
     trained, frozen, assemble = parameters
     optimizer = make_optimizer(stage.optimizer, stage.steps)
     loss = make_loss(config, stage)
     gradients_of = make_gradients(loss, assemble, stage.optimizer.accumulate)
-    with use_mesh(mesh if isinstance(mesh, Mesh) else None):
+    with use_mesh(mesh) if isinstance(mesh, Mesh) else contextlib.nullcontext():
         metrics = metric_shapes(loss, jax.eval_shape(assemble, trained, frozen), example)
     init = functools.partial(init_state, optimizer=optimizer, metrics=metrics)
     state = jax.eval_shape(init, trained)
-    places = shardings(state, mesh)
+    places = tree_shardings(state, mesh)
     schedule = learning_rate(stage.optimizer, stage.steps)
-    results = None if mesh is None else (places, replicated(mesh))
     return Program(
         jax.jit(init, out_shardings=places),
-        make_train_step(gradients_of, optimizer, schedule, stage.optimizer.ema_decay, results),
+        make_train_step(gradients_of, optimizer, schedule, stage.optimizer.ema_decay, (places, replicated(mesh))),
         jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, places),
-        shardings(frozen, mesh),
+        tree_shardings(frozen, mesh),
     )
-
-
-def shardings(tree: dict, mesh: Mesh | AbstractMesh | None) -> dict:
-    """Where the state or parameters lie: all of it before the first step, or the second one would be compiled anew."""
-    return jax.tree.map(lambda _: on_first_device(), tree) if mesh is None else tree_shardings(tree, mesh)

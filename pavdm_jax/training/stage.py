@@ -138,23 +138,22 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
     return result
 
 
-def stage_mesh(config: TrainConfig, stage: Stage) -> Mesh | None:
-    """The mesh that a stage is trained on; None on one device.
+def stage_mesh(config: TrainConfig, stage: Stage) -> Mesh:
+    """The mesh that a stage is trained on.
 
     Raises:
       ConfigError: see `sharding.train_mesh`.
     """
-    mesh = train_mesh(config.mesh, stage.batch_size // stage.optimizer.accumulate, jax.device_count())
-    return make_mesh(mesh) if mesh.size > 1 else None
+    return make_mesh(train_mesh(config.mesh, stage.batch_size // stage.optimizer.accumulate, jax.device_count()))
 
 
-def _stage_log(run: Run, stage: Stage, first: int, done: int, example: dict, mesh: Mesh | None) -> StageLog:
+def _stage_log(run: Run, stage: Stage, first: int, done: int, example: dict, mesh: Mesh) -> StageLog:
     """The stage's log, which knows what a step on a batch like `example` costs."""
     flops = peak = None
     if isinstance(stage.objective, DiffusionObjective):
         flops = train_flops(run.config.model.stdit3, example["latents"].shape)
         of_one = peak_flops(jax.devices()[0].device_kind)
-        peak = None if of_one is None else of_one * (1 if mesh is None else mesh.size)
+        peak = None if of_one is None else of_one * mesh.size
     return StageLog(run.log, stage, first, done, flops, peak)
 
 

@@ -81,7 +81,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     ema_decay: float,
-    shardings: tuple | None = None,
+    shardings: tuple | None,
 ) -> Callable:
     """`step(state, frozen, batch, key) -> (state, loss)`, compiled, giving its input state's memory to its output.
 

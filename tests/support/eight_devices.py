@@ -42,11 +42,11 @@ def test_there_are_eight_devices():
 
 
 @functools.cache
-def shifts(mesh_config: MeshConfig | None, dtype=jnp.float32) -> np.ndarray:
+def shifts(mesh_config: MeshConfig, dtype=jnp.float32) -> np.ndarray:
     """The window after two shifts of two videos with a change of prompt: 20 latent frames of 3 × 5 tokens."""
     model = tiny_model()
     config = model.config
-    mesh = None if mesh_config is None else make_mesh(mesh_config)
+    mesh = make_mesh(mesh_config)
     params = place_params(model.params, mesh)
     features = (
         np.random.default_rng(0).normal(size=(2, 2, config.text.max_tokens, config.t5.d_model)).astype(np.float32)
@@ -66,14 +66,14 @@ def shifts(mesh_config: MeshConfig | None, dtype=jnp.float32) -> np.ndarray:
             config=config,
             dtype=dtype,
         )
-        assert mesh is None or state.latents.sharding.is_fully_replicated
+        assert state.latents.sharding.is_fully_replicated
     return np.concatenate([state.latents, *finished.latents], axis=1)
 
 
 @pytest.mark.parametrize("mesh", [MeshConfig(2, 1, 4), MeshConfig(1, 2, 4), MeshConfig(8)], ids=str)
 def test_shifts_equal_those_of_one_device(mesh):
-    assert np.abs(shifts(None)).max() > 0.1
-    assert relative_error(shifts(mesh), shifts(None)) < TOLERANCE
+    assert np.abs(shifts(MeshConfig())).max() > 0.1
+    assert relative_error(shifts(mesh), shifts(MeshConfig())) < TOLERANCE
 
 
 def test_the_program_moves_between_tokens_and_frames():
@@ -150,14 +150,14 @@ LORA = LoRAConfig(rank=2, layers=("qkv", "mlp_in"))
 
 @functools.cache
 def stepped(
-    mesh_config: MeshConfig | None, accumulate: int = 1, lora: LoRAConfig | None = None, text_encoder: bool = False
+    mesh_config: MeshConfig, accumulate: int = 1, lora: LoRAConfig | None = None, text_encoder: bool = False
 ) -> tuple:
     """The state after a training step, and the loss, on a batch of 8 windows with 20 latent frames of 3 × 5 tokens.
 
     AdamW's first moment is a tenth of the gradient, which is not clipped.
     """
     model = tiny_model()
-    mesh = None if mesh_config is None else make_mesh(mesh_config)
+    mesh = make_mesh(mesh_config)
     rng, tokens = np.random.default_rng(0), model.config.text.max_tokens
     batch = {
         "latents": rng.normal(size=(8, model.config.window.window_size, 6, 10, 4)).astype(np.float32),
@@ -178,7 +178,7 @@ def stepped(
     with use_mesh(mesh):
         state, loss = program.step(state, to_devices(parameters.frozen, program.frozen), batch, jax.random.key(5))
     assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, program.state)
-    if mesh_config is not None and mesh_config.fsdp > 1 and lora is None:
+    if mesh_config.fsdp > 1 and lora is None:
         for tree in (state.params, state.ema, state.opt_state[1][0].mu, state.opt_state[1][0].nu):
             kernel = tree["stdit3/blocks/spatial/mlp_in/kernel"]
             assert kernel.addressable_shards[0].data.size == kernel.size / mesh_config.fsdp
@@ -186,7 +186,7 @@ def stepped(
 
 
 def same_step(mesh: MeshConfig, **options) -> None:
-    same(stepped(None, **options), stepped(mesh, **options))
+    same(stepped(MeshConfig(), **options), stepped(mesh, **options))
 
 
 def same(one: tuple, several: tuple) -> None:
@@ -227,7 +227,7 @@ def test_a_training_step_with_the_attention_of_gpus_equals_that_of_one_device(mo
     videos = 8 // (mesh.data * mesh.fsdp)
     frames, tokens = 20 // mesh.sequence, -(-15 // mesh.sequence)
     assert parts >= {(videos * frames, 16), (videos * tokens, 20), (videos, 20 * tokens)}
-    same(stepped(None), several)
+    same(stepped(MeshConfig()), several)
 
 
 def test_a_batch_that_does_not_divide_is_named():

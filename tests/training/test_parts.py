@@ -47,7 +47,7 @@ def run(batch, steps=1, accumulate=1, ema_decay=0.9):
     gradients_of = make_gradients(squares, join, accumulate)
     trained = {"w": jnp.float32(0.5)}
     state = init_state(trained, optimizer, metric_shapes(squares, trained, batch))
-    step = make_train_step(gradients_of, optimizer, optax.constant_schedule(0.02), ema_decay)
+    step = make_train_step(gradients_of, optimizer, optax.constant_schedule(0.02), ema_decay, None)
     for _ in range(steps):
         state, loss = step(state, {}, batch, KEY)
     return state, loss
@@ -231,7 +231,7 @@ def test_one_clip_of_the_published_size_is_learnt():
     loss_of = denoising_loss(config, stage.objective, remat="full")
     gradients_of = make_gradients(loss_of, assemble, 1)
     state = init_state(trained, optimizer, metric_shapes(loss_of, params, batch))
-    step = make_train_step(gradients_of, optimizer, learning_rate(settings, 30), 0.9)
+    step = make_train_step(gradients_of, optimizer, learning_rate(settings, 30), 0.9, None)
     losses = []
     for _ in range(stage.steps):
         state, loss = step(state, frozen, batch, KEY)
