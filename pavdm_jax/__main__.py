@@ -11,13 +11,13 @@ from pathlib import Path
 from pavdm_jax import resolutions, storage
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import Parser, enable_cache, exit_with
-from pavdm_jax.distributed.mesh import generation_mesh, make_mesh
+from pavdm_jax.distributed.mesh import make_mesh
 from pavdm_jax.distributed.partitioning import tree_shardings
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.prompts import encode_prompts
 from pavdm_jax.generation.recording import Recording, check_outputs
 from pavdm_jax.generation.request import METHODS, make_request
 from pavdm_jax.models.model import DTYPES, abstract_params
-from pavdm_jax.text.features import prompt_features
 
 PASSED_ON = (
     "frames",
@@ -215,22 +215,14 @@ def run(arguments: argparse.Namespace) -> int:
     dtype = DTYPES[arguments.dtype]
     # The text encoder is at work before the rest is read: together they might not fit.
     model = load(arguments.checkpoint, parts=())
-    request = make_request(model.config, [timeline for timeline, _ in jobs], seed=[seed for _, seed in jobs], **options)
-    options["start"] = request.start  # as it was read and resized
-    prompt_features(model, request.texts, dtype, progress=not arguments.quiet)
-    mesh = generation_mesh(arguments.mesh, videos=min(arguments.batch_size, len(jobs)))
-    shardings = tree_shardings(abstract_params(model.config), make_mesh(mesh))
+    timelines, seeds = zip(*jobs, strict=True)
+    request = make_request(model.config, timelines, arguments.batch_size, seed=seeds, **options)
+    features = encode_prompts(model, request, progress=not arguments.quiet)
+    shardings = tree_shardings(abstract_params(model.config), make_mesh(request.mesh))
     model = load(arguments.checkpoint, shardings=shardings, dtype=dtype, lora=arguments.lora)
     for first in range(0, len(jobs), arguments.batch_size):
         group = slice(first, first + arguments.batch_size)
-        recording = Recording(
-            model,
-            prompts=[timeline for timeline, _ in jobs[group]],
-            seeds=[seed for _, seed in jobs[group]],
-            outputs=names[group],
-            crf=arguments.crf,
-            options=options,
-        )
+        recording = Recording(model, request.part(group), features.part(group), names[group], arguments.crf)
         started = time.time()
         finished = recording.run(resume=arguments.resume, progress=not arguments.quiet)
         if arguments.gif and finished:

@@ -123,9 +123,11 @@ def _plain(box: str) -> str:
 
 
 def enable_cache() -> None:
-    """Keep compiled programs in the cache folder.
+    """Keep compiled programs in the cache folder, unless JAX has been told of another one (`JAX_COMPILATION_CACHE_DIR`).
 
-    Called by the command lines before anything is compiled; a program that imports the package decides for itself.
+    To be called before anything is compiled.
     """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -22,7 +22,7 @@ from pavdm_jax.distributed.mesh import generation_mesh, make_mesh, use_mesh
 from pavdm_jax.distributed.partitioning import replicated
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.flops import peak_flops, shift_flops
-from pavdm_jax.generation.programs import decode_chunk, first_window, guidance_caption, run_segment
+from pavdm_jax.generation.programs import Conditions, decode_chunk, first_window, guidance_caption, run_segment
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.geometry import chunk_frames, latent_size
@@ -86,7 +86,7 @@ def programs(config: ModelConfig, request: Request) -> list[GenerationProgram]:
     keys = jax.eval_shape(lambda: sample_keys(request.seeds))
     first = jax.tree.map(lambda array: array[0], plan)
     state = jax.eval_shape(functools.partial(first_window, chunk=chunk), keys, jnp.zeros((1, 0, *cell)), first)
-    video = {name: shape((), jnp.float32) for name in ("fps", "height", "width", "guidance_scale")}
+    conditions = Conditions(params["stdit3"], caption, *[shape((), jnp.float32)] * 4, config=config, dtype=dtype)
     return [
         GenerationProgram(
             "text",
@@ -97,8 +97,8 @@ def programs(config: ModelConfig, request: Request) -> list[GenerationProgram]:
         GenerationProgram(
             "shift",
             run_segment,
-            {"params": params["stdit3"], "caption": caption, "state": state, "plan": plan, "video": video},
-            {"config": config, "dtype": dtype},
+            {"conditions": conditions, "state": state, "plan": plan},
+            {},
             shift_flops(config, request.height, request.width),
         ),
         GenerationProgram(

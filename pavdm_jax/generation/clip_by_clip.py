@@ -14,6 +14,7 @@ from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.distributed.placement import place_replicated
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.programs import run_clip
+from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
 from pavdm_jax.geometry import num_chunks
@@ -27,9 +28,10 @@ class ClipStream(VideoStream):
     """Sampling by replacement; a round is a clip. Deviation: the context goes through 8-bit frames before it is encoded again."""
 
     unit = "clip"
+    before_first_frames = "sampling the first clip"
 
-    def __init__(self, model: Model, request: Request):
-        super().__init__(model, request)
+    def __init__(self, model: Model, request: Request, prompts: PromptFeatures):
+        super().__init__(model, request, prompts)
         if request.change_seconds:
             raise ConfigError(f"method {request.method} takes one prompt; timelines need method progressive")
         config, window = model.config, request.window
@@ -59,13 +61,13 @@ class ClipStream(VideoStream):
         begins = self.round == 0 and self.request.start is None  # a first clip has nothing to continue
         clip = self._call(
             run_clip,
+            self._conditions,
             keys=self._state.key,
             context=self._state.latents[:, : 0 if begins else k],
             clip_number=np.int32(self.round),
             levels=self._levels,
             num_frames=self._clip_latents,
             noisy_context=self.request.method == "noisy-replacement",
-            **self._sampling,
         )
         self._state = self._state.replace(latents=self._next_context(clip[:, -k:]))
         self.round += 1

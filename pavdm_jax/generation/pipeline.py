@@ -1,8 +1,8 @@
 """From a prompt to frames: `generate`, and `generate_stream`, which hands frames over as they are finished.
 
-Order of things: the request is checked (`request.py`); the prompt is encoded once (`stream.py`); then the sampling method runs, some shifts
-(`progressive.py`) or a clip (`clip_by_clip.py`) at a time, as one compiled program (`compiled.py`), and every chunk that comes out is
-decoded and yielded. Memory does not depend on the length of the video.
+Order of things: the request is checked (`request.py`); the prompts are encoded once (`prompts.py`); then the sampling method runs,
+some shifts (`progressive.py`) or a clip (`clip_by_clip.py`) at a time, as one compiled program (`programs.py`), and every chunk that
+comes out is decoded and yielded (`stream.py`). Memory does not depend on the length of the video.
 """
 
 import numpy as np
@@ -10,14 +10,15 @@ import numpy as np
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.clip_by_clip import ClipStream
 from pavdm_jax.generation.progressive import ProgressiveStream
+from pavdm_jax.generation.prompts import PromptFeatures, encode_prompts
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.generation.stream import VideoStream
 from pavdm_jax.models.model import Model
 
 
-def open_stream(model: Model, request: Request) -> VideoStream:
-    """The stream of a checked request, by its method."""
-    return (ProgressiveStream if request.method == "progressive" else ClipStream)(model, request)
+def open_stream(model: Model, request: Request, prompts: PromptFeatures) -> VideoStream:
+    """The stream of a checked request with its encoded prompts, by its method."""
+    return (ProgressiveStream if request.method == "progressive" else ClipStream)(model, request, prompts)
 
 
 def generate_stream(model: Model, prompt, frames: int | None = 1440, **options) -> VideoStream:
@@ -27,7 +28,7 @@ def generate_stream(model: Model, prompt, frames: int | None = 1440, **options) 
     the last chunk is cut), with b = 1 for a single prompt.
     """
     request = make_request(model.config, prompt, frames=frames, **options)
-    return open_stream(model, request)
+    return open_stream(model, request, encode_prompts(model, request))
 
 
 def generate(model: Model, prompt, frames: int = 1440, **options) -> np.ndarray:

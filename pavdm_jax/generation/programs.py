@@ -7,12 +7,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from flax import struct
+from jax.typing import ArrayLike, DTypeLike
 
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.diffusion.flow import Velocity
 from pavdm_jax.diffusion.guidance import guided
 from pavdm_jax.diffusion.replacement import extend_by_replacement
-from pavdm_jax.diffusion.sampler import WindowState, gaussian_noise, initial_state, sample_segment
+from pavdm_jax.diffusion.sampler import FinishedChunk, WindowState, gaussian_noise, initial_state, sample_segment
 from pavdm_jax.diffusion.window import ShiftInputs
 from pavdm_jax.distributed.partitioning import replicate, shard_batch
 from pavdm_jax.models.stdit3 import Caption, STDiT3, concatenate, take
@@ -38,64 +40,62 @@ def first_window(keys: jax.Array, known: jax.Array, first_shift: ShiftInputs, *,
     return replicate(initial_state(gaussian_noise(keys, chunk), keys, known, first_shift))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="state")
-def run_segment(
-    params: dict,
-    caption: Caption,
-    state: WindowState,
-    plan: ShiftInputs,
-    video: dict[str, jax.Array],
-    *,
-    config: ModelConfig,
-    dtype: jnp.dtype,
-):
-    """Some shifts of the window: the new state, and the finished chunks (see `sample_segment`).
+@struct.dataclass
+class Conditions:
+    """What the network is told in every call of a video, beside latents and levels.
 
-    Args:
+    Attributes:
       params: of the STDiT3.
       caption: from `guidance_caption`.
-      video: scalars "fps", "height", "width" and "guidance_scale".
+      fps, height, width, guidance_scale: float32 scalars.
+      config, dtype: the architecture, and what matrix products are computed in; they are static.
     """
-    chunk = (config.window.chunk_size, *state.latents.shape[2:])
-    noise = gaussian_noise(state.key, chunk)
-    return replicate(sample_segment(_guided_velocity(params, caption, video, config, dtype), noise, state, plan))
+
+    params: dict
+    caption: Caption
+    fps: ArrayLike
+    height: ArrayLike
+    width: ArrayLike
+    guidance_scale: ArrayLike
+    config: ModelConfig = struct.field(pytree_node=False)
+    dtype: DTypeLike = struct.field(pytree_node=False)
+
+    def velocity(self) -> Velocity:
+        """The guided velocity of the network."""
+        network = STDiT3(self.config.stdit3, self.dtype)
+
+        def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
+            b = latents.shape[0]
+            caption = self.caption if self.caption.length.shape[1] == 1 else take(self.caption, prompt_index)
+            fps, height, width = (jnp.full((b,), value) for value in (self.fps, self.height, self.width))
+            valid = jnp.full((b,), num_valid)
+            output = network.apply({"params": self.params}, latents, levels, caption, fps, height, width, valid)
+            return output[..., : self.config.stdit3.latent_channels]
+
+        return guided(velocity, self.guidance_scale)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "num_frames", "noisy_context"))
+@functools.partial(jax.jit, donate_argnames="state")
+def run_segment(conditions: Conditions, state: WindowState, plan: ShiftInputs) -> tuple[WindowState, FinishedChunk]:
+    """Some shifts of the window: the new state, and the finished chunks (see `sample_segment`)."""
+    chunk = (conditions.config.window.chunk_size, *state.latents.shape[2:])
+    return replicate(sample_segment(conditions.velocity(), gaussian_noise(state.key, chunk), state, plan))
+
+
+@functools.partial(jax.jit, static_argnames=("num_frames", "noisy_context"))
 def run_clip(
-    params: dict,
-    caption: Caption,
+    conditions: Conditions,
     keys: jax.Array,
     context: jax.Array,
-    clip_number: jax.Array,
+    clip_number: ArrayLike,
     levels: jax.Array,
-    video: dict[str, jax.Array],
     *,
-    config: ModelConfig,
-    dtype: jnp.dtype,
     num_frames: int,
     noisy_context: bool,
 ) -> jax.Array:
     """One clip of a baseline: latents [b, num_frames, h, w, c], `context` at their head (see `extend_by_replacement`)."""
-    noise = gaussian_noise(keys, (num_frames, *context.shape[2:]))
-    velocity = _guided_velocity(params, caption, video, config, dtype)
+    noise, velocity = gaussian_noise(keys, (num_frames, *context.shape[2:])), conditions.velocity()
     return replicate(extend_by_replacement(velocity, noise, context, num_frames, levels, clip_number, noisy_context))
-
-
-def _guided_velocity(
-    params: dict, caption: Caption, video: dict[str, jax.Array], config: ModelConfig, dtype: jnp.dtype
-) -> Velocity:
-    network = STDiT3(config.stdit3, dtype)
-
-    def velocity(latents, levels, num_valid, prompt_index):
-        b = latents.shape[0]
-        per_frame = caption if caption.length.shape[1] == 1 else take(caption, prompt_index)
-        fps, height, width = (jnp.full((b,), video[name]) for name in ("fps", "height", "width"))
-        valid = jnp.full((b,), num_valid)
-        output = network.apply({"params": params}, latents, levels, per_frame, fps, height, width, valid)
-        return output[..., : config.stdit3.latent_channels]
-
-    return guided(velocity, video["guidance_scale"])
 
 
 @functools.partial(jax.jit, static_argnames=("config", "num_frames"))

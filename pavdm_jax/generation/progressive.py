@@ -13,6 +13,7 @@ from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.diffusion.window import ShiftInputs, num_shifts, plan_shifts, segments
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.programs import first_window, run_segment
+from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
 from pavdm_jax.geometry import chunk_frames
@@ -93,11 +94,12 @@ class ProgressiveStream(VideoStream):
     """Progressive sampling; a round is a shift, and `request.segment` of them are one compiled call."""
 
     unit = "shift"
+    before_first_frames = "filling the window"
 
-    def __init__(self, model: Model, request: Request):
+    def __init__(self, model: Model, request: Request, prompts: PromptFeatures):
         self.plan = make_plan(model.config, request)
         self.num_rounds = self.plan.num_shifts
-        super().__init__(model, request)
+        super().__init__(model, request, prompts)
         self._state = self._first_state()
 
     def _first_state(self) -> WindowState:
@@ -111,6 +113,6 @@ class ProgressiveStream(VideoStream):
 
     def _sample(self) -> list[jax.Array]:
         segment = self.plan.segment(self.round, self.request.segment)
-        self._state, finished = self._call(run_segment, state=self._state, plan=segment, **self._sampling)
+        self._state, finished = self._call(run_segment, self._conditions, self._state, segment)
         self.round = min(self.round + self.request.segment, self.num_rounds)
         return [finished.latents[i] for i, number in enumerate(segment.emitted.tolist()) if number >= 0]

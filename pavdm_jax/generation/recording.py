@@ -16,7 +16,8 @@ from tqdm import tqdm
 from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.pipeline import open_stream
-from pavdm_jax.generation.request import Request, make_request
+from pavdm_jax.generation.prompts import PromptFeatures
+from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import VideoStream
 from pavdm_jax.models.model import Model
 from pavdm_jax.outputs import check_output, partial_path, storage_error
@@ -41,12 +42,10 @@ class Recording:
     asked for as its comment, so that a resumed job knows which of its videos are done.
     """
 
-    def __init__(
-        self, model: Model, prompts: Sequence, seeds: Sequence[int], outputs: Sequence[Path], crf: int, options: dict
-    ):
-        self.request = make_request(model.config, prompts, seed=seeds, **options)
-        self.model, self.outputs, self.crf = model, list(outputs), crf
-        self.identity = _identity(self.request, model, crf)
+    def __init__(self, model: Model, request: Request, prompts: PromptFeatures, outputs: Sequence[Path], crf: int):
+        self.model, self.request, self.prompts = model, request, prompts
+        self.outputs, self.crf = list(outputs), crf
+        self.identity = _identity(request, model, crf)
         self.frames_done = 0
 
     @property
@@ -67,17 +66,24 @@ class Recording:
           progress: show a progress bar.
 
         Raises:
-          ConfigError: there is an interrupted run that is not to be resumed, or `resume` finds the record of another one, or a
-            file cannot be written.
+          ConfigError: there is an interrupted run that is not to be resumed; or `resume` finds the record, or the finished file,
+            of another one; or a file cannot be written.
         """
-        if resume and not self.record.exists() and all(map(self._is_finished, self.outputs)):
-            return True
+        if resume and not self.record.exists():
+            if all(map(self._is_finished, self.outputs)):
+                return True
+            others = [path for path in self.outputs if path.exists() and not self._is_finished(path)]
+            if others:
+                raise ConfigError(
+                    f"{others[0]} is finished, and was made with other options; nothing is left to resume: "
+                    "choose another --output, or leave out --resume to replace it"
+                )
         if not resume and self.record.exists():
             raise ConfigError(
                 f"{self.record} is left of an interrupted run; continue it with --resume, or delete that file to start anew"
             )
         saved = self._read_record() if self.record.exists() else None
-        stream = open_stream(self.model, self.request)
+        stream = open_stream(self.model, self.request, self.prompts)
         positions = [None] * len(self.outputs)
         if saved is not None:
             stream.restore(saved)
@@ -111,8 +117,10 @@ class Recording:
                         writer.write(video)
                 self._write_record(stream, writers)
                 bar.update(stream.round - before)
-                rate = (stream.frames_done - first_frame) / max(bar.format_dict["elapsed"], 1e-9)
-                bar.set_postfix_str(f"{stream.frames_done} frames, {rate:.1f} frames/s")
+                made = stream.frames_done - first_frame
+                rate = made / max(bar.format_dict["elapsed"], 1e-9)
+                shown = f"{stream.frames_done} frames, {rate:.1f} frames/s" if made else stream.before_first_frames
+                bar.set_postfix_str(shown)
             return True
         except KeyboardInterrupt:
             return self.request.frames is None and all(writer.position.num_frames for writer in writers)

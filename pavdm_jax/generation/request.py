@@ -101,6 +101,10 @@ class Request:
     def batch(self) -> int:
         return len(self.prompts)
 
+    def part(self, samples: slice) -> "Request":
+        """The request of some of the samples alone."""
+        return dataclasses.replace(self, prompts=self.prompts[samples], seeds=self.seeds[samples])
+
     @property
     def texts(self) -> list[str]:
         """The prompts of the first sample's timeline, of the second's, and so on."""
@@ -112,8 +116,14 @@ class Request:
         return tuple(second for second, _ in self.prompts[0][1:])
 
 
-def make_request(config: ModelConfig, prompt: str | Sequence, **options) -> Request:
+def make_request(config: ModelConfig, prompt: str | Sequence, at_once: int | None = None, **options) -> Request:
     """Check a prompt and `Options`, fill in the model's defaults, and read the start clip.
+
+    Args:
+      config: of the model.
+      prompt: a text, a timeline, or a list of either (see `read_prompts`).
+      at_once: videos that will be made at the same time, by which the devices share the work; None: all.
+      options: fields of `Options`.
 
     Raises:
       ConfigError: something cannot work; the message names the value and the remedy.
@@ -161,7 +171,7 @@ def make_request(config: ModelConfig, prompt: str | Sequence, **options) -> Requ
         method=asked.method,
         dtype=asked.dtype,
         segment=asked.segment,
-        mesh=generation_mesh(asked.mesh, videos=len(seeds)),
+        mesh=generation_mesh(asked.mesh, videos=min(at_once or len(seeds), len(seeds))),
     )
 
 

@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pavdm_jax.cli import enable_cache
 from pavdm_jax.diffusion.sampler import WindowState
 from pavdm_jax.distributed.mesh import make_mesh, use_mesh
 from pavdm_jax.distributed.placement import place_params, place_replicated
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.programs import decode_chunk, encode_frames, guidance_caption
+from pavdm_jax.generation.programs import Conditions, decode_chunk, encode_frames, guidance_caption
+from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.geometry import chunk_frames, latent_size
 from pavdm_jax.models.model import DTYPES, Model
-from pavdm_jax.models.stdit3 import Caption
-from pavdm_jax.text.features import prompt_features
 
 T = TypeVar("T")
 
@@ -37,16 +37,18 @@ class VideoStream(ABC):
     """
 
     unit: str  # what a round is called in a progress bar
+    before_first_frames: str  # what is going on until the first frames come, for the same bar
     num_rounds: int
     _state: WindowState
 
-    def __init__(self, model: Model, request: Request):
+    def __init__(self, model: Model, request: Request, prompts: PromptFeatures):
+        enable_cache()
         self._mesh = make_mesh(request.mesh)
         self.model, self.request = model.replace(params=place_params(model.params, self._mesh)), request
         self.chunk_frames = chunk_frames(model.config)
         self.round, self.frames_done = 0, 0
         self._pending: list[np.ndarray] = []
-        self._caption = self._encode_prompts()
+        self._conditions = self._make_conditions(prompts)
 
     @abstractmethod
     def _sample(self) -> list[jax.Array]:
@@ -115,18 +117,6 @@ class VideoStream(ABC):
         vae = self.model.config.vae
         return (*latent_size(self.request.height, self.request.width, vae), vae.latent_channels)
 
-    @property
-    def _sampling(self) -> dict:
-        """Arguments that every sampling program takes."""
-        names = ("fps", "height", "width", "guidance_scale")
-        return {
-            "params": self.model.params["stdit3"],
-            "caption": self._caption,
-            "video": {name: np.float32(getattr(self.request, name)) for name in names},
-            "config": self.model.config,
-            "dtype": DTYPES[self.request.dtype],
-        }
-
     def _encode(self, frames: np.ndarray) -> jax.Array:
         """Latents [b, t, h, w, c] of uint8 frames, [f, h, w, 3] for all samples or [b, f, h, w, 3]."""
         frames = np.broadcast_to(frames, (self.request.batch, *frames.shape[-4:]))
@@ -141,11 +131,11 @@ class VideoStream(ABC):
         static = {"config": self.model.config, "num_frames": self.chunk_frames}
         return np.asarray(self._call(decode_chunk, self.model.params["vae"], latents, **static))
 
-    def _encode_prompts(self) -> Caption:
-        features, lengths = prompt_features(self.model, self.request.texts, DTYPES[self.request.dtype])
-        shape = (self.request.batch, -1)
-        features, lengths = features.reshape(*shape, *features.shape[1:]), lengths.reshape(shape)
-        return self._call(guidance_caption, self.model.params["stdit3"], features, lengths, config=self.model.config)
+    def _make_conditions(self, prompts: PromptFeatures) -> Conditions:
+        params, config, request = self.model.params["stdit3"], self.model.config, self.request
+        caption = self._call(guidance_caption, params, prompts.features, prompts.lengths, config=config)
+        numbers = (request.fps, request.height, request.width, request.guidance_scale)
+        return Conditions(params, caption, *map(np.float32, numbers), config=config, dtype=DTYPES[request.dtype])
 
     def _no_frames(self) -> np.ndarray:
         return np.zeros((self.request.batch, 0, self.request.height, self.request.width, 3), np.uint8)

@@ -135,6 +135,17 @@ def test_resuming_another_request_is_refused(checkpoint, tmp_path, monkeypatch, 
     assert "seeds differ" in line
 
 
+def test_resume_does_not_replace_a_finished_video_of_other_options(checkpoint, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "v.mp4"
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", CHUNK, "--output", output, "--quiet"]
+    assert run(*arguments) == 0
+    before = output.read_bytes()
+    code, line = mistake(capsys, monkeypatch, *arguments, "--resume", "--seed", 9)
+    assert (code, output.read_bytes()) == (2, before)
+    assert "was made with other options" in line
+    assert run(*arguments, "--resume") == 0
+
+
 def mistake(capsys, monkeypatch, *arguments):
     """Run the program, and return its exit code and the only line that it wrote on the error stream."""
     monkeypatch.setattr(sys, "argv", ["pavdm", *map(str, arguments)])
