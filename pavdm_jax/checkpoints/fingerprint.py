@@ -1,32 +1,92 @@
-"""What tells models apart."""
+"""What tells models and data apart: the one rule for records of runs, caches, adapters and unfinished videos.
 
+A fingerprint is the beginning of the SHA-256 of all that its subject depends on. Configs, texts and numbers enter whole, as JSON.
+Parameters enter with their names, shapes, and a grid of at most 4096 values over the whole of each array, rounded to bfloat16: enough
+to notice training of any part, quick for the largest models, and the same in whatever dtype the parameters were loaded. Where the
+text encoder is not in memory, what its model folder records about its files stands for its parameters.
+"""
+
+import dataclasses
 import hashlib
+import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.checkpoints.config_json import to_json
+from pavdm_jax.checkpoints.model_folder import open_model
 from pavdm_jax.models.model import Model
+from pavdm_jax.models.vae import makes_latents
+
+DIGITS = 16
+"""Hexadecimal digits of a fingerprint."""
+
+GRID = 4096
+"""Values of a parameter that enter, at most."""
 
 
-def digest(params: dict) -> str:
-    """Tells parameters apart, whatever dtype they were loaded in: of the first values of every one."""
+def fingerprint(*content: Any) -> str:
+    """The fingerprint of bytes and of JSON values, in which configs may stand for the dictionaries of their fields."""
     made = hashlib.sha256()
-    for values in jax.device_get(_first_values(jax.tree.leaves(params))):
-        made.update(values.astype(np.float32).tobytes())
-    return made.hexdigest()[:16]
+    for item in content:
+        data = (
+            item if isinstance(item, bytes) else json.dumps(item, sort_keys=True, default=dataclasses.asdict).encode()
+        )
+        made.update(f"{len(data)}:".encode() + data)
+    return made.hexdigest()[:DIGITS]
+
+
+def params_fingerprint(params: dict) -> str:
+    """Of a tree of parameters, whatever their dtype."""
+    return _of_parameters(jax.tree.leaves_with_path(params))
+
+
+def vae_fingerprint(model: Model) -> str:
+    """Of the half of a model's VAE that makes latents; its decoder may be trained on without making them again."""
+    leaves = jax.tree.leaves_with_path(model.params["vae"])
+    encoder = [(path, leaf) for path, leaf in leaves if makes_latents(jax.tree_util.keystr(path))]
+    return fingerprint(model.config.vae, _of_parameters(encoder))
+
+
+def text_fingerprint(model: Model) -> str | None:
+    """Of a model's text encoder with its tokenizer, in memory or in the model's folder; None for a model that has neither.
+
+    Raises:
+      ConfigError: the model's folder is no longer there.
+    """
+    settings = model.config.t5, model.config.text.max_tokens, model.tokenizer.model_bytes if model.tokenizer else b""
+    if "t5" in model.params:
+        return fingerprint(*settings, params_fingerprint(model.params["t5"]))
+    record = open_model(model.folder).parts.get("t5") if model.folder else None
+    if record is None:
+        return None
+    # Files of converted weights are known by what they came from: Orbax gives those of every conversion names of their own.
+    source = {name: file["sha256"] for name, file in record.get("source_files", {}).items()}
+    return fingerprint(*settings, [source, record["dtype"]] if source else record["files"])
+
+
+def model_fingerprint(model: Model) -> str:
+    """Of all that a model's videos depend on: its config and parameters with the dtypes that they have in memory, and its text encoder."""
+    parts = {part: params for part, params in model.params.items() if part != "t5"}
+    dtypes = {part: sorted({str(leaf.dtype) for leaf in jax.tree.leaves(params)}) for part, params in parts.items()}
+    networks = {part: params_fingerprint(params) for part, params in parts.items()}
+    return fingerprint(model.config, networks, dtypes, text_fingerprint(model))
+
+
+def _of_parameters(leaves: list[tuple[Any, jax.Array]]) -> str:
+    names = [(jax.tree_util.keystr(path), list(leaf.shape)) for path, leaf in leaves]
+    values = jax.device_get(_grids([leaf for _, leaf in leaves]))
+    return fingerprint(names, *(value.astype(np.float32).tobytes() for value in values))
 
 
 @jax.jit
-def _first_values(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [leaf.ravel()[:64].astype(jnp.bfloat16) for leaf in leaves]
+def _grids(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [_grid(leaf).astype(jnp.bfloat16) for leaf in leaves]
 
 
-def fingerprint(model: Model) -> str:
-    """Tells models apart: a digest of the config and of the first values of every parameter."""
-    digest = hashlib.sha256(to_json(model.config).encode())
-    digest.update(model.tokenizer.model_bytes if model.tokenizer else b"")
-    for leaf in jax.tree.leaves(model.params):
-        digest.update(np.asarray(leaf.ravel()[:64], np.float32).tobytes())
-    return digest.hexdigest()[:16]
+def _grid(leaf: jax.Array) -> jax.Array:
+    """At most `GRID` values, as many along every axis, from the first on; cut axis by axis, which needs no copy of a sharded array."""
+    along = int(GRID ** (1 / max(leaf.ndim, 1)) + 1e-9)
+    strides = [-(-size // along) for size in leaf.shape]
+    return jax.lax.slice(leaf, [0] * leaf.ndim, leaf.shape, strides)

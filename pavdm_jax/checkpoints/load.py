@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from pavdm_jax import storage
 from pavdm_jax.checkpoints import lora as adapters
 from pavdm_jax.checkpoints.config_json import from_json
-from pavdm_jax.checkpoints.fingerprint import digest
+from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.model_folder import is_embedded, is_model, open_model, restore_part
 from pavdm_jax.checkpoints.run_folder import check_base, is_unfinished_run, newest_checkpoint, reason
 from pavdm_jax.config import ModelConfig
@@ -94,7 +94,7 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
         raise
     except Exception as error:
         raise ConfigError(f"the checkpoint {step} cannot be read: {reason(error)}") from None
-    check_base(about, {part: digest(params) for part, params in base.params.items()}, step)
+    check_base(about, {part: params_fingerprint(params) for part, params in base.params.items()}, step)
     if about["lora_alpha"] is not None:
         params = adapters.merge(base.params, trained, about["lora_alpha"])
     else:

@@ -14,7 +14,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints.fingerprint import digest
+from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 
@@ -75,7 +75,7 @@ def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
 
 def save(path: Path, adapters: dict[str, jax.Array], alpha: float, base: dict) -> None:
     """Write adapters of the model with parameters `base` to a file, whole or not at all."""
-    metadata = {"alpha": repr(float(alpha)), "base": digest(base[PART])}
+    metadata = {"alpha": repr(float(alpha)), "base_fingerprint": params_fingerprint(base[PART])}
     storage.write(path, safetensors.numpy.save(jax.device_get(adapters), metadata))
 
 
@@ -93,10 +93,12 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
         with safetensors.safe_open(storage.local_copy(file), "np") as opened:
             metadata = opened.metadata() or {}
             adapters = {name: jnp.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118, not a dict
-        alpha, base = float(metadata["alpha"]), metadata["base"]
+        alpha, base = float(metadata["alpha"]), metadata.get("base_fingerprint")
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise ConfigError(f"{file} is not a file of LoRA adapters: {type(error).__name__}: {error}") from None
-    if base != digest(model.params[PART]):
+    if base is None:
+        raise ConfigError(f"the LoRA adapters {file} do not say which model they are for; train them again")
+    if base != params_fingerprint(model.params[PART]):
         raise ConfigError(
             f"the LoRA adapters {file} were trained on another model than this {model.config.name}; give --checkpoint their base"
         )

@@ -39,8 +39,22 @@ def is_unfinished_run(folder: Path) -> bool:
         return not is_model(folder / "model") and any((folder / name).is_dir() for name in ("stages", "ema"))
 
 
-def check_base(about: dict, digests: dict[str, str], where: Path) -> None:
-    changed = [part for part, found in digests.items() if about["digests"].get(part) != found]
+def check_base(about: dict, fingerprints: dict[str, str], where: Path) -> None:
+    """Refuse a checkpoint whose frozen parameters are not those of the model that its stage started from.
+
+    Args:
+      about: what the checkpoint notes about that model.
+      fingerprints: of the model that is there now, by part; see `fingerprint.params_fingerprint`.
+      where: the checkpoint, for the message.
+
+    Raises:
+      ConfigError: they differ, or the checkpoint was written before models were told apart by this rule.
+    """
+    if "fingerprints" not in about:
+        raise ConfigError(
+            f"{where} was written by an earlier version of pavdm_jax; finish that run with that version, or train again"
+        )
+    changed = [part for part, found in fingerprints.items() if about["fingerprints"].get(part) != found]
     if changed:
         raise ConfigError(
             f"{where} was trained from the model {about['base']}, whose {' and '.join(changed)} changed since; put that model back"

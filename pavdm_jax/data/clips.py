@@ -1,10 +1,10 @@
 """Clips with captions by number, wherever they come from: what every kind of pixel data can do, and the shapes world doing it."""
 
-import hashlib
 from typing import Protocol
 
 import numpy as np
 
+from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data import shapes_world
 from pavdm_jax.data.config import ShapesData, TfdsData, VideoData
@@ -55,7 +55,7 @@ class ShapesClips:
         self.data, self.canvas = data, canvas
         self.frames_of_a_clip = data.frames
         self.sizes = np.broadcast_to(np.asarray([canvas, canvas], np.int32), (data.samples, 2))
-        self.identity = hashlib.sha256(repr((data, canvas)).encode()).hexdigest()
+        self.identity = fingerprint(data, canvas)
 
     def __len__(self) -> int:
         return self.data.samples

@@ -1,7 +1,6 @@
-"""The frozen networks that turn clips into latents and captions into features, and what tells them apart."""
+"""The frozen networks that turn clips into latents and captions into features."""
 
 import functools
-import hashlib
 from collections.abc import Sequence
 
 import jax
@@ -47,29 +46,3 @@ class Encoder:
         ids, lengths = self.model.tokenizer.tokenize(captions, self.model.config.text.max_tokens)
         features = np.asarray(self._read(self._t5, ids, lengths))
         return [padded[:length] for padded, length in zip(features, lengths, strict=True)]
-
-
-def makes_latents(name: str) -> bool:
-    """Whether latents depend on this parameter of a VAE: decoders may be trained on without making the latents anew."""
-    return not any(side in name for side in ("decoder", "post_quant"))
-
-
-def vae_fingerprint(model: Model) -> str:
-    """Tells VAEs apart by what makes the latents."""
-    leaves = jax.tree.leaves_with_path(model.params["vae"])
-    encoder = [leaf for path, leaf in leaves if makes_latents(jax.tree_util.keystr(path))]
-    return _digest(repr(model.config.vae).encode(), encoder)
-
-
-def text_fingerprint(model: Model) -> str:
-    """Tells text encoders apart, with their tokenizers; the same in float32 and in bfloat16."""
-    settings = repr((model.config.t5, model.config.text.max_tokens)).encode() + model.tokenizer.model_bytes
-    return _digest(settings, jax.tree.leaves(model.params["t5"]), jnp.bfloat16)
-
-
-def _digest(settings: bytes, leaves: list[jax.Array], dtype: jnp.dtype = jnp.float32) -> str:
-    """Of some 4096 values of each array, from all over it and rounded to `dtype`: enough to tell, and quick for the largest models."""
-    digest = hashlib.sha256(settings)
-    for leaf in leaves:
-        digest.update(np.asarray(leaf.ravel()[:: max(1, leaf.size // 4096)], dtype).tobytes())
-    return digest.hexdigest()[:16]

@@ -23,14 +23,16 @@ import safetensors.numpy
 from tqdm import tqdm
 
 from pavdm_jax import storage
+from pavdm_jax.checkpoints.fingerprint import text_fingerprint, vae_fingerprint
 from pavdm_jax.data.clips import Clips
-from pavdm_jax.data.encoder import Encoder, text_fingerprint, vae_fingerprint
+from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.loader import ReadAhead
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 from pavdm_jax.outputs import storage_error
 
-FORMAT = 1
+FORMAT = 2
+"""Of the files; 2 since fingerprints are made by one rule."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Real videos, listed in a manifest: its rows, an index of its files that is made once, and the clips into which they are cut."""
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -15,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pavdm_jax import storage
+from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import VideoData
 from pavdm_jax.errors import ConfigError
@@ -180,7 +180,7 @@ class ManifestClips:
         self.sizes = np.asarray(sizes, np.int32)
         folder = storage.as_path(data.manifest).parent
         named = [(storage.reference(row.path, folder), row.caption, row.start, *clip) for row, *clip in self.clips]
-        self.identity = hashlib.sha256(repr((named, data.frames, sizes)).encode()).hexdigest()
+        self.identity = fingerprint(named, data.frames, sizes)
 
     def __len__(self) -> int:
         return len(self.clips)

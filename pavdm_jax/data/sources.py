@@ -1,8 +1,6 @@
 """What a training stage reads: pixels for the VAE; latents and captions for the transformer, from a cache or encoded on the way."""
 
 import functools
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,10 +10,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint, vae_fingerprint
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.clips import Clips, open_clips
 from pavdm_jax.data.config import LatentData, ShapesData, TfdsData, VideoData
-from pavdm_jax.data.encoder import Encoder, text_fingerprint, vae_fingerprint
+from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, cache_identity, write_cache
 from pavdm_jax.data.loader import Source
 from pavdm_jax.errors import ConfigError
@@ -213,10 +212,10 @@ def open_feed(
     encoder = Encoder(model)
     if not data.cache:
         return Feed(UncachedSource(clips, cut, model.config), data.workers, functools.partial(encoded, encoder))
-    digest = hashlib.sha256(json.dumps(cache_identity(clips, model)).encode()).hexdigest()
-    folder = folder / f"latents-{digest[:12]}"
+    identity = fingerprint(cache_identity(clips, model))
+    folder = folder / f"latents-{identity}"
     options = CacheOptions(workers=data.workers)
     write_cache(clips, encoder, folder, options, jax.process_index(), jax.process_count())
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"latents {digest}")
+        multihost_utils.sync_global_devices(f"latents {identity}")
     return Feed(LatentSource(LatentCache(folder), cut))

@@ -1,11 +1,11 @@
 """Clips of TFDS data sets, read without TensorFlow where the data set's features allow it."""
 
-import hashlib
 import io
 import re
 
 import numpy as np
 
+from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import TfdsData
 from pavdm_jax.errors import ConfigError
@@ -49,8 +49,7 @@ class TfdsClips:
         self.size = decoded_size(model.height, model.width, model.vae)
         self.sizes = np.broadcast_to(np.asarray(self.size, np.int32), (len(self.examples), 2))
         version = f"{builder.info.full_name} {data.split} {len(self.examples)}"
-        settings = (version, data.video, data.caption, data.frames, self.rate, self.size)
-        self.identity = hashlib.sha256(repr(settings).encode()).hexdigest()
+        self.identity = fingerprint(version, data.video, data.caption, data.frames, self.rate, self.size)
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import zipfile
@@ -13,7 +12,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from pavdm_jax.checkpoints.fingerprint import fingerprint
+from pavdm_jax.checkpoints.fingerprint import fingerprint, model_fingerprint
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.pipeline import open_stream
 from pavdm_jax.generation.prompts import PromptFeatures
@@ -181,6 +180,8 @@ def _identity(request: Request, model: Model, crf: int) -> dict:
     fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
     del fields["segment"], fields["mesh"]  # they do not change what the video is
     start = fields.pop("start")
-    fields["start"] = None if start is None else hashlib.sha256(start.tobytes()).hexdigest()[:16]
+    fields["start"] = None if start is None else fingerprint(start.shape, start.tobytes())
     fields["window"] = dataclasses.asdict(request.window)
-    return json.loads(json.dumps({**fields, "model": model.config.name, "weights": fingerprint(model), "crf": crf}))
+    return json.loads(
+        json.dumps({**fields, "model": model.config.name, "weights": model_fingerprint(model), "crf": crf})
+    )

@@ -123,3 +123,8 @@ class VideoVAE(nn.Module):
     def reconstruct(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Encode, then decode; used to initialise every parameter and in training."""
         return self.decode(self.encode(frames, key), frames.shape[1])
+
+
+def makes_latents(name: str) -> bool:
+    """Whether latents depend on the parameter of this name; those of the decoder may be trained on without making latents again."""
+    return not any(side in name for side in ("decoder", "post_quant"))

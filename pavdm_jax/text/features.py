@@ -6,9 +6,7 @@ is read, layer by layer. A model that holds its text encoder (in training, or ma
 """
 
 import functools
-import hashlib
 import io
-import json
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints.config_json import to_json
+from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint
 from pavdm_jax.checkpoints.model_folder import open_model
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError
@@ -57,7 +55,7 @@ def prompt_features(
             raise ConfigError(
                 f"{model.folder} has no text encoder (t5); add one: python -m pavdm_jax.convert_weights --text-encoder PATH --output {model.folder}"
             )
-        folder = cache_folder() / "features" / _text_fingerprint(storage.as_path(model.folder), model, dtype)
+        folder = cache_folder() / "features" / fingerprint(text_fingerprint(model), jnp.dtype(dtype).name)
         stored = {caption: _read(_entry(folder, caption), config) for caption in captions}
         known = {caption: features for caption, features in stored.items() if features is not None}
     missing = [caption for caption in dict.fromkeys(captions) if caption not in known]
@@ -88,15 +86,8 @@ def _caption(prompt: str, config: ModelConfig) -> str:
     return clean_caption(compose_prompt(prompt, config.text.aesthetic_score))
 
 
-def _text_fingerprint(folder: Path, model: Model, dtype: jnp.dtype) -> str:
-    """Tells text encoders apart without reading their parameters: Orbax gives the files of every checkpoint names of their own."""
-    files = json.loads((folder / "parts.json").read_text()).get("t5")
-    settings = to_json(model.config.t5), to_json(model.config.text), jnp.dtype(dtype).name, json.dumps(files)
-    return hashlib.sha256("\n".join(settings).encode() + model.tokenizer.model_bytes).hexdigest()[:16]
-
-
 def _entry(folder: Path, caption: str) -> Path:
-    return folder / (hashlib.sha256(caption.encode()).hexdigest()[:32] + ".npz")
+    return folder / f"{fingerprint(caption)}.npz"
 
 
 def _read(path: Path, config: ModelConfig) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import to_json
-from pavdm_jax.checkpoints.fingerprint import digest
+from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.model_folder import is_embedded
 from pavdm_jax.checkpoints.run_folder import check_base, checkpoint_steps, newest_step, reason
 from pavdm_jax.errors import ConfigError
@@ -106,7 +106,7 @@ class Checkpoints:
         self.folder = folder
         self.about = {
             "base": base_path if is_embedded(base_path) else storage.reference(base_path, config.output),
-            "digests": {part: digest(params) for part, params in base.params.items()},
+            "fingerprints": {part: params_fingerprint(params) for part, params in base.params.items()},
             "model": to_json(config.model),
             "lora_alpha": stage.lora.alpha if stage.lora else None,
         }
@@ -150,7 +150,7 @@ class Checkpoints:
             raise ConfigError(
                 f"the checkpoint {self.folder / str(step)} cannot be read: {reason(error)}; remove it to go on from the one before"
             ) from None
-        check_base(restored["about"], self.about["digests"], self.folder)
+        check_base(restored["about"], self.about["fingerprints"], self.folder)
         return TrainState(ema=restored["ema"], **restored["state"])
 
     def save(self, step: int, state: TrainState, loss: float) -> None:

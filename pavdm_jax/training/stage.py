@@ -11,13 +11,13 @@ from jax.sharding import Mesh
 from pavdm_jax import storage
 from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.run_folder import stage_folder
-from pavdm_jax.data.encoder import makes_latents
 from pavdm_jax.distributed.mesh import make_mesh, train_mesh, use_mesh
 from pavdm_jax.distributed.placement import on_first_device, place_batch, process_rows, to_devices, to_host
 from pavdm_jax.distributed.processes import exit_if_peer_lost, is_first, on_first
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.models.model import Model
+from pavdm_jax.models.vae import makes_latents
 from pavdm_jax.training.checkpoints import Checkpoints
 from pavdm_jax.training.config import JointReconstruction, Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective

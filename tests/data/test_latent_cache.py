@@ -11,11 +11,12 @@ from support.tiny_model import tiny_model
 
 from pavdm_jax import benchmark_loader, precompute
 from pavdm_jax.benchmark_loader import LoaderConfig
+from pavdm_jax.checkpoints.fingerprint import vae_fingerprint
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.config import tiny
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import LatentData, VideoData
-from pavdm_jax.data.encoder import Encoder, vae_fingerprint
+from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.sources import open_feed
