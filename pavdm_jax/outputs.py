@@ -1,8 +1,7 @@
-"""Files that a user asked for: whether they can be written, and how they appear, whole or not at all."""
+"""Files that a user asked for: whether they can be written, and one-line errors where they cannot."""
 
 import contextlib
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -43,19 +42,16 @@ def storage_error(error: OSError, path: Path) -> ConfigError:
 
 
 def partial_path(path: str | Path) -> Path:
-    """Where a video lies while it grows: `video.partial.mp4` beside `video.mp4`."""
+    """Where a video is while it grows: `video.partial.mp4` beside `video.mp4`."""
     path = Path(path)
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A name to write to that becomes `path` at once when all went well, and vanishes otherwise."""
-    partial = partial_path(path)
+    """See `storage.atomic_file`; what goes wrong is a `ConfigError`."""
     try:
-        yield partial
-        os.replace(partial, path)
+        with storage.atomic_file(path) as partial:
+            yield partial
     except OSError as error:
         raise storage_error(error, path) from None
-    finally:
-        partial.unlink(missing_ok=True)

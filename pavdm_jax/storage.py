@@ -2,12 +2,12 @@
 
 `as_path` makes a path of what the user gave: a `pathlib.Path`, or an `epath.Path` for a bucket, which has the methods that both share
 (`/`, `exists`, `is_dir`, `iterdir`, `read_text`, `read_bytes`). What a disk and a bucket do differently is here. A bucket has no
-folders, and can neither append nor rename; but an object is there as a whole or not at all, and takes the place of an older one at once.
+folders, and can neither append nor rename; but an object is there as a whole or not at all, and replaces an older one in one step.
 So, in a bucket,
 
     a file is one object, written by `write`;
-    a folder counts from the file on that is written last (`new_folder`), and what lacks that one does not count;
-    what grows, such as a log, does so on a disk, from which it is copied now and then (`training/mirror.py`);
+    a folder is complete once the file that is written last is there (`new_folder`), and is ignored without it;
+    what grows, such as a log, does so on a disk, from which it is copied now and then (`training/log.py`);
     what is mapped into memory is read from a local copy, in the cache folder (`local_copy`).
 """
 
@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import fsspec
 from etils import epath
 
 from pavdm_jax.errors import ConfigError
@@ -34,7 +35,7 @@ PREFIX = "gs://"
 
 
 class StorageError(OSError):
-    """A bucket, or the way to it, has a fault: it says nothing about what lies there."""
+    """A bucket cannot be reached or used, which says nothing about the files in it."""
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -75,14 +76,15 @@ def absolute(path: Path) -> Path:
 
 
 def reference(path: str | os.PathLike, folder: str | os.PathLike) -> str:
-    """How `path` is named in a file of `folder`: relative to it, so that both may move together, if both are on disks or in buckets."""
+    """How a file in `folder` refers to `path`: relative to the folder, so that both may move together, where both are on disks or in
+    buckets; absolute otherwise."""
     if is_remote(path) != is_remote(folder):
         return str(absolute(as_path(path)))
     return os.path.relpath(path, folder)
 
 
 def resolve(folder: Path, named: str) -> Path:
-    """The path that a file in `folder` names: a relative, an absolute, or a bucket's."""
+    """The path that a file in `folder` refers to as `named`: a relative or absolute one, or one in a bucket."""
     if is_remote(named):
         return as_path(named)
     if not is_remote(folder):
@@ -93,7 +95,7 @@ def resolve(folder: Path, named: str) -> Path:
 
 
 def kvstore(folder: Path) -> dict:
-    """A folder in the words of TensorStore."""
+    """A folder as TensorStore's key-value store."""
     if is_remote(folder):
         bucket, _, name = str(folder).removeprefix(PREFIX).partition("/")
         return {"driver": "gcs", "bucket": bucket, "path": f"{name}/"}
@@ -136,10 +138,9 @@ class _Object(io.RawIOBase):
 
 
 def names(folder: Path) -> set[str]:
-    """Of all that lies in a folder; none if there is no such folder."""
-    if is_remote(folder):
-        return {entry["name"].split("/")[-1] for entry in _listing(str(folder))}
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    """The names of the files and folders in a folder; none if there is no such folder."""
+    with cloud_errors(folder):
+        return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
@@ -155,7 +156,10 @@ def file_sizes(folder: Path) -> dict[str, int]:
 
 
 def stamps(paths: Iterable[str]) -> dict[str, tuple | None]:
-    """For each file what changes when its content does, or None where there is no such file. Of a bucket, whole folders are asked for."""
+    """For each file a value that changes with its content, or None where there is no such file.
+
+    Of a bucket, whole folders are listed, which is one request for a thousand files.
+    """
     found: dict[str, tuple | None] = {}
     listed: dict[str, dict[str, tuple]] = {}
     for path in map(str, paths):
@@ -177,6 +181,9 @@ def stamps(paths: Iterable[str]) -> dict[str, tuple | None]:
 def local_copy(path: Path, stamp: tuple | None = None) -> Path:
     """The file itself or, of an object, a copy in the cache folder, which stays there for the next time.
 
+    fsspec's `simplecache` would do this, but it writes a copy under its final name, where another reader's process finds it half
+    written, and it does not notice that an object was replaced.
+
     Args:
       path: of the file.
       stamp: of the object, see `stamps`; None: it is asked for.
@@ -189,13 +196,13 @@ def local_copy(path: Path, stamp: tuple | None = None) -> Path:
     stamp = stamp or stamps([str(path)])[str(path)]
     if stamp is None:
         raise StorageError(f"{path} does not exist")
-    digest = hashlib.sha256(f"{path} {stamp}".encode()).hexdigest()[:32]
-    copy = cache_folder() / "objects" / (digest + path.suffix)
+    name = hashlib.sha256(f"{path} {stamp}".encode()).hexdigest()[:32]
+    copy = cache_folder() / "objects" / (name + path.suffix)
     with _lock(copy):
         if not copy.exists():
             try:
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                with _beside(copy) as partial, cloud_errors(path):
+                with atomic_file(copy) as partial, cloud_errors(path):
                     _bucket_files().get_file(str(path), str(partial))
             except OSError as error:
                 raise StorageError(
@@ -208,17 +215,39 @@ def local_copy(path: Path, stamp: tuple | None = None) -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, whoever else writes the same.
+    """Write a file, whole or not at all, even if another process writes the same one.
 
     Raises:
       OSError: it cannot be written.
     """
     if is_remote(path):
         with cloud_errors(path):
-            _bucket_files().pipe_file(str(path), content)
-        return
-    with _beside(path) as partial:
-        partial.write_bytes(content)
+            path.write_bytes(content)
+    else:
+        with atomic_file(path) as partial:
+            partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A new file beside `path` on a disk, of the same extension, to be written: it replaces `path` when the block ends well.
+
+    Its content is on the disk before it gets its name; when the block ends with an error, it is removed.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def upload(file: Path, path: Path) -> None:
@@ -233,23 +262,21 @@ def upload(file: Path, path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file."""
-    if is_remote(path):
-        with cloud_errors(path):
-            _bucket_files().rm(str(path))
-        return
-    path.unlink()
+    with cloud_errors(path):
+        path.unlink()
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, unless they are there; a bucket has none.
+    """Make a folder and its parents, unless they are there. In a bucket, which has no folders, this does nothing.
 
     Raises:
       ConfigError: it is a file, or its name or place does not allow it.
     """
-    if is_remote(folder):
-        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with cloud_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except StorageError:
+        raise
     except FileExistsError:
         raise ConfigError(f"{folder} is a file; name a folder") from None
     except OSError as error:
@@ -258,10 +285,10 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path, last: str) -> Iterator[Path]:
-    """A folder to write to, which becomes `path`, in place of an older one, when all went well.
+    """A folder to write to, which replaces `path` when the block ends well.
 
-    On a disk it lies beside `path` until then, and vanishes if something goes wrong. In a bucket it is `path` itself, cleared before,
-    `last` first: the name of the file that the caller writes last, without which the folder does not count.
+    On a disk it is beside `path` until then, and is removed when the block ends with an error. In a bucket it is `path` itself, which is
+    cleared first, beginning with `last`: the file that the caller writes last, and without which the folder is ignored.
     """
     if is_remote(path):
         files = _bucket_files()
@@ -286,23 +313,9 @@ def new_folder(path: Path, last: str) -> Iterator[Path]:
         raise
 
 
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A temporary file that becomes `path` when all went well, and vanishes otherwise."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(descriptor)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 @functools.cache
 def _lock(copy: Path) -> threading.Lock:
-    """Threads that want the same copy wait for one of them."""
+    """Threads that want the same copy wait for the one that makes it."""
     return threading.Lock()
 
 
@@ -311,9 +324,7 @@ def _lock(copy: Path) -> threading.Lock:
 
 @functools.cache
 def _bucket_files() -> Any:
-    """The file system that epath uses, too. Without its memory of what lay where: other processes, and TensorStore, write as well."""
-    import fsspec
-
+    """The file system that epath uses, too, without fsspec's cache of listings: other processes, and TensorStore, write as well."""
     os.environ.setdefault("EPATH_USE_TF", "false")  # one library for all, whether TensorFlow is installed or not
     for name in ("gs", "gcs"):
         fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False
@@ -339,7 +350,7 @@ def _connect(bucket: str) -> None:
 
 
 def _listing(folder: str) -> list[dict]:
-    """What lies in a folder of a bucket, or nothing."""
+    """The entries of a folder in a bucket; none if there is no such folder."""
     try:
         with cloud_errors(folder):
             return _bucket_files().ls(folder, detail=True)
@@ -349,7 +360,7 @@ def _listing(folder: str) -> list[dict]:
 
 @contextlib.contextmanager
 def cloud_errors(what: str | os.PathLike) -> Iterator[None]:
-    """Around work on a path in a bucket: errors of the cloud's libraries, which are of many kinds, become `StorageError`s of one line."""
+    """Errors of the cloud's libraries, which are of many kinds, as `StorageError`s of one line; those on a disk stay as they are."""
     try:
         yield
     except (ConfigError, FileNotFoundError, StorageError):

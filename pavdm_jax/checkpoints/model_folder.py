@@ -254,18 +254,13 @@ class ModelFolder:
         """Old parts of the same names leave the list first, new ones enter it last: what is listed is whole at every moment."""
         kept = {part: record for part, record in self.parts.items() if part not in records}
         if len(kept) < len(self.parts):
-            self._replace("parts.json", json.dumps(kept, indent=1).encode())
+            storage.write(self.path / "parts.json", json.dumps(kept, indent=1).encode())
         for part in records:
             target = self.path / "params" / part
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(exist_ok=True)
             (self.stage / part).rename(target)
         if tokenizer is not None:
-            self._replace("spiece.model", tokenizer)
-        self._replace("config.json", to_json(config).encode() + b"\n")
-        self._replace("parts.json", json.dumps(kept | records, indent=1).encode() + b"\n")
-
-    def _replace(self, name: str, content: bytes) -> None:
-        """Rewrite a file, whole or not at all."""
-        (self.stage / name).write_bytes(content)
-        os.replace(self.stage / name, self.path / name)
+            storage.write(self.path / "spiece.model", tokenizer)
+        storage.write(self.path / "config.json", to_json(config).encode() + b"\n")
+        storage.write(self.path / "parts.json", json.dumps(kept | records, indent=1).encode() + b"\n")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import VideoStream
 from pavdm_jax.models.model import Model
-from pavdm_jax.outputs import check_output, partial_path, storage_error
+from pavdm_jax.outputs import check_output, new_file, partial_path
 from pavdm_jax.video.clips import iterate_video
 from pavdm_jax.video.images import write_gif
 from pavdm_jax.video.writer import VideoWriter
@@ -144,18 +143,9 @@ class Recording:
             return False
 
     def _write_record(self, stream: VideoStream, writers: list[VideoWriter]) -> None:
-        beside = self.record.with_suffix(".new")
         positions = np.asarray([writer.position for writer in writers])
-        try:
-            with beside.open("wb") as file:
-                np.savez(file, identity=self._comment, positions=positions, **stream.save())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self.record)
-        except OSError as error:
-            raise storage_error(error, self.record) from None
-        finally:
-            beside.unlink(missing_ok=True)
+        with new_file(self.record) as file:
+            np.savez(file, identity=self._comment, positions=positions, **stream.save())
 
     def _read_record(self) -> dict[str, np.ndarray]:
         try:

@@ -6,7 +6,6 @@ Of a run in a bucket, all that is written in a temporary folder, and copied with
 import contextlib
 import csv
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Iterable
@@ -121,12 +120,10 @@ class Table:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
 
     def _rewrite(self) -> None:
-        beside = self.path.with_suffix(".new")
-        with beside.open("w", newline="") as file:
+        with storage.atomic_file(self.path) as beside, beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(beside, self.path)
 
 
 class StageLog:

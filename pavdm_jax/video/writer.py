@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 import av
 import numpy as np
 
+from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import check_output, partial_path, storage_error
 
@@ -231,18 +232,19 @@ def _finish(partial: Path, path: Path, comment: str) -> None:
 
     Without room for the second copy the fragments themselves, a whole video too, become the result.
     """
-    indexed = partial.with_name(f"{path.stem}.indexing{path.suffix}")
     try:
-        with av.open(str(partial)) as source, av.open(str(indexed), "w", options={"movflags": "faststart"}) as target:
-            target.metadata["comment"] = comment
-            stream = target.add_stream_from_template(source.streams.video[0])
-            for packet in source.demux(video=0):
-                if packet.size:
-                    packet.stream = stream
-                    target.mux(packet)
-        os.replace(indexed, path)
+        with storage.atomic_file(path) as indexed:
+            _index(partial, indexed, comment)
         partial.unlink()
     except (OSError, av.FFmpegError):
-        os.replace(partial, path)
-    finally:
-        indexed.unlink(missing_ok=True)
+        partial.replace(path)
+
+
+def _index(partial: Path, indexed: Path, comment: str) -> None:
+    with av.open(str(partial)) as source, av.open(str(indexed), "w", options={"movflags": "faststart"}) as target:
+        target.metadata["comment"] = comment
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
