@@ -1,23 +1,26 @@
 """The transformer back in the published layout: one safetensors file under PyTorch's names, for Open-Sora."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
+from pavdm_jax import storage
 from pavdm_jax.checkpoints.layers import PartReader
-from pavdm_jax.checkpoints.model_folder import open_model
+from pavdm_jax.checkpoints.model_folder import ModelFiles, open_model
+from pavdm_jax.checkpoints.safetensors_header import header_bytes
 from pavdm_jax.conversion.open_sora import stdit3_rules
-from pavdm_jax.conversion.rules import names_of
+from pavdm_jax.conversion.rules import Rule, names_of
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import abstract_params
 
 NAMES = {"float32": ("F32", np.float32), "bfloat16": ("BF16", ml_dtypes.bfloat16)}
+"""Of the dtypes that can be written: safetensors' and NumPy's."""
 
 
 def export_stdit(
@@ -28,6 +31,10 @@ def export_stdit(
     begin: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
     """Write the transformer of a model folder as a file that Open-Sora loads; it is written tensor by tensor, and appears when it is whole.
+
+    Weights that were converted and exported again in float32 are bit for bit the published ones, but for the constant `rope.freqs`:
+    no model folder stores it, it is computed as upstream does, and its values may differ from PyTorch's in their last bit (of XL/2 one
+    value of 36 does, by 2e-9).
 
     Args:
       path: "demo", a model folder, or the folder of a finished training run.
@@ -41,42 +48,50 @@ def export_stdit(
     """
     if output.suffix != ".safetensors":
         raise ConfigError(f"--output {output.name} must end in .safetensors")
-    model = open_model(path, parts=["stdit3"])
-    rules, expected = stdit3_rules(model.config.stdit3), abstract_params(model.config)["stdit3"]
-    flat = traverse_util.flatten_dict(expected, sep="/")
+    tensors = _list_tensors(open_model(path, parts=["stdit3"]))
     kind, numpy_type = NAMES[dtype]
-
-    places = {name: (rule, layer if rule.stacked else None) for name, rule, layer in names_of(rules, expected)}
-    shapes = {name: rule.shape_there(flat[rule.target].shape) for name, (rule, _) in places.items()}
-    constants = {rule.source: np.asarray(rule.constant, numpy_type) for rule in rules if rule.constant}
-    shapes |= {name: values.shape for name, values in constants.items()}
-
-    header, end = {"__metadata__": {"format": "pt"}}, 0
-    for name, size in shapes.items():
-        start, end = end, end + int(np.prod(size)) * np.dtype(numpy_type).itemsize
-        header[name] = {"dtype": kind, "shape": list(size), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    reader = PartReader(model.folder / "params" / "stdit3")
-    partial = output.with_name(f".{output.name}.partial")
+    sizes = {name: int(np.prod(tensor.shape)) * np.dtype(numpy_type).itemsize for name, tensor in tensors.items()}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(output.parent).free
-        if end >= free:
-            raise ConfigError(f"{end / 1e9:.1f} GB are needed for {output.name}, {free / 1e9:.1f} GB are free")
-        begin(end)
-        with partial.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name in shapes:
-                values = constants.get(name)
-                if values is None:
-                    rule, layer = places[name]
-                    values = rule.to_pytorch(reader.read(rule.target, layer))
-                values = np.ascontiguousarray(values, numpy_type)
+        _check_space(output, sum(sizes.values()))
+        begin(sum(sizes.values()))
+        entries = {name: (kind, tensor.shape, sizes[name]) for name, tensor in tensors.items()}
+        with storage.atomic_file(output) as partial, partial.open("wb") as file:
+            file.write(header_bytes(entries, {"format": "pt"}))
+            for tensor in tensors.values():
+                values = np.ascontiguousarray(tensor.read(), numpy_type)
                 file.write(values.view(np.uint8))
                 progress(values.nbytes)
-        os.replace(partial, output)
     except OSError as error:
         raise ConfigError(f"{output.name} cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor to be written: its PyTorch shape, and how to get its values."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+def _list_tensors(model: ModelFiles) -> dict[str, _Tensor]:
+    """All tensors of a model's transformer by their PyTorch names, in the order in which they are written; none is read."""
+    rules, expected = stdit3_rules(model.config.stdit3), abstract_params(model.config)["stdit3"]
+    flat = traverse_util.flatten_dict(expected, sep="/")
+    reader = PartReader(model.folder / "params" / "stdit3")
+
+    def stored(rule: Rule, layer: int) -> _Tensor:
+        shape = rule.shape_there(flat[rule.target].shape)
+        return _Tensor(shape, lambda: rule.to_pytorch(reader.read(rule.target, layer if rule.stacked else None)))
+
+    def constant(rule: Rule) -> _Tensor:
+        return _Tensor((len(rule.constant),), lambda: np.asarray(rule.constant))
+
+    tensors = {name: stored(rule, layer) for name, rule, layer in names_of(rules, expected)}
+    return tensors | {rule.source: constant(rule) for rule in rules if rule.constant}
+
+
+def _check_space(output: Path, needed: int) -> None:
+    free = shutil.disk_usage(output.parent).free
+    if needed >= free:
+        raise ConfigError(f"{needed / 1e9:.1f} GB are needed for {output.name}, {free / 1e9:.1f} GB are free")

@@ -1,5 +1,7 @@
 """The tables of Open-Sora v1.2's three networks: the only file that knows their PyTorch names and axis orders."""
 
+import numpy as np
+
 from pavdm_jax.config import STDiT3Config, T5Config, VAEConfig
 from pavdm_jax.conversion.rules import Rule, linear
 
@@ -127,10 +129,8 @@ def t5_rules(config: T5Config) -> list[Rule]:
 def stdit3_rules(config: STDiT3Config) -> list[Rule]:
     """OpenSora-STDiT-v3: the diffusion transformer, at every size."""
     rows, columns = config.patch_size
-    width = config.head_width
-    frequencies = tuple(10_000.0 ** (-2 * i / width) for i in range(width // 2))  # of the rotary embedding
     rules = [
-        Rule("rope.freqs", "", constant=frequencies),
+        Rule("rope.freqs", "", constant=rotary_frequencies(config.head_width)),
         Rule("x_embedder.proj.weight", "patch_embed/kernel", "d c 1 h w -> (h w c) d", {"h": rows, "w": columns}),
         Rule("x_embedder.proj.bias", "patch_embed/bias"),
         Rule("y_embedder.y_embedding", "null_caption"),
@@ -157,3 +157,11 @@ def stdit3_rules(config: STDiT3Config) -> list[Rule]:
             *linear(f"{source}.mlp.fc2", f"{target}/mlp_out"),
         ]
     return rules
+
+
+def rotary_frequencies(width: int) -> tuple[float, ...]:
+    """1 / 10000^(2i / width) for i < width / 2, in float32 as upstream's rotary embedding computes it (PyTorch's power may differ in
+    the last bit)."""
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    powers = np.power(10_000.0, exponents.astype(np.float64)).astype(np.float32)
+    return tuple(map(float, np.float32(1) / powers))

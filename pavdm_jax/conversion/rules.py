@@ -108,75 +108,78 @@ def assign(rules: list[Rule], shapes: Mapping[str, tuple[int, ...]], expected: A
     Raises:
       WeightsError: unknown, missing or misshapen tensors; all of them are listed, nothing is skipped.
     """
-    expected = traverse_util.flatten_dict(expected, sep="/")
+    parameters = traverse_util.flatten_dict(expected, sep="/")
+    names, problems = _match(rules, shapes)
     found: dict[str, Assignment] = {}
-    problems: list[str] = []
-    by_source: dict[str, dict[int, str]] = {}
-    patterns = [(rule, _pattern(rule.source)) for rule in rules]
-    aliases = {rule.alias: rule for rule in rules if rule.alias}
-    for name, shape in shapes.items():
-        if name in aliases:
-            rule = aliases[name]
-            if rule.source not in shapes:
-                by_source.setdefault(rule.source, {})[0] = name
-            continue
-        match = next(((rule, m) for rule, pattern in patterns if (m := pattern.fullmatch(name))), None)
-        if match is None:
-            problems.append(f"unknown tensor {name} {list(shape)}")
-        else:
-            rule, layer = match[0], int(match[1]["i"]) if match[0].stacked else 0
-            by_source.setdefault(rule.source, {})[layer] = name
-
     for rule in rules:
-        layers = by_source.get(rule.source, {})
-        if not rule.target:  # a constant may be absent, it is known
-            found |= {name: Assignment(rule, 0) for name in layers.values()}
-            problems += [
-                f"{name} has shape {list(shapes[name])}; [{len(rule.constant)}] is needed"
-                for name in layers.values()
-                if rule.constant and tuple(shapes[name]) != (len(rule.constant),)
-            ]
-            continue
-        shape = tuple(expected[rule.target].shape)
-        wanted = range(shape[0]) if rule.stacked else range(1)
-        absent = [i for i in wanted[: len(layers) + 10] if i not in layers]
-        if len(absent) < 10:
-            problems += [f"missing tensor {rule.name(i)}" for i in absent]
-        else:  # a config.json may promise any number of layers
-            problems.append(f"missing tensor {rule.name(absent[0])} and most others of {len(wanted)} layers")
-        problems += [f"unknown tensor {name} {list(shapes[name])}" for i, name in layers.items() if i not in wanted]
-        needed = shape[1:] if rule.stacked else shape
-        for i, name in layers.items():
-            here = rule.shape_here(shapes[name])
-            if i in wanted and here != needed:
-                problems.append(
-                    f"{name} has shape {list(shapes[name])}, which is {list(here)} here; {list(needed)} is needed"
-                )
-            elif i in wanted:
-                found[name] = Assignment(rule, i)
-    problems += [
-        f"no rule fills the parameter {target}" for target in sorted(set(expected) - {r.target for r in rules})
-    ]
+        if rule.target:
+            placed, wrong = _place_parameter(rule, names[rule.source], shapes, tuple(parameters[rule.target].shape))
+        else:
+            placed, wrong = _place_constant(rule, names[rule.source], shapes)
+        found |= placed
+        problems += wrong
+    unfilled = sorted(set(parameters) - {rule.target for rule in rules})
+    problems += [f"no rule fills the parameter {target}" for target in unfilled]
     if problems:
         raise WeightsError("the weights do not fit this architecture:\n  " + "\n  ".join(problems))
     return found
 
 
-def to_params(rules: list[Rule], tensors: Mapping[str, np.ndarray], expected: Any) -> Any:
-    """Build a parameter tree in memory from named PyTorch tensors; see `assign` for the arguments and errors."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    flat = traverse_util.flatten_dict(expected, sep="/")
-    params = {}
-    for name, place in assign(rules, shapes, expected).items():
-        rule = place.rule
-        if not rule.target:
-            rule.check_constant(name, tensors[name])
+def _match(rules: list[Rule], shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, dict[int, str]], list[str]]:
+    """For the source of every rule, the tensors that it names, by layer; and the tensors that no rule names, as problems."""
+    names: dict[str, dict[int, str]] = {rule.source: {} for rule in rules}
+    patterns = [(rule, _pattern(rule.source)) for rule in rules]
+    aliases = {rule.alias: rule for rule in rules if rule.alias}
+    problems = []
+    for name, shape in shapes.items():
+        if name in aliases:
+            rule = aliases[name]
+            if rule.source not in shapes:
+                names[rule.source][0] = name
             continue
-        if rule.target not in params:
-            params[rule.target] = np.empty(flat[rule.target].shape, flat[rule.target].dtype)
-        array = params[rule.target]
-        (array[place.layer] if rule.stacked else array)[...] = rule.to_ours(np.asarray(tensors[name]))
-    return traverse_util.unflatten_dict(params, sep="/")
+        match = next(((rule, m) for rule, pattern in patterns if (m := pattern.fullmatch(name))), None)
+        if match is None:
+            problems.append(f"unknown tensor {name} {list(shape)}")
+        else:
+            rule, groups = match
+            names[rule.source][int(groups["i"]) if rule.stacked else 0] = name
+    return names, problems
+
+
+def _place_constant(
+    rule: Rule, names: Mapping[int, str], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, Assignment], list[str]]:
+    """The place of a constant, which may be absent, and what is wrong with its shape."""
+    length = len(rule.constant)
+    problems = [
+        f"{name} has shape {list(shapes[name])}; [{length}] is needed"
+        for name in names.values()
+        if rule.constant and tuple(shapes[name]) != (length,)
+    ]
+    return {name: Assignment(rule, 0) for name in names.values()}, problems
+
+
+def _place_parameter(
+    rule: Rule, names: Mapping[int, str], shapes: Mapping[str, tuple[int, ...]], shape: tuple[int, ...]
+) -> tuple[dict[str, Assignment], list[str]]:
+    """The places of the tensors that fill a parameter of a shape, and which of them are missing, one too many, or misshapen."""
+    wanted, needed = (range(shape[0]), shape[1:]) if rule.stacked else (range(1), shape)
+    absent = [layer for layer in wanted[: len(names) + 10] if layer not in names]
+    if len(absent) < 10:
+        problems = [f"missing tensor {rule.name(layer)}" for layer in absent]
+    else:  # a config.json may promise any number of layers
+        problems = [f"missing tensor {rule.name(absent[0])} and most others of {len(wanted)} layers"]
+    problems += [f"unknown tensor {name} {list(shapes[name])}" for layer, name in names.items() if layer not in wanted]
+    found: dict[str, Assignment] = {}
+    for layer, name in names.items():
+        here = rule.shape_here(shapes[name])
+        if layer in wanted and here != needed:
+            problems.append(
+                f"{name} has shape {list(shapes[name])}, which is {list(here)} here; {list(needed)} is needed"
+            )
+        elif layer in wanted:
+            found[name] = Assignment(rule, layer)
+    return found, problems
 
 
 def names_of(rules: list[Rule], expected: Any) -> Iterator[tuple[str, Rule, int]]:
@@ -186,16 +189,6 @@ def names_of(rules: list[Rule], expected: Any) -> Iterator[tuple[str, Rule, int]
         if rule.target:
             for layer in range(flat[rule.target].shape[0] if rule.stacked else 1):
                 yield rule.name(layer), rule, layer
-
-
-def to_tensors(rules: list[Rule], params: Any) -> dict[str, np.ndarray]:
-    """The inverse of `to_params`: parameters under their PyTorch names, shapes and axis orders."""
-    flat = traverse_util.flatten_dict(params, sep="/")
-    tensors = {}
-    for name, rule, layer in names_of(rules, params):
-        array = flat[rule.target][layer] if rule.stacked else flat[rule.target]
-        tensors[name] = rule.to_pytorch(np.asarray(array))
-    return tensors
 
 
 def _pattern(source: str) -> re.Pattern:

@@ -3,7 +3,6 @@
 Nothing in a file is believed: header lengths, offsets and sizes are checked against the file before anything is allocated.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from pavdm_jax.checkpoints.safetensors_header import read_header
 from pavdm_jax.errors import ConfigError, first_line
 
 TENSOR_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -52,21 +52,16 @@ class SafetensorsFile:
         except OSError as error:
             raise ConfigError(f"{path.name} cannot be read: {error.strerror or first_line(error)}") from None
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        self._start = 8 + length
-        header.pop("__metadata__", None)
-        self._offsets = {name: entry["data_offsets"] for name, entry in header.items()}
+            self._entries = read_header(file).tensors
         self.tensors = {
-            name: TensorInfo(tuple(entry["shape"]), entry["dtype"], entry["data_offsets"][1] - entry["data_offsets"][0])
-            for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+            name: TensorInfo(entry.shape, entry.dtype, entry.nbytes) for name, entry in self._entries.items()
         }
 
     def read(self, name: str) -> np.ndarray:
         info = self.tensors[name]
         dtype = np.dtype(TENSOR_DTYPES[info.dtype])
         with self.path.open("rb") as file:
-            file.seek(self._start + self._offsets[name][0])
+            file.seek(self._entries[name].start)
             values = np.fromfile(file, dtype, info.nbytes // dtype.itemsize)
         if values.nbytes != info.nbytes:
             raise ConfigError(f"{self.path.name} became shorter while it was read")

@@ -11,7 +11,6 @@ then each host copies the shards that it reads to its cache folder, where they s
 import functools
 import json
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import text_fingerprint, vae_fingerprint
+from pavdm_jax.checkpoints.safetensors_header import Header, read_header
 from pavdm_jax.data.clips import Clips
 from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.loader import ReadAhead
@@ -202,9 +202,9 @@ def _write_index(folder: Path, shards: int) -> bool:
         return False
     for path in paths:
         header = _header(path)
-        notes = json.loads(header["__metadata__"]["clips"])
+        notes = json.loads(header.metadata["clips"])
         clips = sorted(map(int, notes["about"]))
-        shapes = [header[f"latents/{index}"]["shape"] for index in clips]
+        shapes = [header.tensors[f"latents/{index}"].shape for index in clips]
         skipped |= notes["skipped"]
         entries.append({"file": path.name, "clips": clips, "shapes": shapes})
     if not any(entry["clips"] for entry in entries):
@@ -217,15 +217,14 @@ def _shard(folder: Path, number: int, shards: int) -> Path:
     return folder / f"shard-{number:05}-of-{shards:05}.safetensors"
 
 
-def _header(path: Path) -> dict:
-    """What the file says about its tensors: JSON after its length in 8 bytes (safetensors' format), read without the rest."""
+def _header(path: Path) -> Header:
+    """The header of a shard, read without its tensors."""
     try:
         with storage.open_binary(path) as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            return json.loads(file.read(length))
+            return read_header(file)
     except storage.StorageError:
         raise
-    except (OSError, struct.error, ValueError, OverflowError, MemoryError) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
 
 

@@ -1,10 +1,15 @@
 """The table of names: every mismatch is reported at once, nothing is skipped."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from support.pytorch_layout import to_params, to_tensors
 
-from pavdm_jax.conversion.rules import Rule, WeightsError, linear, to_params, to_tensors
+from pavdm_jax.conversion.open_sora import rotary_frequencies
+from pavdm_jax.conversion.rules import Rule, WeightsError, linear
 
 RULES = [*linear("layers.{i}.fc", "layers/fc"), Rule("scale", "scale"), Rule("constant", "")]
 EXPECTED = {
@@ -52,3 +57,12 @@ def test_all_mismatches_are_reported_together():
 def test_a_parameter_that_no_rule_fills_is_reported():
     with pytest.raises(WeightsError, match="no rule fills the parameter extra"):
         to_params(RULES, tensors(), {**EXPECTED, "extra": jax.ShapeDtypeStruct((1,), np.float32)})
+
+
+@pytest.mark.parametrize(("golden", "different"), [("stdit3_a", 0), ("stdit3_b", 1)])
+def test_the_rotary_frequencies_are_pytorchs_but_for_the_last_bit_of_one(golden, different):
+    """Of STDiT3-XL/2's head width, 72, and of a narrow one: exporting writes them, no model folder stores them."""
+    stored = load_file(Path(__file__).parents[1] / "golden" / f"{golden}.safetensors")["weights/rope.freqs"]
+    ours = np.asarray(rotary_frequencies(2 * len(stored)), np.float32)
+    np.testing.assert_array_max_ulp(ours, stored, maxulp=1)
+    assert np.count_nonzero(ours != stored) == different

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from support import golden_data
 from support.golden_data import FORWARD_TOLERANCE, channels_last, relative_error
 from support.published_layouts import STDIT3, T5, VAE, stdit3_folder, t5_folder, vae_folder
+from support.pytorch_layout import to_params
 
 from pavdm_jax import convert_weights
 from pavdm_jax.checkpoints.load import load
@@ -26,7 +27,7 @@ from pavdm_jax.config import STDIT3_3B, STDiT3Config, T5Config, VAEConfig
 from pavdm_jax.conversion.architecture import PART_CONFIGS, identify, model_config
 from pavdm_jax.conversion.convert import RULES
 from pavdm_jax.conversion.hub import PUBLISHED
-from pavdm_jax.conversion.rules import assign, names_of, to_params
+from pavdm_jax.conversion.rules import assign, names_of
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import PARTS, abstract_params
 from pavdm_jax.models.stdit3 import STDiT3

@@ -11,10 +11,10 @@ import pytest
 from flax import traverse_util
 from support import golden_data
 from support.golden_data import FORWARD_TOLERANCE, channels_last, relative_error
+from support.pytorch_layout import to_params, to_tensors
 
 from pavdm_jax.config import STDIT3_3B, STDiT3Config, tiny
 from pavdm_jax.conversion.open_sora import stdit3_rules
-from pavdm_jax.conversion.rules import to_params, to_tensors
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.stdit3 import REMAT_POLICIES, Caption, STDiT3, concatenate, take
 

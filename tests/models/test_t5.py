@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from support import golden_data
 from support.golden_data import FORWARD_TOLERANCE, relative_error
+from support.pytorch_layout import to_params, to_tensors
 
 from pavdm_jax.config import T5Config
 from pavdm_jax.conversion.open_sora import t5_rules
-from pavdm_jax.conversion.rules import WeightsError, to_params, to_tensors
+from pavdm_jax.conversion.rules import WeightsError
 from pavdm_jax.models.t5 import T5Encoder, relative_buckets
 
 SETTINGS, GOLDEN = golden_data.load("t5_encoder")

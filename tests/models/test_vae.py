@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from support import golden_data
 from support.golden_data import FORWARD_TOLERANCE, channels_last, relative_error
+from support.pytorch_layout import to_params, to_tensors
 
 from pavdm_jax.config import SpatialVAEConfig, TemporalVAEConfig, VAEConfig
 from pavdm_jax.conversion.open_sora import vae_rules
-from pavdm_jax.conversion.rules import to_params, to_tensors
 from pavdm_jax.models import vae as vae_file
 from pavdm_jax.models.vae import VideoVAE, _even_groups, sample_posterior
 

@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from support.pytorch_layout import to_params
 
 from pavdm_jax.config import STDiT3Config
 from pavdm_jax.conversion.open_sora import stdit3_rules
-from pavdm_jax.conversion.rules import to_params
 from pavdm_jax.models.stdit3 import STDiT3, concatenate
 
 
