@@ -52,6 +52,10 @@ def load(
     folder = storage.as_path(path)
     if is_unfinished_run(folder):
         return load_run(folder, parts, shardings, dtype)
+    if not is_embedded(path) and _holds_adapters_only(folder):
+        raise ConfigError(
+            f"{path} holds LoRA adapters, no model; give the model that they change, too: --checkpoint BASE --lora {path}"
+        )
     files = open_model(path, parts)
     expected, params = in_dtype(abstract_params(files.config), dtype), {}
     for part in parts:
@@ -60,6 +64,15 @@ def load(
     return Model(
         params=params, config=files.config, tokenizer=files.tokenizer, folder=str(storage.absolute(files.folder))
     )
+
+
+def _holds_adapters_only(path: Path) -> bool:
+    """Whether it is a file of adapters, or a folder with one and without a model."""
+    with storage.cloud_errors(path):
+        if not path.is_dir():
+            return path.suffix == adapters.SUFFIX and path.exists()
+        models = (path / "config.json", path / "model" / "config.json")
+        return (path / adapters.FILE).exists() and not any(model.exists() for model in models)
 
 
 def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:

@@ -18,7 +18,9 @@ from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 
-FILE = "lora.safetensors"
+SUFFIX = ".safetensors"
+
+FILE = f"lora{SUFFIX}"
 """Name of the file of adapters in the folder of a training run."""
 
 PART = "stdit3"

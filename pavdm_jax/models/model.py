@@ -18,13 +18,13 @@ PARTS = ("stdit3", "vae", "t5")
 """The networks of a model: the keys of its parameters."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-"""In which matrices can be kept and multiplied; what is computed in float32 whatever the dtype, `in_dtype` names."""
+"""In which matrices can be kept and multiplied; `in_dtype` says what is float32 in any case."""
 
 FLOAT32_LAYERS = ("level_embed", "fps_embed", "modulation")
 """Layers that compute in float32 whatever the network's dtype is; their matrices stay float32, too."""
 
 SAMPLING_PARTS = ("stdit3", "vae")
-"""What generation keeps in memory. The text encoder, the largest part by far, is read when a text is new (`prompt_features.py`)."""
+"""What generation keeps in memory. The text encoder, the largest part by far, is read when a text is new (`text/features.py`)."""
 
 
 @struct.dataclass
@@ -42,6 +42,23 @@ class Model:
     config: ModelConfig = struct.field(pytree_node=False)
     tokenizer: Tokenizer | None = struct.field(pytree_node=False)
     folder: str | None = struct.field(pytree_node=False, default=None)
+
+    def __repr__(self) -> str:
+        """The name, the number and dtype of the parameters of each network, and the name of the folder."""
+        networks = [f"{part}: {_summary(params)}" for part, params in self.params.items()]
+        folder = [f"from {self.folder.rstrip('/').rsplit('/', 1)[-1]}"] if self.folder else []
+        return f"Model({', '.join([self.config.name, *networks, *folder])})"
+
+
+def _summary(params: Any) -> str:
+    """Such as "1.209 M parameters in bfloat16", of whatever stands for the parameters; the dtype is that of most of them."""
+    sizes: dict[str, int] = {}
+    for leaf in jax.tree.leaves(params):
+        name = str(getattr(leaf, "dtype", type(leaf).__name__))
+        sizes[name] = sizes.get(name, 0) + getattr(leaf, "size", 1)
+    if not sizes:
+        return "no parameters"
+    return f"{sum(sizes.values()) / 1e6:.4g} M parameters in {max(sizes, key=lambda name: sizes[name])}"
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> dict:

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from support.tiny_model import tiny_model
 
+from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.config_json import to_json
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import is_embedded, save_model
@@ -122,3 +124,25 @@ def test_parts_are_read_alone_and_an_absent_one_is_named(saved, tmp_path):
     save_model(tmp_path / "transformer", without)
     with pytest.raises(ConfigError, match="has no vae; it holds stdit3"):
         load(tmp_path / "transformer", parts=["stdit3", "vae"])
+
+
+def test_adapters_without_their_base_are_no_checkpoint(saved, tmp_path):
+    params = tiny_model().params
+    flat = traverse_util.flatten_dict(params, sep="/")
+    made = lora.init_adapters(jax.random.key(0), {n: x for n, x in flat.items() if n.startswith("stdit3")}, ("qkv",), 2)
+    lora.save(tmp_path / lora.FILE, made, 2.0, params)
+    for path in (tmp_path, tmp_path / lora.FILE):
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert str(caught.value).endswith(f"--checkpoint BASE --lora {path}")
+        load(saved, lora=path)
+    shutil.copytree(saved, tmp_path / "model")  # as a run with `save_merged` has
+    assert load(tmp_path).config == tiny_model().config
+
+
+def test_a_model_is_shown_in_one_short_line(saved):
+    model = load(saved, ["vae"], dtype="bfloat16")
+    count = sum(leaf.size for leaf in jax.tree.leaves(model.params["vae"]))
+    assert repr(model) == f"Model(tiny, vae: {count / 1e6:.4g} M parameters in bfloat16, from tiny)"
+    assert repr(tiny_model()).startswith("Model(tiny, ") and len(repr(tiny_model())) < 200
+    assert "no parameters" in repr(model.replace(params={"vae": {}}, folder=None))
