@@ -12,7 +12,6 @@ from typing import Any
 import jax
 
 from pavdm_jax.ahead_of_time.chips import GIB, Chip
-from pavdm_jax.models.attention import compiling_for
 
 COMPILER_OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
 """By platform. Sizes of Triton's matrix products are found by trying them on the GPU; without one, some products have none."""
@@ -62,8 +61,7 @@ def compile_program(program: Any, *arguments, **named) -> Report:
     device = (placed or jax.local_devices())[0]
     started = time.perf_counter()
     try:
-        with compiling_for(device):
-            compiled = program.lower(*arguments, **named).compile(COMPILER_OPTIONS.get(device.platform))
+        compiled = program.lower(*arguments, **named).compile(COMPILER_OPTIONS.get(device.platform))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

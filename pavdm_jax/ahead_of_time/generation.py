@@ -26,6 +26,7 @@ from pavdm_jax.generation.programs import Conditions, decode_chunk, first_window
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.geometry import chunk_frames, latent_size
+from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.models.model import DTYPES, abstract_params
 from pavdm_jax.outputs import check_output
 from pavdm_jax.text.layerwise_t5 import encoder_layer
@@ -66,8 +67,11 @@ class GenerationProgram:
     flops: int = 0
 
 
-def programs(config: ModelConfig, request: Request) -> list[GenerationProgram]:
-    """A layer of the text encoder, a shift, and decoding a chunk, for one video, with the parameters in the request's dtype."""
+def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[GenerationProgram]:
+    """A layer of the text encoder, a shift, and decoding a chunk, for one video, with the parameters in the request's dtype.
+
+    `device` is one of those they are compiled for.
+    """
     dtype, tokens, t5 = DTYPES[request.dtype], config.text.max_tokens, config.t5
     shape = jax.ShapeDtypeStruct
     params = jax.tree.map(lambda x: shape(x.shape, dtype), abstract_params(config))
@@ -86,7 +90,10 @@ def programs(config: ModelConfig, request: Request) -> list[GenerationProgram]:
     keys = jax.eval_shape(lambda: sample_keys(request.seeds))
     first = jax.tree.map(lambda array: array[0], plan)
     state = jax.eval_shape(functools.partial(first_window, chunk=chunk), keys, jnp.zeros((1, 0, *cell)), first)
-    conditions = Conditions(params["stdit3"], caption, *[shape((), jnp.float32)] * 4, config=config, dtype=dtype)
+    backend = choose_backend(device, dtype, config.stdit3.head_width)
+    conditions = Conditions(
+        params["stdit3"], caption, *[shape((), jnp.float32)] * 4, config=config, dtype=dtype, backend=backend
+    )
     return [
         GenerationProgram(
             "text",
@@ -122,7 +129,7 @@ def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[di
     for topology in config.compile_only:
         chip, devices = parse_topology(topology)[1], topology_devices(topology)
         mesh = make_mesh(generation_mesh("auto", 1, len(devices)), devices)
-        for program in programs(model, request):
+        for program in programs(model, request, devices[0]):
             if program.name in config.programs:
                 with use_mesh(mesh):
                     report = compile_program(

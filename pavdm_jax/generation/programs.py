@@ -17,6 +17,7 @@ from pavdm_jax.diffusion.replacement import extend_by_replacement
 from pavdm_jax.diffusion.sampler import FinishedChunk, WindowState, gaussian_noise, initial_state, sample_segment
 from pavdm_jax.diffusion.window import ShiftInputs
 from pavdm_jax.distributed.partitioning import replicate, shard_batch
+from pavdm_jax.models.attention import Backend
 from pavdm_jax.models.stdit3 import Caption, STDiT3, concatenate, take
 from pavdm_jax.models.vae import VideoVAE
 
@@ -49,6 +50,7 @@ class Conditions:
       caption: from `guidance_caption`.
       fps, height, width, guidance_scale: float32 scalars.
       config, dtype: the architecture, and what matrix products are computed in; they are static.
+      backend: of attention, for the devices that the program runs on (see `choose_backend`); static.
     """
 
     params: dict
@@ -59,10 +61,11 @@ class Conditions:
     guidance_scale: ArrayLike
     config: ModelConfig = struct.field(pytree_node=False)
     dtype: DTypeLike = struct.field(pytree_node=False)
+    backend: Backend = struct.field(pytree_node=False)
 
     def velocity(self) -> Velocity:
         """The guided velocity of the network."""
-        network = STDiT3(self.config.stdit3, self.dtype)
+        network = STDiT3(self.config.stdit3, self.dtype, backend=self.backend)
 
         def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
             b = latents.shape[0]

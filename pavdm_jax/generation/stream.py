@@ -17,6 +17,7 @@ from pavdm_jax.generation.programs import Conditions, decode_chunk, encode_frame
 from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.geometry import chunk_frames, latent_size
+from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.models.model import DTYPES, Model
 
 T = TypeVar("T")
@@ -135,7 +136,9 @@ class VideoStream(ABC):
         params, config, request = self.model.params["stdit3"], self.model.config, self.request
         caption = self._call(guidance_caption, params, prompts.features, prompts.lengths, config=config)
         numbers = (request.fps, request.height, request.width, request.guidance_scale)
-        return Conditions(params, caption, *map(np.float32, numbers), config=config, dtype=DTYPES[request.dtype])
+        dtype = DTYPES[request.dtype]
+        backend = choose_backend(self._mesh.devices.flat[0], dtype, config.stdit3.head_width)
+        return Conditions(params, caption, *map(np.float32, numbers), config=config, dtype=dtype, backend=backend)
 
     def _no_frames(self) -> np.ndarray:
         return np.zeros((self.request.batch, 0, self.request.height, self.request.width, 3), np.uint8)

@@ -1,17 +1,16 @@
-"""The one door to attention: prefix lengths instead of masks, and a backend chosen by device, dtype and head width.
+"""Scaled dot-product attention of all networks: prefix lengths instead of masks, computed by XLA or by cuDNN.
 
 Prefix lengths say all that we need (real caption tokens, valid frames of a window), and unlike masks they fit
 every backend: cuDNN takes them without building a bias, and without its rule that masked sequences be of even length.
 """
 
-import contextlib
-import contextvars
 import functools
 import re
-from collections.abc import Iterator
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from pavdm_jax.models.logical import padded_shard_map
 
@@ -19,19 +18,7 @@ CUDNN_MIN_COMPUTE_CAPABILITY = 8.0
 CUDNN_MAX_HEAD_WIDTH = 128
 CUDNN_HEAD_WIDTH_MULTIPLE = 8
 
-_target: contextvars.ContextVar[jax.Device | None] = contextvars.ContextVar("target", default=None)
-
-
-@contextlib.contextmanager
-def compiling_for(device: jax.Device) -> Iterator[None]:
-    """Programs that are traced inside choose their backend for `device`, which need not be there; else it is the default device."""
-    token = _target.set(device)
-    jax.clear_caches()  # programs that were traced before
-    try:
-        yield
-    finally:
-        _target.reset(token)
-        jax.clear_caches()
+Backend = Literal["xla", "cudnn"]
 
 
 def attention(
@@ -40,6 +27,7 @@ def attention(
     v: jax.Array,
     kv_length: jax.Array | None = None,
     axes: tuple[str | None, ...] = (),
+    backend: Backend = "xla",
 ) -> jax.Array:
     """softmax(q·k / sqrt(e))·v, with logits and softmax in float32.
 
@@ -52,11 +40,12 @@ def attention(
       v: values [batch..., s, n, e].
       kv_length: int [batch...], each batch entry sees its first `kv_length` keys only; None: all. With 0 the output is zero.
       axes: logical names of the axes of `q`, for cuDNN, whose calls the compiler does not split as they are here.
+      backend: what computes it, see `choose_backend`; "xla" works everywhere.
 
     Returns:
       The shape of `q`, in the dtype of `v`.
     """
-    if choose_backend(v.dtype, v.shape[-1], compute_capability(_target.get() or _default_device())) == "cudnn":
+    if backend == "cudnn":
         output = _cudnn_attention_on_mesh(q, k, v, kv_length, axes)
     else:
         output = _plain_attention(q, k, v, kv_length)
@@ -65,14 +54,11 @@ def attention(
     return jnp.where(_append_axes(kv_length > 0, q.ndim), output, jnp.zeros((), output.dtype))
 
 
-def choose_backend(dtype: jnp.dtype, head_width: int, compute_capability: float) -> str:
-    """The backend's name: "cudnn" for half precision on an NVIDIA GPU, if the heads fit it, else "xla".
-
-    `compute_capability` is 0 on any other device.
-    """
+def choose_backend(device: jax.Device, dtype: DTypeLike, head_width: int) -> Backend:
+    """The backend for a device, which need not be there: "cudnn" for half precision on an NVIDIA GPU, if the heads fit it, else "xla"."""
     fits = head_width % CUDNN_HEAD_WIDTH_MULTIPLE == 0 and head_width <= CUDNN_MAX_HEAD_WIDTH
-    half = dtype in (jnp.bfloat16, jnp.float16)
-    return "cudnn" if half and fits and compute_capability >= CUDNN_MIN_COMPUTE_CAPABILITY else "xla"
+    half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+    return "cudnn" if half and fits and compute_capability(device) >= CUDNN_MIN_COMPUTE_CAPABILITY else "xla"
 
 
 def _plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None) -> jax.Array:
@@ -120,11 +106,6 @@ def _to_even(array: jax.Array) -> jax.Array:
 
 def _append_axes(array: jax.Array, ndim: int) -> jax.Array:
     return array.reshape(array.shape + (1,) * (ndim - array.ndim))
-
-
-@functools.cache
-def _default_device() -> jax.Device:
-    return jax.local_devices()[0]
 
 
 def compute_capability(device: jax.Device) -> float:

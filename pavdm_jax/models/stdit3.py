@@ -20,10 +20,11 @@ from flax import linen as nn
 from flax import struct
 from flax.linen.initializers import normal, xavier_uniform, zeros
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 
 from pavdm_jax.config import STDiT3Config
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.models.attention import attention
+from pavdm_jax.models.attention import Backend, attention
 from pavdm_jax.models.embeddings import (
     EMBEDDING_DEVIATION,
     TIMESTEPS,
@@ -92,7 +93,7 @@ class CaptionKeysValues(nn.Module):
     """The caption as one pair of blocks sees it."""
 
     config: STDiT3Config
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, carry: None, x: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
@@ -111,7 +112,8 @@ class Block(nn.Module):
 
     config: STDiT3Config
     temporal: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
+    backend: Backend
 
     @nn.compact
     def __call__(
@@ -156,37 +158,41 @@ class Block(nn.Module):
         k = nn.RMSNorm(NORM_EPSILON, dtype=jnp.float32, name="key_norm")(k)
         if not self.temporal:
             q, k, v = (a.astype(self.dtype) for a in (q, k, v))
-            return constrain(attention(q, k, v, axes=FRAMES_APART[:2]).reshape(b, t, s, d), *TOKENS_APART)
+            y = attention(q, k, v, axes=FRAMES_APART[:2], backend=self.backend)
+            return constrain(y.reshape(b, t, s, d), *TOKENS_APART)
         q, k, v = (a.astype(self.dtype).swapaxes(1, 2) for a in (rotate(q), rotate(k), v))
         kv_length = None if num_valid is None else jnp.broadcast_to(num_valid[:, None], (b, s))
-        return attention(q, k, v, kv_length, axes=("batch", "tokens")).reshape(b, s, t, d).swapaxes(1, 2)
+        y = attention(q, k, v, kv_length, ("batch", "tokens"), self.backend)
+        return y.reshape(b, s, t, d).swapaxes(1, 2)
 
     def _cross_attention(self, x: jax.Array, keys: jax.Array, values: jax.Array, length: jax.Array) -> jax.Array:
         b, t, s, d = x.shape
         p, n, e = length.shape[1], self.config.num_heads, self.config.head_width
         q = _linear(d, self.dtype, "cross_query")(x).reshape(b, p, t // p, s, n, e)
-        return attention(q, keys, values, length, axes=("batch", None, None, "tokens")).reshape(b, t, s, d)
+        y = attention(q, keys, values, length, ("batch", None, None, "tokens"), self.backend)
+        return y.reshape(b, t, s, d)
 
 
 class Pair(nn.Module):
     """A spatial and a temporal block: the step of the scan over depth."""
 
     config: STDiT3Config
-    dtype: jnp.dtype
+    dtype: DTypeLike
+    backend: Backend
 
     @nn.compact
     def __call__(self, x, keys, values, length, modulation, num_valid):
         """`Block.__call__` twice; keys and values [2, b, p, l, n, e] are this pair's."""
-        x = Block(self.config, False, self.dtype, name="spatial")(
+        x = Block(self.config, False, self.dtype, self.backend, name="spatial")(
             x, (keys[0], values[0], length), modulation, num_valid
         )
-        x = Block(self.config, True, self.dtype, name="temporal")(
+        x = Block(self.config, True, self.dtype, self.backend, name="temporal")(
             x, (keys[1], values[1], length), modulation, num_valid
         )
         return x, None
 
 
-def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, dtype: DTypeLike) -> jax.Array:
     """LayerNorm(x)·(1 + scale) + shift, computed in float32, returned in `dtype`."""
     x = x.astype(jnp.float32)
     x = x - x.mean(-1, keepdims=True)
@@ -198,7 +204,7 @@ def _gated_sum(x: jax.Array, gate: jax.Array, y: jax.Array) -> jax.Array:
     return (x + gate * y).astype(x.dtype)
 
 
-def _linear(width: int, dtype: jnp.dtype, name: str | None = None, kernel_init=XAVIER) -> nn.Dense:
+def _linear(width: int, dtype: DTypeLike, name: str | None = None, kernel_init=XAVIER) -> nn.Dense:
     return nn.Dense(width, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
@@ -215,22 +221,23 @@ class STDiT3(nn.Module):
       dtype: of matrix products and of the residual stream.
       remat: what the backward pass computes again instead of keeping it, in each pair of blocks: "none", "full" (everything: least
         memory, a third more arithmetic), or "attention" (everything but the outputs of attention).
+      backend: what computes attention, see `attention.choose_backend`.
     """
 
     config: STDiT3Config
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: str = "none"
+    backend: Backend = "xla"
 
     def setup(self) -> None:
         config = self.config
-        known = ", ".join(REMAT_POLICIES)
         if self.remat not in REMAT_POLICIES:
-            raise ConfigError(f"remat '{self.remat}' is not known; use one of {known}")
+            raise ConfigError(f"remat '{self.remat}' is not known; use one of {', '.join(REMAT_POLICIES)}")
         depth = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "length": config.depth}
         policy = REMAT_POLICIES[self.remat]
         pair = Pair if policy is None else nn.remat(Pair, prevent_cse=False, policy=policy)
         blocks = nn.scan(pair, in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast), **depth)
-        self.blocks = blocks(config, self.dtype)
+        self.blocks = blocks(config, self.dtype, self.backend)
 
         self.patch_embed = _linear(config.hidden_size, self.dtype)
         self.level_embed = ScalarEmbedder(config.hidden_size)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.diffusion.objectives import (
@@ -19,6 +20,7 @@ from pavdm_jax.diffusion.objectives import (
     sample_progressive,
     sample_uniform,
 )
+from pavdm_jax.models.attention import Backend
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.training.config import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
@@ -108,7 +110,11 @@ def _draw_mixed(model: ModelConfig, objective: MixedDiffusion) -> Draw:
 
 
 def denoising_loss(
-    model: ModelConfig, objective: DiffusionObjective, dtype: jnp.dtype = jnp.float32, remat: str = "none"
+    model: ModelConfig,
+    objective: DiffusionObjective,
+    dtype: DTypeLike = jnp.float32,
+    remat: str = "none",
+    backend: Backend = "xla",
 ) -> Loss:
     """The loss of an objective; one program, whatever windows are drawn.
 
@@ -117,8 +123,9 @@ def denoising_loss(
       objective: which levels the frames get.
       dtype: of the matrix products.
       remat: see `STDiT3`.
+      backend: of attention, see `choose_backend`.
     """
-    network, text_encoder = STDiT3(model.stdit3, dtype, remat), T5Encoder(model.t5, dtype)
+    network, text_encoder = STDiT3(model.stdit3, dtype, remat, backend), T5Encoder(model.t5, dtype)
     draw = draw_levels(model, objective)
 
     def loss(params, batch, key):

@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from pavdm_jax.distributed.mesh import use_mesh
 from pavdm_jax.distributed.partitioning import replicated, tree_shardings
+from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.training.config import Stage, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, at_size_of_batch, denoising_loss
 from pavdm_jax.training.loss import Loss
@@ -36,11 +37,15 @@ class Program(NamedTuple):
     frozen: dict
 
 
-def make_loss(config: TrainConfig, stage: Stage) -> Loss:
-    """The loss of a stage's objective."""
-    if isinstance(stage.objective, DiffusionObjective):
+def make_loss(config: TrainConfig, stage: Stage, device: jax.Device | None) -> Loss:
+    """The loss of a stage's objective, for programs on such a device; None: any."""
+    objective = stage.objective
+    if isinstance(objective, DiffusionObjective):
         dtype = jnp.dtype(config.compute_dtype)
-        return at_size_of_batch(lambda sized: denoising_loss(sized, stage.objective, dtype, config.remat), config.model)
+        backend = "xla" if device is None else choose_backend(device, dtype, config.model.stdit3.head_width)
+        return at_size_of_batch(
+            lambda sized: denoising_loss(sized, objective, dtype, config.remat, backend), config.model
+        )
     return reconstruction_loss(config.model.vae, stage.objective)
 
 
@@ -65,7 +70,7 @@ def make_program(
     """
     trained, frozen, assemble = parameters
     optimizer = make_optimizer(stage.optimizer, stage.steps)
-    loss = make_loss(config, stage)
+    loss = make_loss(config, stage, mesh.devices.flat[0] if isinstance(mesh, Mesh) else None)
     gradients_of = make_gradients(loss, assemble, stage.optimizer.accumulate)
     with use_mesh(mesh) if isinstance(mesh, Mesh) else contextlib.nullcontext():
         metrics = metric_shapes(loss, jax.eval_shape(assemble, trained, frozen), example)

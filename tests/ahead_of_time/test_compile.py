@@ -86,7 +86,7 @@ def test_half_precision_halves_the_parameters():
     sizes = {}
     for dtype in ("float32", "bfloat16"):
         request = make_request(tiny(), "a prompt", dtype=dtype)
-        arrays = {program.name: program.arrays for program in programs(tiny(), request)}
+        arrays = {program.name: program.arrays for program in programs(tiny(), request, jax.local_devices()[0])}
         arrays = {
             name: given["conditions"].params if name == "shift" else given["params"] for name, given in arrays.items()
         }

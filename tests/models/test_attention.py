@@ -1,12 +1,22 @@
 """The one door to attention: its mathematics, prefix lengths, and which backend is chosen when."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pavdm_jax.models import attention as attention_file
-from pavdm_jax.models.attention import attention, choose_backend, compiling_for, compute_capability
+from pavdm_jax.config import STDiT3Config
+from pavdm_jax.models.attention import attention, choose_backend
+from pavdm_jax.models.stdit3 import STDiT3
+
+
+@dataclass
+class Absent:
+    """A device that is not there."""
+
+    compute_capability: str
 
 
 def draw(b: int, t: int, s: int, n: int, e: int) -> tuple[jax.Array, ...]:
@@ -59,13 +69,17 @@ def test_bfloat16_keeps_logits_and_softmax_in_float32():
         (jnp.float16, 128, 8.0, "cudnn"),
         (jnp.float32, 72, 9.0, "xla"),
         (jnp.bfloat16, 72, 7.5, "xla"),
-        (jnp.bfloat16, 72, 0.0, "xla"),
         (jnp.bfloat16, 36, 9.0, "xla"),
         (jnp.bfloat16, 512, 9.0, "xla"),
     ],
 )
 def test_backend(dtype, head_width, compute_capability, backend):
-    assert choose_backend(jnp.dtype(dtype), head_width, compute_capability) == backend
+    assert choose_backend(Absent(str(compute_capability)), dtype, head_width) == backend
+
+
+def test_a_device_without_compute_capability_has_no_cudnn():
+    assert choose_backend(jax.local_devices()[0], jnp.bfloat16, 72) == "xla"
+    assert choose_backend(Absent("gfx942"), jnp.bfloat16, 72) == "xla"
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(5, 7), (5, 8), (6, 7), (6, 8)])
@@ -82,24 +96,26 @@ def test_what_cudnn_is_given_is_even_and_gives_the_same(monkeypatch, queries, ke
     arrays = draw(2, queries, keys, 3, 8)
     lengths = None if lengths is None else jnp.array(lengths)
 
-    def result_and_gradients(arrays):
-        return jax.value_and_grad(lambda arrays: jnp.square(attention(*arrays, lengths)).sum())(arrays)
+    def result_and_gradients(backend):
+        return jax.value_and_grad(lambda a: jnp.square(attention(*a, lengths, backend=backend)).sum())(arrays)
 
-    expected = result_and_gradients(arrays)
+    expected = result_and_gradients("xla")
     monkeypatch.setattr(jax.nn, "dot_product_attention", even)
-    monkeypatch.setattr(attention_file, "choose_backend", lambda *_: "cudnn")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), result_and_gradients(arrays), expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), result_and_gradients("cudnn"), expected)
 
 
-def test_the_backend_is_that_of_the_device_that_is_compiled_for(monkeypatch):
-    class Absent:
-        compute_capability = "9.0"
+def test_the_transformer_computes_all_attention_by_the_backend_it_is_given(monkeypatch):
+    """JAX's own attention in the place of cuDNN's: spatial, temporal and cross-attention of each pair of blocks."""
+    plain, calls = jax.nn.dot_product_attention, []
 
-    seen = []
-    monkeypatch.setattr(attention_file, "choose_backend", lambda *asked: seen.append(asked[2]) or "xla")
-    attend = jax.jit(attention)
-    attend(*draw(1, 2, 2, 1, 8))
-    with compiling_for(Absent()):
-        attend(*draw(1, 2, 2, 1, 8))
-    attend(*draw(1, 2, 2, 1, 8))
-    assert seen == [compute_capability(jax.local_devices()[0]), 9.0, compute_capability(jax.local_devices()[0])]
+    def recorded(q, k, v, key_value_seq_lengths, implementation):
+        calls.append(implementation)
+        return plain(q, k, v, key_value_seq_lengths=key_value_seq_lengths, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", recorded)
+    config = STDiT3Config(depth=1, hidden_size=32, num_heads=2, caption_channels=16, max_caption_tokens=8)
+    for backend in ("xla", "cudnn"):
+        network = STDiT3(config, backend=backend)
+        jax.eval_shape(lambda network=network: network.init(jax.random.key(0), method="init_all"))
+        # A scan is traced several times.
+        assert (len(calls) > 0 and len(calls) % 4 == 0 and set(calls) == {"cudnn"}) == (backend == "cudnn")

@@ -21,7 +21,7 @@ from pavdm_jax.distributed.mesh import MeshConfig, make_mesh, use_mesh
 from pavdm_jax.distributed.partitioning import batch_sharding
 from pavdm_jax.distributed.placement import place_batch, place_params, to_devices, to_host
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.programs import guidance_caption, run_segment
+from pavdm_jax.generation.programs import Conditions, guidance_caption, run_segment
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.training.config import LoRAConfig, OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
 from pavdm_jax.training.parameters import trainable
@@ -54,17 +54,12 @@ def shifts(mesh_config: MeshConfig, dtype=jnp.float32) -> np.ndarray:
     lengths = np.array([[5, 3], [8, 1]], np.int32)
     latents = np.random.default_rng(1).normal(size=(2, config.window.window_size, 6, 10, 4)).astype(np.float32)
     plan = plan_shifts(config.window, level_table(config.window), 9, 1, (0, 0, 0, 1), start=2, stop=4)
-    video = {name: np.float32(value) for name, value in {"fps": 24, "height": 96, "width": 160}.items()}
     with use_mesh(mesh):
         caption = guidance_caption(params["stdit3"], features, lengths, config=config)
         state, finished = run_segment(
-            params["stdit3"],
-            caption,
+            Conditions(params["stdit3"], caption, *map(np.float32, (24, 96, 160, 4)), config, dtype, "xla"),
             WindowState(jnp.asarray(latents), sample_keys([3, 4])),
             plan,
-            {**video, "guidance_scale": np.float32(4)},
-            config=config,
-            dtype=dtype,
         )
         assert state.latents.sharding.is_fully_replicated
     return np.concatenate([state.latents, *finished.latents], axis=1)
@@ -222,7 +217,7 @@ def test_a_training_step_with_the_attention_of_gpus_equals_that_of_one_device(mo
         return plain(q, k, v, key_value_seq_lengths=key_value_seq_lengths)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", local)
-    monkeypatch.setattr("pavdm_jax.models.attention.choose_backend", lambda *_: "cudnn")
+    monkeypatch.setattr("pavdm_jax.training.program.choose_backend", lambda *_: "cudnn")
     several = stepped.__wrapped__(mesh)
     videos = 8 // (mesh.data * mesh.fsdp)
     frames, tokens = 20 // mesh.sequence, -(-15 // mesh.sequence)
