@@ -100,20 +100,32 @@ class TemporalVAEConfig:
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """The video autoencoder: spatial, then temporal; clips are coded `micro_frames` at a time, independently."""
+    """The video autoencoder: spatial, then temporal; clips are coded `micro_frames` at a time, independently.
+
+    A micro clip becomes `micro_latents` latent frames; 0 stands for the fewest that hold it: 17 frames ↔ 5 (Open-Sora's VAE). One
+    more is possible, as in the paper's M setting: 16 frames ↔ 5, of which the first codes padding alone.
+    """
 
     spatial: SpatialVAEConfig = field(default_factory=SpatialVAEConfig)
     temporal: TemporalVAEConfig = field(default_factory=TemporalVAEConfig)
     micro_frames: int = 17
+    micro_latents: int = 0
+
+    def __post_init__(self) -> None:
+        if self.micro_frames < 1:
+            raise ConfigError(f"vae.micro_frames must be at least 1, not {self.micro_frames}")
+        fewest = -(-self.micro_frames // self.temporal.downsample)
+        if self.micro_latents == 0:
+            object.__setattr__(self, "micro_latents", fewest)
+        if not fewest <= self.micro_latents <= fewest + 1:
+            raise ConfigError(
+                f"vae.micro_latents {self.micro_latents} does not fit micro clips of {self.micro_frames} frames, "
+                f"{self.temporal.downsample} to a latent frame; use {fewest} or {fewest + 1}"
+            )
 
     @property
     def latent_channels(self) -> int:
         return self.temporal.latent_channels
-
-    @property
-    def micro_latents(self) -> int:
-        """Latent frames of one micro clip: 17 frames become 5."""
-        return -(-self.micro_frames // self.temporal.downsample)
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """The attention window and its progressive noise levels (paper, sections 3.2 to 3.4; the "O" setting)."""
+    """The attention window and its progressive noise levels (paper, sections 3.2 and 3.3; the "O" setting)."""
 
     chunk_size: int = 5  # latent frames that share a level and leave the window together
     noisy_chunks: int = 6  # chunks being denoised, from nearly clean to pure noise
@@ -160,9 +172,9 @@ class WindowConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.context_chunks < 0:
             raise ConfigError(f"context_chunks must be 0 or more, not {self.context_chunks}")
-        below = self.steps // self.noisy_chunks * self.noisy_chunks
-        near = " or ".join(str(n) for n in (below, below + self.noisy_chunks) if n)
         if self.steps % self.noisy_chunks != 0:
+            below = self.steps // self.noisy_chunks * self.noisy_chunks
+            near = " or ".join(str(n) for n in (below, below + self.noisy_chunks) if n)
             raise ConfigError(
                 f"steps {self.steps} is not divisible by the {self.noisy_chunks} noisy chunks of the window; use {near}"
             )

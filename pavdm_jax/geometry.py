@@ -76,8 +76,8 @@ def check_size(height: int, width: int, config: ModelConfig) -> None:
         tuple(max(unit, round_to(side / unit) * unit) for side in (height, width))
         for round_to in (math.floor, math.ceil)
     )
-    near = " or ".join(f"{h}x{w}" for h, w in dict.fromkeys((smaller, larger)))
     if not smaller == larger == (height, width):
+        near = " or ".join(f"{h}x{w}" for h, w in dict.fromkeys((smaller, larger)))
         raise ConfigError(
             f"size {height}x{width} (height x width) is impossible: both must be positive multiples of {unit}; the nearest: {near}"
         )

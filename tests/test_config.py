@@ -82,3 +82,21 @@ def test_a_missing_config_is_named(arguments):
 def test_no_file_is_longer_than_400_lines():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_latent_frames_of_a_micro_clip():
+    assert c.VAEConfig().micro_latents == 5
+    assert c.VAEConfig(micro_frames=16).micro_latents == 4
+    assert c.VAEConfig(micro_frames=16, micro_latents=5).micro_latents == 5
+    assert (
+        from_json(c.VAEConfig, '{"micro_frames": 17}')
+        == c.VAEConfig()
+        == from_json(c.VAEConfig, to_json(c.VAEConfig()))
+    )
+    for latents in (3, 6):
+        with pytest.raises(
+            ConfigError, match=f"micro_latents {latents} does not fit .* 16 frames, 4 to a .*; use 4 or 5"
+        ):
+            c.VAEConfig(micro_frames=16, micro_latents=latents)
+    with pytest.raises(ConfigError, match="micro_frames must be at least 1, not 0"):
+        c.VAEConfig(micro_frames=0)

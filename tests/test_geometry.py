@@ -7,7 +7,7 @@ import pytest
 from support.golden_data import GOLDEN
 
 from pavdm_jax import geometry, resolutions
-from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, tiny
+from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, VAEConfig, tiny
 from pavdm_jax.errors import ConfigError
 
 VAE = OPEN_SORA_1_2.vae
@@ -108,3 +108,10 @@ def test_unknown_names_list_the_known_ones():
         resolutions.resolution("4k", "9:16")
     with pytest.raises(ConfigError, match="12:25, 1:2, 1:1, 2:1"):
         resolutions.resolution("512", "9:16")
+
+
+def test_a_vae_of_sixteen_frames_in_five_latent_frames():
+    """The paper's M setting: chunks of 5 latent frames are 16 frames each."""
+    config = dataclasses.replace(OPEN_SORA_1_2, vae=VAEConfig(micro_frames=16, micro_latents=5))
+    assert geometry.chunk_frames(config) == 16
+    assert geometry.num_chunks(1440, config) == 90

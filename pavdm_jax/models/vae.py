@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pavdm_jax.config import VAEConfig
+from pavdm_jax.geometry import latent_frames
 from pavdm_jax.models.logical import spread
 from pavdm_jax.models.vae_spatial import SpatialVAE
 from pavdm_jax.models.vae_temporal import TemporalVAE
@@ -34,8 +35,8 @@ def _even_groups(count: int, unit: int, limit: int) -> int:
 class VideoVAE(nn.Module):
     """Pixel frames `[b, f, h, w, 3]` in -1..1 ↔ normalised latents `[b, t, h, w, c]`.
 
-    Clips are cut into micro clips of `config.micro_frames` frames, coded independently: 17 frames ↔ 5 latent frames, a remainder of r frames
-    ↔ ceil(r / 4). The normalisation, `(z - shift) / scale` per channel, is stored with the weights.
+    Clips are cut into micro clips of `config.micro_frames` frames, coded independently: 17 frames ↔ `config.micro_latents` = 5 latent
+    frames, a remainder of r frames ↔ ceil(r / 4). The normalisation, `(z - shift) / scale` per channel, is stored with the weights.
     """
 
     config: VAEConfig
@@ -65,9 +66,13 @@ class VideoVAE(nn.Module):
         keys = iter(() if key is None else jax.random.split(key, latents.shape[1]))
         clips = []
         for start in range(0, latents.shape[1], self.config.micro_frames):
-            mean, log_variance = self.temporal.encode(latents[:, start : start + self.config.micro_frames])
+            mean, log_variance = self.encode_micro(latents[:, start : start + self.config.micro_frames])
             clips.append(mean if key is None else sample_posterior(mean, log_variance, next(keys)))
         return jnp.concatenate(clips, axis=1)
+
+    def encode_micro(self, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log-variance of video latents, not yet normalised, of the spatial latents of one micro clip, or of less."""
+        return self.temporal.encode(latents, latent_frames(latents.shape[1], self.config))
 
     def decode_temporal(self, latents: jax.Array, num_frames: int) -> jax.Array:
         """Spatial latents of `num_frames` frames from video latents that are not normalised."""

@@ -110,12 +110,12 @@ class TemporalVAE(nn.Module):
         self.quant_conv = nn.Dense(2 * config.latent_channels, dtype=self.dtype)
         self.post_quant_conv = nn.Dense(config.latent_channels, dtype=self.dtype)
 
-    def encode(self, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean and log-variance of the posterior, `[b, ceil(t / downsample), h, w, c]` each.
+    def encode(self, latents: jax.Array, num_latents: int) -> tuple[jax.Array, jax.Array]:
+        """Mean and log-variance of the posterior, `[b, num_latents, h, w, c]` each.
 
-        Time is padded with zero frames in front to a multiple of `config.downsample`.
+        Time is padded with zero frames in front to `num_latents * config.downsample`.
         """
-        front = -latents.shape[1] % self.config.downsample
+        front = num_latents * self.config.downsample - latents.shape[1]
         padded = jnp.pad(latents, ((0, 0), (front, 0), (0, 0), (0, 0), (0, 0))).astype(self.dtype)
         mean, log_variance = jnp.split(self.quant_conv(self.encoder(padded)), 2, axis=-1)
         return mean.astype(jnp.float32), log_variance.astype(jnp.float32)

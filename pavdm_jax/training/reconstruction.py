@@ -77,7 +77,7 @@ def temporal_loss(config: VAEConfig, kl_weight: float) -> Loss:
     def loss(params, batch, key):
         variables = {"params": params["vae"]}
         target = jax.lax.stop_gradient(vae.apply(variables, to_unit(batch["frames"]), method="encode_spatial"))
-        mean, log_variance = vae.apply(variables, target, method=lambda vae, z: vae.temporal.encode(z))
+        mean, log_variance = vae.apply(variables, target, method="encode_micro")
         latents = sample_posterior(mean, log_variance, key)
         decoded = vae.apply(variables, latents, target.shape[1], method="decode_temporal")
         spread = jnp.std(target, axis=(0, 1, 2, 3), keepdims=True)
@@ -100,7 +100,7 @@ def joint_loss(config: VAEConfig, kl_weight: float, decoded_frames: int | None =
         posterior_key, frame_key = jax.random.split(key)
         frames = to_unit(batch["frames"])
         spatial = vae.apply(variables, frames, method="encode_spatial")
-        mean, log_variance = vae.apply(variables, spatial, method=lambda vae, z: vae.temporal.encode(z))
+        mean, log_variance = vae.apply(variables, spatial, method="encode_micro")
         latents = sample_posterior(mean, log_variance, posterior_key)
         decoded = vae.apply(variables, latents, frames.shape[1], method="decode_temporal")
         compared = jax.random.permutation(frame_key, frames.shape[1])[:decoded_frames]

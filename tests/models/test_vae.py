@@ -1,5 +1,6 @@
 """The video VAE against the reference (golden vae_a), its inverse table of weights, and micro clips."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,6 +13,7 @@ from support.pytorch_layout import to_params, to_tensors
 
 from pavdm_jax.config import SpatialVAEConfig, TemporalVAEConfig, VAEConfig
 from pavdm_jax.conversion.open_sora import vae_rules
+from pavdm_jax.geometry import latent_frames
 from pavdm_jax.models import vae as vae_file
 from pavdm_jax.models.vae import VideoVAE, _even_groups, sample_posterior
 
@@ -137,3 +139,32 @@ def test_published_size_has_the_published_number_of_parameters():
 )
 def test_groups_of_frames_waste_least_and_divide_over_devices(count, unit, limit, size):
     assert _even_groups(count, unit, limit) == size
+
+
+@pytest.mark.parametrize(("frames", "latents"), [(16, 5), (1, 1), (15, 4), (32, 10), (37, 12)])
+def test_sixteen_frames_become_five_latent_frames_where_the_config_says_so(frames, latents):
+    """The paper's M setting; as many frames come back as went in, and no micro clip depends on another."""
+    config = dataclasses.replace(CONFIG, micro_frames=16, micro_latents=5)
+    vae = VideoVAE(config)
+    assert latent_frames(frames, config) == latents
+    clip = jax.ShapeDtypeStruct((1, frames, 8, 8, 3), jnp.float32)
+    params = jax.eval_shape(lambda clip: vae.init(jax.random.key(0), clip, method="reconstruct"), clip)
+    z = jax.eval_shape(lambda p, x: vae.apply(p, x, method="encode"), params, clip)
+    assert z.shape[1] == latents
+    back = jax.eval_shape(lambda p, z: vae.apply(p, z, frames, method="decode"), params, z)
+    assert back.shape == clip.shape
+
+
+def test_the_latent_frame_of_padding_alone_comes_first():
+    """Four zero frames in front of the sixteen, which are dropped again after decoding."""
+    vae = VideoVAE(dataclasses.replace(CONFIG, micro_frames=16, micro_latents=5))
+    frames = jax.random.uniform(jax.random.key(0), (1, 16, 8, 8, 3), minval=-1.0)
+    variables = vae.init(jax.random.key(1), frames, method="reconstruct")
+    spatial = vae.apply(variables, frames, method="encode_spatial")
+    padded = jnp.pad(spatial, ((0, 0), (4, 0), (0, 0), (0, 0), (0, 0)))
+    expected, _ = vae.apply(variables, padded, method=lambda vae, z: vae.temporal.encode(z, 5))
+    coded = vae.apply(variables, spatial, method="encode_temporal")
+    np.testing.assert_array_equal(coded, expected)
+    decoded = vae.apply(variables, coded, 16, method="decode_temporal")
+    whole = vae.apply(variables, coded, method=lambda vae, z: vae.temporal.decode(z, 20))
+    np.testing.assert_array_equal(decoded, whole[:, 4:])
