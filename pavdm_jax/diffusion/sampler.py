@@ -1,5 +1,6 @@
 """The progressive sampler: one function, `shift_step`, which `sample_segment` scans over a plan of shifts (paper, algorithm 1)."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import einops
@@ -116,7 +117,7 @@ def shift_step(
     finished = jnp.where(inputs.emitted >= 0, finished, jnp.zeros_like(finished))
     moved = jnp.concatenate([latents[:, k:], jnp.zeros((b, k, *cell), latents.dtype)], axis=1)
     latents = jnp.where(inputs.roll > 0, moved, latents)
-    return state.replace(latents=latents), FinishedChunk(number=inputs.emitted, latents=finished)
+    return dataclasses.replace(state, latents=latents), FinishedChunk(number=inputs.emitted, latents=finished)
 
 
 def sample_segment(

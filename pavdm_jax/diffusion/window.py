@@ -3,7 +3,7 @@
 Number a video's chunks 0..N−1. The first G are given and clean; chunk j enters as pure noise at shift j − G and is finished K shifts
 later (K noisy chunks fit in the window). The window holds consecutive chunks, packed to the left: up to `context` finished ones,
 then those being denoised, then empty slots. Growing, sliding, shrinking, starting from text alone, and videos shorter than the
-window are values of this one formula (paper, section 3.4; the reference, opensora/schedulers/rf, keeps phases instead).
+window are values of this one formula (paper, section 3.3; upstream, opensora/schedulers/rf of pa_vdm, keeps phases instead).
 """
 
 from collections.abc import Iterator, Sequence
@@ -139,8 +139,8 @@ def _pad(piece: ShiftInputs, count: int) -> ShiftInputs:
     def pad(array: np.ndarray, value: int) -> np.ndarray:
         return np.concatenate([array, np.full((count, *array.shape[1:]), value, array.dtype)])
 
-    empty = ShiftInputs(levels=0, num_valid=0, chunks=-1, entering=-1, emitted=-1, roll=0, prompt_index=0)
-    return jax.tree.map(pad, piece, empty)
+    empty = {"chunks": -1, "entering": -1, "emitted": -1}
+    return ShiftInputs(**{name: pad(array, empty.get(name, 0)) for name, array in vars(piece).items()})
 
 
 def _first_chunk(config: WindowConfig, shifts: np.ndarray, num_given: int) -> np.ndarray:

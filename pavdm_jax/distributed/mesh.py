@@ -115,12 +115,12 @@ def check_mesh(config: MeshConfig, devices: int) -> None:
     Raises:
       ConfigError: as said.
     """
-    used = [name for name, size in asdict(config).items() if size > 1] or [DATA]
-    fitting = (
-        ",".join(f"{name}={size}" for name, size in zip(used, sizes, strict=True))
-        for sizes in _factorisations(devices, len(used))
-    )
     if config.size != devices:
+        used = [name for name, size in asdict(config).items() if size > 1] or [DATA]
+        fitting = (
+            ",".join(f"{name}={size}" for name, size in zip(used, sizes, strict=True))
+            for sizes in _factorisations(devices, len(used))
+        )
         raise ConfigError(
             f"mesh {config} takes {config.size} devices and there are {devices}; these fit: {' or '.join(fitting)}"
         )
@@ -196,6 +196,6 @@ def use_mesh(mesh: Mesh) -> Iterator[None]:
 
 
 def check_rows(rows: int, shards: int) -> None:
-    fitting = " or ".join(str(n) for n in (rows // shards * shards, (rows // shards + 1) * shards) if n)
     if rows % shards != 0:
+        fitting = " or ".join(str(n) for n in (rows // shards * shards, (rows // shards + 1) * shards) if n)
         raise ConfigError(f"a batch of {rows} does not divide over {shards} devices (data times fsdp); use {fitting}")

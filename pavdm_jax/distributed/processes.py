@@ -18,6 +18,12 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 HEARTBEAT_SECONDS = 60
 """After which a process that is not heard of counts as dead, and the others are ended by JAX."""
 
+LOST_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")
+"""Of JAX's errors: what a call to another process that is gone ends with."""
+
+LOST_WORDS = ("gloo", "nccl", "barrier", "heartbeat", "coordination")
+"""In errors of another code, INTERNAL or UNKNOWN: the libraries of collectives report a closed connection so, Orbax without a code."""
+
 CLOSING_SECONDS = 2
 """That process 0, which the others talk to, stays after a mistake, so that they can end by themselves."""
 
@@ -108,7 +114,6 @@ def end(code: int, said: str) -> None:
 
 def _is_lost(error: Exception) -> bool:
     """Whether an error of a collective, or of a barrier that a checkpoint waits at, tells of another process."""
-    words = ("barrier", "heartbeat", "coordination")
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        words += ("gloo", "nccl", "connection", "peer", "unavailable")
-    return any(word in str(error).lower() for word in words)
+    if isinstance(error, jax.errors.JaxRuntimeError) and error.error_code_string in LOST_CODES:
+        return True
+    return any(word in str(error).lower() for word in LOST_WORDS)

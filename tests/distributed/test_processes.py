@@ -166,3 +166,34 @@ def test_half_an_address_is_named(monkeypatch):
     monkeypatch.setenv("JAX_PROCESS_ID", "2")
     with pytest.raises(ConfigError, match="numbered from 0 to their number - 1"):
         processes.connect()
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (ValueError("Barrier timed out"), True),
+        (OSError("coordination service: heartbeat timeout"), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: Gloo allreduce failed: Connection closed by peer"), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),
+        (ValueError("the connection pool is empty"), False),
+        (OSError("no space left on device"), False),
+    ],
+)
+def test_errors_of_lost_processes_are_told_from_others(error, lost):
+    assert processes._is_lost(error) == lost
+
+
+def test_the_code_of_an_error_of_jax_is_read():
+    """A real one, which has a code: no collective fails with it, and it is no process that is lost."""
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        jax.jit(lambda x: x + 1).lower(1.0).compile({"nonsense": 1})
+    assert caught.value.error_code_string == "INVALID_ARGUMENT"
+    assert not processes._is_lost(caught.value)
+
+
+@pytest.mark.parametrize("code", processes.LOST_CODES)
+def test_a_code_alone_tells_of_a_lost_process(code):
+    class Lost(jax.errors.JaxRuntimeError):
+        error_code_string = code
+
+    assert processes._is_lost(Lost("the other end is gone"))
