@@ -57,8 +57,14 @@ _TABLE = {
     "1024": (_FEW, "704x1472 704x1408 1024x1024 1408x704"),
 }
 
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
 RESOLUTIONS: dict[str, dict[str, tuple[int, int]]] = {
-    name: {ratio: tuple(map(int, size.split("x"))) for ratio, size in zip(ratios.split(), sizes.split(), strict=True)}
+    name: {ratio: _size(size) for ratio, size in zip(ratios.split(), sizes.split(), strict=True)}
     for name, (ratios, sizes) in _TABLE.items()
 }
 """Height and width in pixels by name and aspect ratio (Open-Sora opensora/datasets/aspect.py, where each was rounded by hand: no

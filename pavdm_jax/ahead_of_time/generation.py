@@ -144,6 +144,8 @@ def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[di
 
 def _result(topology: str, devices: int, request: Request, program: GenerationProgram, report: Report) -> dict:
     chip = parse_topology(topology)[1]
+    peak = peak_flops(chip.kind)
+    assert peak is not None, chip  # the table of peaks has every chip
     return {
         "topology": topology,
         "program": program.name,
@@ -153,7 +155,7 @@ def _result(topology: str, devices: int, request: Request, program: GenerationPr
         "total": report.total,
         "limit": int(chip.memory_gib * GIB),
         "flops": program.flops,
-        "estimated_seconds": program.flops / (UTILISATION * peak_flops(chip.kind) * devices),
+        "estimated_seconds": program.flops / (UTILISATION * peak * devices),
     }
 
 

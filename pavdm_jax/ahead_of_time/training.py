@@ -35,6 +35,7 @@ def abstract_batch(config: TrainConfig, stage: Stage) -> dict:
     Of precomputed latents, caption features are expected, too, unless the stage trains the text encoder.
     """
     model, b = config.model, stage.batch_size
+    assert isinstance(stage.objective, DiffusionObjective)
     frames = clip_chunks(model, stage.objective) * model.window.chunk_size
     cell = (*latent_size(model.height, model.width, model.vae), model.vae.latent_channels)
     shape = jax.ShapeDtypeStruct
@@ -86,8 +87,9 @@ def compile_train(config: TrainConfig, topology: str) -> None:
         with use_mesh(mesh):
             report = compile_program(program.step, *arguments).within(chip)
         shape = arguments[2]["latents"].shape
-        peak = peak_flops(chip.kind) * len(devices)
-        print("\n".join(describe(config, stage, topology, sizes, report, shape, peak)), flush=True)
+        peak = peak_flops(chip.kind)
+        assert peak is not None, chip  # the table of peaks has every chip
+        print("\n".join(describe(config, stage, topology, sizes, report, shape, peak * len(devices))), flush=True)
         if report.problem:
             problems.append(f"stage {stage.name} {report.problem}")
     if problems:

@@ -1,6 +1,6 @@
 """Rectified flow: straight lines from clean latents to noise, and the noise shift for size and length.
 
-Levels are in 0..1 (0 clean, 1 pure noise), one for each latent frame; all of this is float32 (REFERENCE: Open-Sora
+Levels are in 0..1 (0 clean, 1 pure noise), one for each latent frame; all of this is float32 (source: Open-Sora
 opensora/schedulers/rf/rectified_flow.py, which counts 0..1000). The velocity points from noise to clean: latents move *along* it.
 """
 

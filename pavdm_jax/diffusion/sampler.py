@@ -76,7 +76,7 @@ def initial_state(noise: Noise, keys: jax.Array, known: jax.Array, first_shift: 
     clean, drawn = (
         einops.rearrange(array, "j b k h w c -> b (j k) h w c") for array in (clean, jax.lax.map(noise, chunks))
     )
-    levels = _frame_levels(first_shift.levels[0], b, slots * k)
+    levels = _frame_levels(jnp.asarray(first_shift.levels)[0], b, slots * k)
     return WindowState(latents=interpolate(clean, drawn, levels), key=keys)
 
 
@@ -97,12 +97,13 @@ def shift_step(
       The window after the shift, and the finished chunk.
     """
     inputs = jax.tree.map(jnp.asarray, inputs)
+    table = jnp.asarray(inputs.levels)
     b, t, *cell = state.latents.shape
     k = t // inputs.chunks.shape[0]
     first = inputs.chunks[0]
 
     def step(r: jax.Array, latents: jax.Array) -> jax.Array:
-        now, later = (_frame_levels(inputs.levels[row], b, t) for row in (r, r + 1))
+        now, later = (_frame_levels(table[row], b, t) for row in (r, r + 1))
         prediction = velocity(latents, now, inputs.num_valid, inputs.prompt_index).astype(jnp.float32)
         return euler_step(latents, prediction, now, later)
 
@@ -117,7 +118,9 @@ def shift_step(
     finished = jnp.where(inputs.emitted >= 0, finished, jnp.zeros_like(finished))
     moved = jnp.concatenate([latents[:, k:], jnp.zeros((b, k, *cell), latents.dtype)], axis=1)
     latents = jnp.where(inputs.roll > 0, moved, latents)
-    return dataclasses.replace(state, latents=latents), FinishedChunk(number=inputs.emitted, latents=finished)
+    return dataclasses.replace(state, latents=latents), FinishedChunk(
+        number=jnp.asarray(inputs.emitted), latents=finished
+    )
 
 
 def sample_segment(

@@ -34,7 +34,7 @@ def process_rows(mesh: Mesh, size: int) -> list[int]:
       ConfigError: see `batch_sharding`.
     """
     held = batch_sharding(mesh, size).addressable_devices_indices_map((size,)).values()
-    return sorted({row for (rows,) in held for row in range(*rows.indices(size))})
+    return sorted({row for index in held if index is not None for row in range(*index[0].indices(size))})
 
 
 def place_batch(batch: T, mesh: Mesh, size: int) -> T:
@@ -48,7 +48,8 @@ def place_batch(batch: T, mesh: Mesh, size: int) -> T:
     def place(array: np.ndarray) -> jax.Array:
         values = np.asarray(array)
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # it is for arrays that the sharding cannot index
             first, stop, _ = index[0].indices(size)
             return values[rows.index(first) :][: stop - first]
 

@@ -63,7 +63,7 @@ def detect(frame: np.ndarray) -> list[Detection]:
     scale = canvas_size(pixels.shape[:2])[2]
     coverage, nearest = _unmix(pixels)
     foreground = np.take_along_axis(coverage, nearest[None], axis=0)[0] >= MIN_COVERAGE
-    regions, count = ndimage.label(foreground)
+    regions, count = ndimage.label(foreground)  # pyright: ignore[reportGeneralTypeIssues]  # an int only with output=
     found = []
     for region in range(1, count + 1):
         inside = regions == region
@@ -124,20 +124,22 @@ def _templates(scale: float) -> _Templates:
     )
     moved = fft.ifftshift(masks, axes=(1, 2))
     kinds, radii = zip(*pairs, strict=True)
-    return _Templates(kinds, np.array(radii), masks, fft.rfft2(moved).conj(), fft.rfft2(moved**2).conj())
+    return _Templates(
+        kinds, np.array(radii), masks, np.asarray(fft.rfft2(moved)).conj(), np.asarray(fft.rfft2(moved**2)).conj()
+    )
 
 
 def _fit(amount: np.ndarray, seen: np.ndarray, own: np.ndarray, scale: float) -> tuple[str, float, np.ndarray, float]:
     """Kind, radius, centre (x, y) in pixels and score of the template nearest to `amount` where it is `seen`."""
     templates = _templates(scale)
     half = templates.masks.shape[1] // 2
-    row, column = (round(value) for value in ndimage.center_of_mass(own))
+    row, column = (round(float(value)) for value in ndimage.center_of_mass(own))
     crop, visible = (
         np.pad(image, half)[row : row + 2 * half, column : column + 2 * half]
         for image in (amount, seen.astype(np.float32))
     )
-    common = fft.irfft2(fft.rfft2(crop)[None] * templates.transform)
-    expected = fft.irfft2(fft.rfft2(visible)[None] * templates.transform_squared)
+    common = np.asarray(fft.irfft2(np.asarray(fft.rfft2(crop))[None] * templates.transform))
+    expected = np.asarray(fft.irfft2(np.asarray(fft.rfft2(visible))[None] * templates.transform_squared))
     whole = np.sum(templates.masks**2, axis=(1, 2))[:, None, None]
     likeness = common / np.sqrt(np.maximum(expected, 1.0) * np.sum(crop**2))
     score = likeness - HIDDEN_PENALTY * (1 - expected / whole)

@@ -1,4 +1,4 @@
-"""Where the arrays of the networks lie on several devices, in names that know no device: `sharding.LOGICAL_AXES` gives them a meaning."""
+"""Where the arrays of the networks lie on several devices, in names that know no device: `distributed.mesh.LOGICAL_AXES` gives them a meaning."""
 
 import math
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from flax import linen as nn
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Spread the first axes of an array as their logical names say; None, and the axes that are not named, stay together.
 
-    Outside `sharding.use_mesh` it does nothing.
+    Outside `use_mesh` it does nothing.
     """
     names = axes + (None,) * (x.ndim - len(axes))
     return nn.with_logical_constraint(x, names, fallback=nn.spmd.RulesFallback.RAISE_ERROR)
 
 
 def spread(axis: str) -> int:
-    """Over how many devices an axis of this logical name is spread; 1 outside `sharding.use_mesh`."""
-    mesh_axes = nn.logical_to_mesh_axes((axis,))[0] or ()
+    """Over how many devices an axis of this logical name is spread; 1 outside `use_mesh`."""
+    mesh_axes = (nn.logical_to_mesh_axes((axis,)) or (None,))[0] or ()
     sizes = jax.sharding.get_abstract_mesh().shape
     return math.prod(sizes[name] for name in ((mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes))
 
@@ -30,7 +30,7 @@ def padded_shard_map(
     """`function(*arrays)`, computed by each device on its part alone, for what the compiler cannot split by itself.
 
     The result's axes are those of the first array. Axes that do not divide over the devices are padded with zeros for the
-    time. Outside `sharding.use_mesh` it is the function.
+    time. Outside `use_mesh` it is the function.
 
     Args:
       function: of arrays; parts of its result must depend on the same parts of the arrays only.

@@ -13,6 +13,7 @@ instead (logical axes "tokens" and "frames").
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -236,7 +237,9 @@ class STDiT3(nn.Module):
         depth = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "length": config.depth}
         policy = REMAT_POLICIES[self.remat]
         pair = Pair if policy is None else nn.remat(Pair, prevent_cse=False, policy=policy)
-        blocks = nn.scan(pair, in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast), **depth)
+        # flax takes a tuple of axes, one an argument; its annotation has an int.
+        axes: Any = (0, 0, nn.broadcast, nn.broadcast, nn.broadcast)
+        blocks = nn.scan(pair, in_axes=axes, **depth)
         self.blocks = blocks(config, self.dtype, self.backend)
 
         self.patch_embed = _linear(config.hidden_size, self.dtype)
@@ -250,7 +253,9 @@ class STDiT3(nn.Module):
         self.null_caption = self.param("null_caption", normal(config.caption_channels**-0.5), caption_shape)
         self.caption_in = _linear(config.hidden_size, self.dtype)
         self.caption_out = _linear(config.hidden_size, self.dtype)
-        self.caption_blocks = nn.scan(CaptionKeysValues, in_axes=nn.broadcast, **depth)(config, self.dtype)
+        self.caption_blocks = nn.scan(CaptionKeysValues, **depth, in_axes=nn.broadcast)(  # pyright: ignore[reportArgumentType]  # as above
+            config, self.dtype
+        )
 
         cell = config.patch_size[0] * config.patch_size[1] * 2 * config.latent_channels
         self.final_table = self.param("final_table", normal(config.hidden_size**-0.5), (2, config.hidden_size))

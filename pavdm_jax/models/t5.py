@@ -55,7 +55,7 @@ class T5Encoder(nn.Module):
             EncoderLayer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  # annotated as an int
             length=config.num_layers,
         )
         x = constrain(table[ids].astype(jnp.float32), "batch")

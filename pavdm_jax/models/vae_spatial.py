@@ -1,4 +1,4 @@
-"""The per-frame autoencoder of the video VAE: diffusers' `AutoencoderKL` in its SDXL layout (REFERENCE: Open-Sora `VideoAutoencoderKL`).
+"""The per-frame autoencoder of the video VAE: diffusers' `AutoencoderKL` in its SDXL layout (Open-Sora `VideoAutoencoderKL`).
 
 Images are `[b, h, w, c]`. Each level but the last halves rows and columns; the latent cell is `SpatialVAEConfig.downsample` pixels wide.
 """
