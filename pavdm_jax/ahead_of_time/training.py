@@ -3,8 +3,6 @@
 Only shapes enter: no weights are read, nothing is run. Memory is what the compiler plans, arithmetic is counted, time is guessed.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -61,11 +59,6 @@ def abstract_program(config: TrainConfig, stage: Stage, mesh) -> tuple[Program, 
     key = place(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
     batch = jax.tree.map(lambda x: place(x, rows), batch)
     return program, (program.state, jax.tree.map(place, frozen, program.frozen), batch, key)
-
-
-def bytes_of_a_device(tree) -> int:
-    """Memory that placed shapes take on each device."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def compile_train(config: TrainConfig, topology: str) -> None:

@@ -171,13 +171,6 @@ def positions(scene: Scene, frame_indices: np.ndarray, canvas: Canvas = BASE_CAN
     return radii[:, None, None] + np.minimum(phase, 2 * reach - phase)
 
 
-def velocities(scene: Scene, frame_indices: np.ndarray, canvas: Canvas = BASE_CANVAS, fps: float = 24.0) -> np.ndarray:
-    """Velocities `[n_shapes, f, 2]` as (x, y) in pixels per second at the given frames."""
-    unfolded, reach, _ = _unfolded(scene, frame_indices, canvas, fps)
-    towards_end = np.mod(unfolded, 2 * reach) < reach
-    return np.where(towards_end, 1.0, -1.0) * _initial_velocities(scene, canvas)[:, None]
-
-
 def _radii(scene: Scene, canvas: Canvas) -> np.ndarray:
     return canvas_size(canvas)[2] * np.array([RADIUS_PX[shape.size] for shape in scene.shapes])
 
@@ -308,12 +301,6 @@ def _one_word_for(meaning: str, words: dict[str, str], rng: np.random.Generator)
 
 def _join(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def caption_vocabulary() -> tuple[str, ...]:
-    """Every word that a caption can contain."""
-    groups = (_JOINTS[:3], KINDS, COLORS, _SIZE_WORDS, _ADJECTIVES, _ADVERBS, _VERBS, _VERBS.values(), _DIRECTION_WORDS)
-    return tuple(dict.fromkeys(word for group in groups for word in group))
 
 
 def sample_captions(rng: np.random.Generator, count: int, split: Split | None = None) -> Iterator[str]:

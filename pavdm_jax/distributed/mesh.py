@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import jax
 from flax import linen as nn
-from jax.sharding import AbstractMesh, AxisType, Mesh
+from jax.sharding import AxisType, Mesh
 
 from pavdm_jax.errors import ConfigError
 
@@ -175,15 +175,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         else:
             devices = jax.local_devices() if config.size == jax.local_device_count() else jax.devices()
     check_mesh(config, len(devices))
-    return jax.make_mesh(_sizes(config), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+    return jax.make_mesh(mesh_sizes(config), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
 
 
-def abstract_mesh(config: MeshConfig) -> AbstractMesh:
-    """A mesh without devices: enough for shardings of any size."""
-    return AbstractMesh(_sizes(config), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
-
-
-def _sizes(config: MeshConfig) -> tuple[int, ...]:
+def mesh_sizes(config: MeshConfig) -> tuple[int, ...]:
+    """The sizes of the mesh along `MESH_AXES`."""
     first = math.gcd(config.fsdp, FSDP_FIRST)
     return config.data, first, config.fsdp // first, config.sequence
 

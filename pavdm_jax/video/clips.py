@@ -8,6 +8,8 @@ from typing import BinaryIO
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
@@ -72,7 +74,7 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
                 raise ConfigError(
                     f"{path} is cut off: it has {packets} of {stream.frames} frames; copy or download it again"
                 )
-    except (av.FFmpegError, UnicodeDecodeError) as error:  # some releases of av want metadata in UTF-8
+    except (FFmpegError, UnicodeDecodeError) as error:  # some releases of av want metadata in UTF-8
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             f"{path} cannot be read as a video ({reason}); it may be damaged, cut off or no video"
@@ -86,13 +88,32 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
     return np.stack(frames)
 
 
+def pad_start(frames: np.ndarray, least: int) -> tuple[np.ndarray, str | None]:
+    """A start clip of at least `least` frames: a shorter one begins with its first frame, held.
+
+    The VAE encodes groups of frames, 17 at a time of the published one, while the released start clips have 16.
+
+    Args:
+      frames: uint8 `[f, h, w, 3]`, f ≥ 1.
+      least: pixel frames that are needed.
+
+    Returns:
+      the frames, and what to tell the user, or None where nothing was held.
+    """
+    held = least - len(frames)
+    if held <= 0:
+        return frames, None
+    note = f"the start clip has {len(frames)} frames; its first one is held for {held} more, to make {least}"
+    return np.concatenate([frames[:1]] * held + [frames]), note
+
+
 def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
     """The frames of a whole video one by one, `[1, h, w, 3]`, in bounded memory; `ConfigError` where it cannot be read."""
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
                 yield frame_pixels(frame)[None]
-    except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
+    except (OSError, FFmpegError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a video ({error})") from None
 
 
@@ -135,7 +156,7 @@ def probe(path: str) -> VideoInfo:
                     raise ConfigError(f"{path} is damaged in packet {packets}")
                 if packet.pts is not None:
                     length = packet.duration or 0
-                    end = max(end, float((packet.pts - (stream.start_time or 0) + length) * stream.time_base))
+                    end = max(end, float((packet.pts - (stream.start_time or 0) + length) * packet.time_base))
         if packets < stream.frames:
             raise ConfigError(f"{path} is cut off: it has {packets} of {stream.frames} frames")
         if packets <= 0:
@@ -207,22 +228,22 @@ class _opened:
     def __init__(self, file: str | BinaryIO):
         self.file, self._closing = file, contextlib.ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> InputContainer:
         try:
             source = self.file
             if isinstance(source, str) and storage.is_remote(source):
                 source = self._closing.enter_context(storage.open_binary(source))
-            return self._closing.enter_context(av.open(source))
+            return self._closing.enter_context(av.open(source, "r"))
         except storage.StorageError:
             self._closing.close()
             raise
-        except (OSError, av.FFmpegError, UnicodeDecodeError) as error:
+        except (OSError, FFmpegError, UnicodeDecodeError) as error:
             self._closing.close()
             raise self._explained(error) from None
 
     def __exit__(self, kind, error, trace) -> None:
         self._closing.close()
-        at_fault = isinstance(error, OSError | av.FFmpegError | UnicodeDecodeError)
+        at_fault = isinstance(error, OSError | FFmpegError | UnicodeDecodeError)
         if at_fault and not isinstance(error, storage.StorageError):
             raise self._explained(error) from None
 

@@ -1,10 +1,16 @@
-"""Pictures: read, resize, contact sheets, PNG and GIF. Frames are uint8 RGB, `[f, h, w, 3]`."""
+"""Pictures: read, resize, contact sheets, PNG and GIF. Frames are uint8 RGB, `[f, h, w, 3]`.
+
+Each library does what the others do not: imageio writes pictures; Pillow resizes, finds the colours of a GIF, and reads, because
+imageio 2.38 turns grey pictures with an EXIF orientation the wrong way; PyAV writes the frames
+of a GIF one by one, where imageio and Pillow collect all of them in memory first.
+"""
 
 import itertools
 import warnings
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import imageio.v3 as iio
@@ -112,7 +118,8 @@ def write_gif(path: str | Path, clips: Iterable[np.ndarray], fps: float, gif_fps
         stream = container.add_stream("gif", rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
         for number, pixels in enumerate(itertools.chain([first], shown)):
-            frame = av.VideoFrame.from_ndarray(_best_colours(pixels), format="pal8")
+            # A pair of arrays, which its annotation forgets.
+            frame = av.VideoFrame.from_ndarray(cast(np.ndarray, _best_colours(pixels)), format="pal8")
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

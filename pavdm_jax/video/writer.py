@@ -1,4 +1,4 @@
-"""A growing MP4 that plays at any moment, survives a kill, and goes on bit for bit the same.
+"""A growing MP4 that plays at any moment, survives a kill, and is continued bit for bit the same.
 
 Each `write` is encoded by an encoder of its own into one closed fragment (`moof` + `mdat`) and appended to the file. The bytes of
 a fragment depend only on its frames and on the number of its first frame, so a run that was cut back to a known position and
@@ -16,15 +16,14 @@ from typing import NamedTuple, Self
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import check_output, partial_path, storage_error
 
-PIXEL_FORMATS = {"libx264": "yuv420p", "libx264rgb": "rgb24"}
-"""By codec. libx264 plays everywhere; libx264rgb with crf 0 keeps every pixel, but few players beside mpv and VLC show it."""
-
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+PIXEL_FORMAT = "yuv420p"
+"""Of H.264 that plays everywhere: colours at half the resolution, so that height and width must be even."""
 
 _FRAGMENT_OPTIONS = {
     "movflags": "frag_custom+empty_moov+default_base_moof+frag_discont+skip_trailer",
@@ -36,7 +35,7 @@ _BT709, _LIMITED_RANGE = 1, 1  # H.264's numbers, ITU-T H.273
 
 
 class Position(NamedTuple):
-    """How far a file is whole: all that is needed to go on with it."""
+    """How much of a file is complete: what is needed to continue it."""
 
     num_frames: int
     num_bytes: int
@@ -52,8 +51,6 @@ class VideoWriter:
       path: the video, ending in .mp4; its folder is made, a video that is there is replaced at the end.
       fps: frames a second.
       crf: constant rate factor, 1 (largest file) to 51 (worst picture); 18 looks like the original.
-      codec: a key of `PIXEL_FORMATS`.
-      preset: one of `PRESETS`: time against size.
       resume: the `position` of a writer that was interrupted; what its file holds beyond it is dropped.
       comment: kept in the finished file, where players and `ffprobe` show it.
 
@@ -67,27 +64,18 @@ class VideoWriter:
         fps: float,
         *,
         crf: float = 18,
-        codec: str = "libx264",
-        preset: str = "medium",
         resume: tuple[int, int] | None = None,
         comment: str = "",
     ) -> None:
         if not math.isfinite(fps) or not 0 < fps <= 1000:
             raise ConfigError(f"fps {fps} must lie between 0 and 1000")
-        if codec not in PIXEL_FORMATS:
-            raise ConfigError(f"unknown codec {codec!r}; known are {', '.join(PIXEL_FORMATS)}")
-        if preset not in PRESETS:
-            raise ConfigError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
-        if not 0 <= crf <= 51 or (crf <= 0 and codec != "libx264rgb"):
-            raise ConfigError(
-                f"crf {crf} must be 1 to 51; 0, lossless, only with codec libx264rgb, as many players show it black otherwise"
-            )
+        if not 1 <= crf <= 51:
+            raise ConfigError(f"crf {crf} must be 1 to 51; many players show 0, lossless, as black")
         self.path, self._comment = check_output(path), comment
         self.partial_path = partial_path(self.path)
         self.position = Position(0, 0) if resume is None else Position(*resume)
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._codec = codec
-        self._options = {"crf": str(crf), "preset": preset, "bf": "0"}
+        self._options = {"crf": str(crf), "preset": "medium", "bf": "0"}
         self._header: bytes | None = None
         self._shape: tuple[int, ...] | None = None
         self._file = self._open(resume is not None)
@@ -172,10 +160,10 @@ class VideoWriter:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ConfigError(f"frames must be uint8 [f, h, w, 3], not {frames.dtype} {list(frames.shape)}")
         height, width = frames.shape[1:3]
-        if self._codec != "libx264rgb" and (height % 2 != 0 or width % 2 != 0 or not height or not width):
+        if height % 2 != 0 or width % 2 != 0 or not height or not width:
             raise ConfigError(
                 f"an H.264 video of {height}x{width} needs an even height and width: make it {height // 2 * 2 or 2}x"
-                f"{width // 2 * 2 or 2} or {(height + 1) // 2 * 2 or 2}x{(width + 1) // 2 * 2 or 2}, or use codec libx264rgb"
+                f"{width // 2 * 2 or 2} or {(height + 1) // 2 * 2 or 2}x{(width + 1) // 2 * 2 or 2}"
             )
         if self._shape not in (None, frames.shape[1:]):
             raise ConfigError(
@@ -191,7 +179,7 @@ class VideoWriter:
             self._file.seek(0, os.SEEK_END)
             if found != header:
                 raise ConfigError(
-                    f"{self.partial_path} was written with another size, fps or codec; resume with the same or start anew"
+                    f"{self.partial_path} was written with another size or fps; resume with the same, or delete it and start again"
                 )
 
     def _encode(self, frames: np.ndarray) -> bytes:
@@ -200,19 +188,18 @@ class VideoWriter:
         options = _FRAGMENT_OPTIONS | {"fragment_index": str(first + 1)}
         buffer = io.BytesIO()
         with av.open(buffer, "w", format="mp4", options=options) as container:
-            stream = container.add_stream(self._codec, rate=self._rate, options=self._options)
+            stream = container.add_stream("libx264", rate=self._rate, options=self._options)
+            assert isinstance(stream, av.VideoStream)
             stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = pixel_format = PIXEL_FORMATS[self._codec]
+            stream.pix_fmt = PIXEL_FORMAT
             context = stream.codec_context
             context.thread_count = 1  # x264's output depends on the number of its threads
             context.gop_size = 10**6
-            if pixel_format == "yuv420p":
-                context.colorspace = context.color_primaries = context.color_trc = _BT709
-                context.color_range = _LIMITED_RANGE
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _LIMITED_RANGE
             for number, pixels in enumerate(frames, first):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-                if pixel_format == "yuv420p":
-                    frame = frame.reformat(format=pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG")
+                frame = frame.reformat(format=PIXEL_FORMAT, dst_colorspace="ITU709", dst_color_range="MPEG")
                 frame.pts, frame.time_base = number, 1 / self._rate
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
@@ -236,7 +223,7 @@ def _finish(partial: Path, path: Path, comment: str) -> None:
         with storage.atomic_file(path) as indexed:
             _index(partial, indexed, comment)
         partial.unlink()
-    except (OSError, av.FFmpegError):
+    except (OSError, FFmpegError):
         partial.replace(path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 from flax import traverse_util
+from support.abstract_meshes import abstract_mesh
 from support.tiny_model import tiny_model
 
 import pavdm_jax
@@ -19,7 +20,6 @@ from pavdm_jax.distributed.mesh import (
     LOGICAL_AXES,
     MESH_AXES,
     MeshConfig,
-    abstract_mesh,
     check_mesh,
     generation_mesh,
     parse_mesh,

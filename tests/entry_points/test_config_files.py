@@ -8,11 +8,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from support.abstract_meshes import abstract_mesh, bytes_of_a_device
 
 from pavdm_jax import train
 from pavdm_jax.ahead_of_time.chips import CHIPS, GIB
-from pavdm_jax.ahead_of_time.training import abstract_program, bytes_of_a_device
-from pavdm_jax.distributed.mesh import MeshConfig, abstract_mesh, train_mesh
+from pavdm_jax.ahead_of_time.training import abstract_program
+from pavdm_jax.distributed.mesh import MeshConfig, train_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.geometry import latent_frames
 from pavdm_jax.training.config import VideoData

@@ -1,5 +1,6 @@
 """Small videos and a manifest of them, good and bad: for tests of everything that reads videos."""
 
+import av
 import numpy as np
 
 from pavdm_jax.video.writer import VideoWriter
@@ -12,9 +13,19 @@ def gradient(frames, height, width, seed=0):
 
 
 def write_video(path, frames, fps=24):
-    with VideoWriter(path, fps, crf=1, preset="ultrafast") as writer:
+    with VideoWriter(path, fps, crf=1) as writer:
         writer.write(frames)
     return str(path)
+
+
+def write_lossless(path, frames):
+    """An MP4 that gives every pixel back, of any size."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=24, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "rgb24"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def write_csv(path, rows, header="path,caption"):

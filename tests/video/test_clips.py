@@ -7,10 +7,11 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from support.small_videos import write_lossless
 
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.video import clips, images
-from pavdm_jax.video.clips import read_video
+from pavdm_jax.video.clips import pad_start, read_video
 from pavdm_jax.video.writer import VideoWriter
 
 
@@ -35,9 +36,15 @@ def psnr(a, b):
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+def test_every_pixel_of_a_lossless_video_of_odd_size(tmp_path):
+    frames = clip(5, 31, 47)
+    write_lossless(tmp_path / "video.mp4", frames)
+    np.testing.assert_array_equal(read_video(tmp_path / "video.mp4"), frames)
+
+
 def test_read_part_of_a_video(tmp_path):
     frames = clip(40)
-    write(tmp_path / "video.mp4", frames, codec="libx264rgb", crf=0)
+    write_lossless(tmp_path / "video.mp4", frames)
     np.testing.assert_array_equal(read_video(tmp_path / "video.mp4", 15, 20), frames[15:20])
     np.testing.assert_array_equal(read_video(tmp_path / "video.mp4", 38, 99), frames[38:])
     with pytest.raises(ConfigError, match="only 40 frames"):
@@ -63,7 +70,7 @@ def test_read_pictures(tmp_path):
 
 def test_read_turned_video(tmp_path):
     frames = clip(3)
-    write(tmp_path / "video.mp4", frames, codec="libx264rgb", crf=0)
+    write_lossless(tmp_path / "video.mp4", frames)
     data = (tmp_path / "video.mp4").read_bytes()
     one, zero = (1 << 16).to_bytes(4, "big"), bytes(4)
     upright = one + zero * 3 + one
@@ -131,6 +138,16 @@ def test_resize_crop_does_not_alias():
     stripes[:, :, ::2] = 200
     small = images.resize_crop(stripes, 16, 16)[:, :, 2:-2].astype(int)
     assert np.abs(small - 100).max() < 10
+
+
+def test_a_short_start_clip_is_held_on_its_first_frame():
+    frames = clip(16)
+    padded, note = pad_start(frames, 17)
+    np.testing.assert_array_equal(padded, frames[[0, *range(16)]])
+    assert note == "the start clip has 16 frames; its first one is held for 1 more, to make 17"
+    for least in (1, 16):
+        same, note = pad_start(frames, least)
+        assert same is frames and note is None
 
 
 def test_contact_sheet():

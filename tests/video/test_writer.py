@@ -133,12 +133,6 @@ def test_an_older_video_is_replaced_only_at_the_end(tmp_path):
     assert len(read_video(tmp_path / "video.mp4")) == 3
 
 
-def test_lossless_and_odd_sizes(tmp_path):
-    frames = clip(5, 31, 47)
-    write(tmp_path / "video.mp4", frames, codec="libx264rgb", crf=0, cut=2)
-    np.testing.assert_array_equal(read_video(tmp_path / "video.mp4"), frames)
-
-
 @pytest.mark.parametrize("where", ["partial", "index"])
 def test_full_disk(tmp_path, monkeypatch, where):
     def full(*_):
@@ -167,10 +161,8 @@ def test_full_disk(tmp_path, monkeypatch, where):
     [
         ({"fps": 0}, "fps 0"),
         ({"fps": float("nan")}, "fps nan"),
-        ({"codec": "h266"}, "codec 'h266'.*libx264"),
         ({"crf": 52}, "crf 52"),
-        ({"crf": 0}, "crf 0.*libx264rgb"),
-        ({"preset": "quick"}, "preset 'quick'.*medium"),
+        ({"crf": 0}, "crf 0 must be 1 to 51"),
         ({"resume": (17, 999)}, "0 bytes instead of at least 999"),
         ({"resume": (17, 0)}, "cannot be resumed"),
     ],
@@ -199,7 +191,7 @@ def test_resuming_another_kind_of_video_is_refused(tmp_path):
         writer.write(clip(2))
         raise RuntimeError
     with (
-        pytest.raises(ConfigError, match="another size, fps or codec"),
+        pytest.raises(ConfigError, match="another size or fps"),
         VideoWriter(tmp_path / "video.mp4", 24, resume=writer.position) as resumed,
     ):
         resumed.write(clip(2, 16, 16))
