@@ -87,7 +87,7 @@ def precompute(config: PrecomputeConfig) -> None:
         print(f"the part of process {share[0]} is done; the latents in {config.output} wait for others")
         return
     cache = LatentCache(config.output)
-    print(f"{len(cache)} clips in {config.output}; {len(cache.skipped)} could not be read")
+    print(f"{len(cache)} clips in {config.output}; {len(cache.skipped)} files, rows or clips were left out")
     for reason in cache.skipped.values():
         print(f"  {reason}")
 

@@ -24,12 +24,14 @@ class Clips(Protocol):
       frames_of_a_clip: pixel frames.
       starts: training on pixels may begin at any of a clip's first so many frames; more than 1 only where clips do not end.
       identity: a text that changes when any clip does.
+      skipped: what gives no clip, by name, and why.
     """
 
     sizes: np.ndarray
     frames_of_a_clip: int
     starts: int
     identity: str
+    skipped: dict[str, str]
 
     def __len__(self) -> int: ...
 
@@ -56,6 +58,7 @@ class ShapesClips:
         self.frames_of_a_clip = data.frames
         self.sizes = np.broadcast_to(np.asarray([canvas, canvas], np.int32), (data.samples, 2))
         self.identity = fingerprint(data, canvas)
+        self.skipped = {}
 
     def __len__(self) -> int:
         return self.data.samples

@@ -108,7 +108,7 @@ def write_cache(
                 _write_shard(_shard(folder, n, shards), len(orders[n]), samples, clips, encoder, options, bar)
     finally:
         samples.close()
-    return _write_index(folder, shards)
+    return _write_index(folder, shards, clips.skipped)
 
 
 def _claim(folder: Path, identity: dict) -> bool:
@@ -141,7 +141,7 @@ def _check_identity(folder: Path, found: dict, identity: dict) -> None:
     for name, reason in reasons.items():
         if name in identity and found.get(name) != identity[name]:
             raise ConfigError(
-                f"the latents in {folder} cannot be used: the cache {reason}; choose another folder or make it anew"
+                f"the latents in {folder} cannot be used: the cache {reason}; choose another folder, or delete this one"
             )
 
 
@@ -174,7 +174,7 @@ def _write_shard(
         sample = next(samples)
         index = int(sample["index"])
         if "error" in sample:
-            skipped[clips.name(index)] = str(sample["error"])
+            skipped[f"clip {index}, {clips.name(index)}"] = str(sample["error"])
             bar.write(f"skipped: {sample['error']}")
             bar.update()
             continue
@@ -195,7 +195,8 @@ def _write_shard(
     _write(path, safetensors.numpy.save(contiguous, notes))
 
 
-def _write_index(folder: Path, shards: int) -> bool:
+def _write_index(folder: Path, shards: int, left_out: dict[str, str]) -> bool:
+    """Write the index, with `left_out` beside the clips that could not be read, unless shards are missing; whether it was written."""
     entries, skipped = [], {}
     paths = [_shard(folder, n, shards) for n in range(shards)]
     if not storage.names(folder).issuperset(path.name for path in paths):
@@ -209,7 +210,7 @@ def _write_index(folder: Path, shards: int) -> bool:
         entries.append({"file": path.name, "clips": clips, "shapes": shapes})
     if not any(entry["clips"] for entry in entries):
         raise ConfigError(f"none of the clips can be read; first: {next(iter(skipped.values()), '')}")
-    _write(folder / "index.json", json.dumps({"shards": entries, "skipped": skipped}).encode())
+    _write(folder / "index.json", json.dumps({"shards": entries, "skipped": left_out | skipped}).encode())
     return True
 
 
@@ -243,12 +244,12 @@ def _write(path: Path, content: bytes) -> None:
 
 
 class LatentCache:
-    """A complete cache, read by clip number (its own count: clips that could not be read are not there).
+    """A complete cache, read by the number of the clip among those in the cache: clips that could not be read have no number.
 
     Attributes:
       shapes: latent frames, rows, columns and channels of each clip, int32 `[n, 4]`.
       identity: `cache_identity` of what made it.
-      skipped: by name, why clips were left out.
+      skipped: all that was left out, by name, and why: files that cannot be read, rows that are too short, clips that are damaged.
 
     Raises:
       ConfigError: the folder holds no cache, or one that is not complete.

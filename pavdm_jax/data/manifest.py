@@ -104,14 +104,15 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
     kept_in = manifest.with_suffix(".index.json")
     try:
         kept = dict(json.loads(kept_in.read_text()))
-    except (OSError, TypeError, ValueError):  # none yet, or spoilt: made anew
+    except (OSError, TypeError, ValueError):  # none yet, or damaged: it is written again
         kept = {}
-    entries, stamps = {path: kept.get(path) for path in paths}, storage.stamps(paths)
-    new = [path for path, entry in entries.items() if entry is None or entry["file"] != list(stamps[path] or ())]
+    stamps = storage.stamps(paths)
+    entries = {path: kept[path] for path in paths if path in kept and kept[path]["file"] == list(stamps[path] or ())}
+    new = [path for path in paths if path not in entries]
     if new:
         with ThreadPoolExecutor(8) as pool:
             found = pool.map(_entry, new, map(stamps.get, new))
-            entries.update(zip(new, tqdm(found, "reading files", len(new), unit="file"), strict=True))
+            entries |= dict(zip(new, tqdm(found, "reading files", len(new), unit="file"), strict=True))
         try:
             storage.write(kept_in, json.dumps(entries, indent=0).encode())
         except OSError as error:
@@ -142,7 +143,7 @@ class ManifestClips:
     """The clips of a manifest's rows, numbered; see `sources.Clips`.
 
     Attributes:
-      skipped: by path, why a file or row is left out.
+      skipped: why a file that cannot be read, by its path, or a row that is too short, by its path and times, is left out.
     """
 
     starts = 1
@@ -161,15 +162,14 @@ class ManifestClips:
             end = info.seconds if row.end is None else min(row.end, info.seconds)
             found = frames_within(row.start, end, fps)
             if found < data.frames:
-                self.skipped[row.path] = f"{row.path} has {found} frames at {fps:g} fps; a clip needs {data.frames}"
+                name = f"{row.path}, seconds {row.start:g} to {end:g}"
+                self.skipped[name] = f"{name}, has {found} frames at {fps:g} fps; a clip needs {data.frames}"
             size = bucket(info.height, info.width, model, data.resolution)
             for first in range(0, found - data.frames + 1, data.frames):
                 self.clips.append((row, first, fps))
                 sizes.append(size)
         if self.skipped:
-            print(
-                f"{data.manifest}: {len(self.skipped)} files are skipped or give no clip of some row:", file=sys.stderr
-            )
+            print(f"{data.manifest}: {len(self.skipped)} files or rows give no clip:", file=sys.stderr)
             for reason in self.skipped.values():
                 print(f"  {reason}", file=sys.stderr)
         if not self.clips:
@@ -188,7 +188,8 @@ class ManifestClips:
     def frames(self, index: int, first: int = 0, count: int | None = None) -> np.ndarray:
         row, begin, fps = self.clips[index]
         count = self.frames_of_a_clip - first if count is None else count
-        return read_clip(row.path, row.start + (begin + first) / fps, fps, count, tuple(map(int, self.sizes[index])))
+        height, width = map(int, self.sizes[index])
+        return read_clip(row.path, row.start + (begin + first) / fps, fps, count, (height, width))
 
     def captions(self, index: int) -> list[str]:
         return [clean_caption(self.clips[index][0].caption)]

@@ -2,6 +2,8 @@
 
 import io
 import re
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 
@@ -29,7 +31,7 @@ class TfdsClips:
         name = data.name.removeprefix("tfds:")
         try:
             builder = tfds.builder(name, data_dir=data.data_dir)
-            self.examples = builder.as_data_source(data.split)
+            self.examples = builder.as_data_source(split=data.split)
         except ImportError as error:
             raise ConfigError(f"{data.name} needs a package that is not installed: {error}") from None
         except Exception as error:  # of many kinds, some of them several screens long
@@ -38,13 +40,13 @@ class TfdsClips:
                 f"{data.name} cannot be opened ({reason}); prepare it once with tfds.builder({name!r}, "
                 f"data_dir={data.data_dir!r}, file_format='array_record').download_and_prepare()"
             ) from None
-        features = builder.info.features
+        features = cast(Mapping[str, Any], builder.info.features)
         for feature in (data.video, data.caption):
             if feature not in features:
                 raise ConfigError(f"{data.name} has no feature {feature!r}; it has {', '.join(sorted(features))}")
         if len(self.examples) <= 0:
             raise ConfigError(f"{data.name} has no examples in split {data.split}")
-        self.data, self.label = data, features[data.caption]
+        self.data, self.label, self.skipped = data, features[data.caption], {}
         self.rate, self.frames_of_a_clip = data.fps or model.fps, data.frames
         self.size = decoded_size(model.height, model.width, model.vae)
         self.sizes = np.broadcast_to(np.asarray(self.size, np.int32), (len(self.examples), 2))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.small_videos import write_examples
+from support.small_videos import write_csv, write_examples
 from support.tiny_model import tiny_model
 
 from pavdm_jax import benchmark_loader, precompute
@@ -61,6 +61,30 @@ def test_a_cache_holds_the_latents_of_its_clips(cached, manifest, encoder):
         np.testing.assert_allclose(cache.latents(n, 0, 10), expected, rtol=2e-3, atol=2e-3)
         assert cache.about(n) == {"captions": clips.captions(n), "fps": 24.0}
     np.testing.assert_allclose(cache.features(0, 0), encoder.features(["a wide clip"])[0], rtol=1e-2, atol=1e-3)
+
+
+def test_all_that_was_left_out_is_told_once_for_each_file_row_and_clip(encoder, tmp_path, monkeypatch):
+    """Two rows of one file are too short, two clips of one file cannot be read, one file is no video."""
+    write_examples(tmp_path)
+    rows = ["long.mp4,0,1", "long.mp4,1,2", "long.mp4,,", "wide.mp4,,", "noise.mp4,,"]
+    manifest = write_csv(tmp_path / "rows.csv", [f"{row},a clip" for row in rows], "path,start,end,caption")
+    clips = open_clips(VideoData(manifest, frames=34), MODEL)
+    assert len(clips) == 3
+    frames = clips.frames
+
+    def damaged(index, *window):
+        if clips.name(index).endswith("long.mp4"):
+            raise ConfigError(f"damaged clip {index}")
+        return frames(index, *window)
+
+    monkeypatch.setattr(clips, "frames", damaged)
+    assert write_cache(clips, encoder, tmp_path / "cache", CacheOptions(shard_size=2))
+    cache = LatentCache(tmp_path / "cache")
+    assert len(cache) == 1
+    reasons = "\n".join(cache.skipped.values())
+    assert len(cache.skipped) == 5
+    for part in ("seconds 0 to 1", "seconds 1 to 2", "damaged clip 0", "damaged clip 1", "noise.mp4"):
+        assert reasons.count(part) == 1
 
 
 def test_an_interrupted_cache_goes_on_with_its_missing_shards(cached, manifest, encoder, tmp_path):
@@ -137,7 +161,9 @@ def test_the_command_line_writes_a_cache_and_names_mistakes(manifest, tmp_path, 
         precompute.main()
 
     run("--manifest", manifest, "--output", tmp_path / "latents", "--frames", 34)
-    assert "4 clips in" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "4 clips in" in told and "2 files, rows or clips were left out" in told
+    assert "noise.mp4" in told and "cut.mp4" in told
     assert len(LatentCache(tmp_path / "latents")) == 4
     half = ["--caption-features", "--text-dtype", "bfloat16"]
     run("--manifest", manifest, "--output", tmp_path / "half", "--frames", 34, *half)

@@ -97,7 +97,7 @@ def test_a_manifest_is_cut_into_clips_and_skips_what_cannot_be_read(manifest, fo
     assert len(clips) == 2 + 2 + 4
     assert sorted(os.path.basename(path) for path in clips.skipped) == ["cut.mp4", "noise.mp4"]
     told = capfd.readouterr().err
-    assert "2 files are skipped" in told
+    assert "2 files or rows give no clip" in told
     assert "noise.mp4" in told
     assert clips.frames(5).shape == (17, 16, 24, 3)
     assert clips.captions(7) == ["a long clip"]
