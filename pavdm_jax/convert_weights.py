@@ -125,7 +125,8 @@ class Progress:
         self._bar = tqdm(total=total, unit="B", unit_scale=True, disable=self._quiet, desc="weights")
 
     def update(self, nbytes: int) -> None:
-        self._bar.update(nbytes)
+        if self._bar is not None:
+            self._bar.update(nbytes)
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:

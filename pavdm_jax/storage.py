@@ -24,9 +24,10 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import fsspec
+import fsspec.config
 from etils import epath
 
 from pavdm_jax.errors import ConfigError
@@ -58,7 +59,7 @@ def as_path(path: str | os.PathLike) -> Path:
     if not bucket or not name.strip("/"):
         raise ConfigError(f"{text} names no file or folder of a bucket; write {PREFIX}BUCKET/NAME")
     _connect(bucket)
-    return epath.Path(text)
+    return cast(Path, epath.Path(text))
 
 
 def local_path(path: str | os.PathLike, option: str) -> Path:
@@ -107,7 +108,7 @@ def kvstore(folder: Path) -> dict:
 
 def open_binary(path: str | os.PathLike) -> BinaryIO:
     """A file to read from and seek in; of an object only the parts that are read are fetched."""
-    return _Object(str(path)) if is_remote(path) else open(path, "rb")
+    return cast(BinaryIO, _Object(str(path))) if is_remote(path) else open(path, "rb")
 
 
 class _Object(io.RawIOBase):

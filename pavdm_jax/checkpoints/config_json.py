@@ -33,7 +33,7 @@ def from_json(kind: type[T], text: str) -> T:
 
 def _build(kind: Any, value: Any, where: str) -> Any:
     """`value` as parsed from JSON, made into `kind`; `where` names the field in errors."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected fields of {kind.__name__}, got {value!r}")
         hints = typing.get_type_hints(kind)

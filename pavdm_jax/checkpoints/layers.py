@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
-from flax import traverse_util
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import flatten
 
 PENDING = 2**27
 """Bytes of small arrays that are written together: every write of its own would be two files."""
@@ -37,7 +37,7 @@ class PartWriter:
 
     def __init__(self, folder: Path, shapes: Any, stacked: set[str]):
         self.folder, self.shapes = folder, shapes
-        self._flat = traverse_util.flatten_dict(shapes, sep="/")
+        self._flat = flatten(shapes)
         self._stacked = stacked
         self._context = tensorstore.Context()  # one database behind all arrays, so that their writes go together
         folder.mkdir()
@@ -125,7 +125,7 @@ def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             tree = checkpointer.metadata(storage.absolute(folder)).item_metadata
-            flat = traverse_util.flatten_dict(dict(tree), sep="/")
+            flat = flatten(dict(tree))
             return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
             raise ConfigError(f"{folder} is not a complete checkpoint: {str(error).splitlines()[:1]}") from None

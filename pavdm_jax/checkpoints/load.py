@@ -3,13 +3,14 @@
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from flax import traverse_util
+from etils import epath
 from jax.typing import DTypeLike
 
 from pavdm_jax import storage
@@ -20,7 +21,7 @@ from pavdm_jax.checkpoints.model_folder import is_embedded, is_model, open_model
 from pavdm_jax.checkpoints.run_folder import check_base, is_unfinished_run, newest_checkpoint, reason
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.models.model import DTYPES, SAMPLING_PARTS, Model, abstract_params, in_dtype
+from pavdm_jax.models.model import DTYPES, SAMPLING_PARTS, Model, abstract_params, flatten, in_dtype, unflatten
 
 
 def load(
@@ -92,17 +93,18 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
     try:
         about = json.loads((step / "about" / "metadata").read_text())
         with contextlib.closing(ocp.StandardCheckpointHandler()) as item:
-            stored = dict(item.metadata(storage.absolute(step / "ema")))
+            ema = epath.Path(storage.absolute(step / "ema"))
+            stored = dict(cast(Mapping[str, Any], item.metadata(ema)))
             if any(name.startswith("t5/") for name in stored):  # else generation reads it from the base's folder
                 parts = tuple(dict.fromkeys((*parts, "t5")))
             base_path = about["base"] if is_embedded(about["base"]) else storage.resolve(run, about["base"])
             base = load(base_path, parts, shardings, dtype)
-            flat = traverse_util.flatten_dict(base.params, sep="/")
+            flat = flatten(base.params)
             # Adapters, and parameters of parts that are not asked for, have no like in the base.
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in stored.items()}
             like |= {name: ocp.utils.to_shape_dtype_struct(flat[name]) for name in stored if name in flat}
-            trained = item.restore(storage.absolute(step / "ema"), args=ocp.args.StandardRestore(like))
+            trained = item.restore(ema, args=ocp.args.StandardRestore(like))
     except ConfigError:
         raise
     except Exception as error:
@@ -112,5 +114,5 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
         params = adapters.merge(base.params, trained, about["lora_alpha"])
     else:
         flat |= {name: x for name, x in trained.items() if name.split("/")[0] in parts}
-        params = traverse_util.unflatten_dict(flat, sep="/")
+        params = unflatten(flat)
     return base.replace(params=params, config=from_json(ModelConfig, about["model"]))

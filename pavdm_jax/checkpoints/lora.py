@@ -11,12 +11,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import safetensors.numpy
-from flax import traverse_util
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.models.model import Model
+from pavdm_jax.models.model import Model, flatten, unflatten
 
 SUFFIX = ".safetensors"
 
@@ -63,7 +62,7 @@ def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
     Raises:
       ConfigError: an adapter without a kernel of its size.
     """
-    flat = traverse_util.flatten_dict(params, sep="/")
+    flat = flatten(params)
     for name in [name.removesuffix("/a") for name in adapters if name.endswith("/a")]:
         a, b = adapters[f"{name}/a"], adapters[f"{name}/b"]
         shape = (*a.shape[:-1], b.shape[-1])
@@ -72,7 +71,7 @@ def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
                 f"the LoRA adapters are for another architecture: {name} {list(shape)} is not in this model"
             )
         flat[name] = (flat[name] + alpha / a.shape[-1] * (a @ b)).astype(flat[name].dtype)
-    return traverse_util.unflatten_dict(flat, sep="/")
+    return unflatten(flat)
 
 
 def save(path: Path, adapters: dict[str, jax.Array], alpha: float, base: dict) -> None:

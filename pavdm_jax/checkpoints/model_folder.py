@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from flax import traverse_util
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import from_json, to_json
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError, first_line
-from pavdm_jax.models.model import Model
+from pavdm_jax.models.model import Model, flatten
 from pavdm_jax.models.tokenizer import Tokenizer
 
 EMBEDDED = Path(__file__).parents[1] / "assets"
@@ -132,10 +131,10 @@ def restore_part(folder: Path, expected: dict, shardings: Any) -> dict:
     with _checkpointer() as checkpointer:
         try:
             stored = checkpointer.metadata(storage.absolute(folder)).item_metadata
-            stored = traverse_util.flatten_dict(dict(stored), sep="/")
+            stored = flatten(dict(stored))
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
             raise ConfigError(f"{folder} is not a complete checkpoint: {first_line(error)}") from None
-        shapes = traverse_util.flatten_dict(expected, sep="/")
+        shapes = flatten(expected)
         wrong = [name for name in shapes if name in stored and tuple(stored[name].shape) != shapes[name].shape]
         wrong += sorted(set(stored) ^ set(shapes))
         if wrong:

@@ -211,7 +211,8 @@ def model_config(base: ModelConfig | None, kept: set[str], new: Mapping[str, Par
       ConfigError: parts whose sizes contradict each other.
     """
     base = base or OPEN_SORA_1_2
-    stdit3, vae, t5 = (new.get(part, getattr(base, part)) for part in ("stdit3", "vae", "t5"))
+    parts: dict[str, Any] = {part: getattr(base, part) for part in PART_CONFIGS} | dict(new)
+    stdit3, vae, t5 = parts["stdit3"], parts["vae"], parts["t5"]
     held = kept | set(new)
     if "stdit3" not in held:
         channels = vae.latent_channels if "vae" in held else stdit3.latent_channels

@@ -9,18 +9,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from pavdm_jax.checkpoints.layers import PartWriter
 from pavdm_jax.checkpoints.model_folder import ModelFolder
-from pavdm_jax.config import ModelConfig
+from pavdm_jax.config import ModelConfig, T5Config
 from pavdm_jax.conversion.architecture import PART_CONFIGS, PartConfig, check_part, model_config
 from pavdm_jax.conversion.open_sora import stdit3_rules, t5_rules, vae_rules
 from pavdm_jax.conversion.rules import Assignment, Rule, WeightsError, assign
 from pavdm_jax.conversion.sources import Weights
 from pavdm_jax.conversion.tensor_files import TENSOR_DTYPES
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.models.model import abstract_params, in_dtype
+from pavdm_jax.models.model import abstract_params, flatten, in_dtype
 from pavdm_jax.models.tokenizer import Tokenizer
 
 RULES: dict[str, Callable[[Any], list[Rule]]] = {"stdit3": stdit3_rules, "vae": vae_rules, "t5": t5_rules}
@@ -86,7 +85,8 @@ def convert(
                 "dtype": dtype,
                 "parameters": sum(leaf.size for leaf in arrays),
             }
-        tokenizer = sources["t5"].tokenizer.read_bytes() if "t5" in sources else None
+        words = sources["t5"].tokenizer if "t5" in sources else None
+        tokenizer = words.read_bytes() if words else None
         folder.commit(config, records, tokenizer)
     return config
 
@@ -97,9 +97,9 @@ def plan(sources: Mapping[str, Weights], folder: ModelFolder, dtype: str) -> tup
     for part, weights in sources.items():
         shapes = weights.shapes
         check_part(part, weights.label, shapes)
-        configs[part] = PART_CONFIGS[part](shapes, weights.config)
-        if part == "t5":
-            _check_tokenizer(weights, configs[part].vocab_size)
+        configs[part] = found = PART_CONFIGS[part](shapes, weights.config)
+        if isinstance(found, T5Config):
+            _check_tokenizer(weights, found.vocab_size)
     config = model_config(folder.config, set(folder.parts), configs)
     abstract = in_dtype(abstract_params(config), dtype)
     plans, problems = {}, []
@@ -138,7 +138,7 @@ def _check_tokenizer(weights: Weights, vocab_size: int) -> None:
 
 def _write_part(folder: Path, part: PartPlan, progress: Callable[[int], None]) -> dict[str, dict]:
     """Stream all tensors of a part into `folder`; returns size and sha256 of every source file."""
-    flat = traverse_util.flatten_dict(part.shapes, sep="/")
+    flat = flatten(part.shapes)
     stacked = {place.rule.target for place in part.places.values() if place.rule.stacked}
     writer, digests = PartWriter(folder, part.shapes, stacked), {}
     names = {(file.path, raw): name for name, (file, raw) in part.weights.places.items()}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-from flax import traverse_util
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.layers import PartReader
@@ -17,7 +16,7 @@ from pavdm_jax.checkpoints.safetensors_header import header_bytes
 from pavdm_jax.conversion.open_sora import stdit3_rules
 from pavdm_jax.conversion.rules import Rule, names_of
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.models.model import abstract_params
+from pavdm_jax.models.model import abstract_params, flatten
 
 NAMES = {"float32": ("F32", np.float32), "bfloat16": ("BF16", ml_dtypes.bfloat16)}
 """Of the dtypes that can be written: safetensors' and NumPy's."""
@@ -60,7 +59,7 @@ def export_stdit(
             file.write(header_bytes(entries, {"format": "pt"}))
             for tensor in tensors.values():
                 values = np.ascontiguousarray(tensor.read(), numpy_type)
-                file.write(values.view(np.uint8))
+                file.write(values.view(np.uint8).data)
                 progress(values.nbytes)
     except OSError as error:
         raise ConfigError(f"{output.name} cannot be written: {error.strerror}") from None
@@ -77,7 +76,7 @@ class _Tensor:
 def _list_tensors(model: ModelFiles) -> dict[str, _Tensor]:
     """All tensors of a model's transformer by their PyTorch names, in the order in which they are written; none is read."""
     rules, expected = stdit3_rules(model.config.stdit3), abstract_params(model.config)["stdit3"]
-    flat = traverse_util.flatten_dict(expected, sep="/")
+    flat = flatten(expected)
     reader = PartReader(model.folder / "params" / "stdit3")
 
     def stored(rule: Rule, layer: int) -> _Tensor:

@@ -11,9 +11,9 @@ from typing import Any
 
 import einops
 import numpy as np
-from flax import traverse_util
 
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import flatten
 
 CONSTANT_TOLERANCE = 0.01
 """Relative; a constant may be stored in bfloat16, which has 8 bits."""
@@ -108,7 +108,7 @@ def assign(rules: list[Rule], shapes: Mapping[str, tuple[int, ...]], expected: A
     Raises:
       WeightsError: unknown, missing or misshapen tensors; all of them are listed, nothing is skipped.
     """
-    parameters = traverse_util.flatten_dict(expected, sep="/")
+    parameters = flatten(expected)
     names, problems = _match(rules, shapes)
     found: dict[str, Assignment] = {}
     for rule in rules:
@@ -184,7 +184,7 @@ def _place_parameter(
 
 def names_of(rules: list[Rule], expected: Any) -> Iterator[tuple[str, Rule, int]]:
     """The PyTorch name, rule and layer of every tensor that makes up the parameters `expected`, in the order of the table."""
-    flat = traverse_util.flatten_dict(expected, sep="/")
+    flat = flatten(expected)
     for rule in rules:
         if rule.target:
             for layer in range(flat[rule.target].shape[0] if rule.stacked else 1):

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+from flax import struct, traverse_util
 from jax.typing import DTypeLike
 
 from pavdm_jax.config import ModelConfig
@@ -27,8 +27,7 @@ SAMPLING_PARTS = ("stdit3", "vae")
 """What generation keeps in memory. The text encoder, the largest part by far, is read when a text is new (`text/features.py`)."""
 
 
-@struct.dataclass
-class Model:
+class Model(struct.PyTreeNode):
     """What `load` returns and `generate` takes.
 
     Attributes:
@@ -71,6 +70,16 @@ def init_params(config: ModelConfig, key: jax.Array) -> dict:
     t5 = T5Encoder(config.t5).init(t5_key, ids, lengths)["params"]
     stdit3 = STDiT3(config.stdit3).init(stdit3_key, method="init_all")["params"]
     return {"stdit3": stdit3, "vae": vae, "t5": t5}
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """A tree of parameters, or of what stands for them, by slash-separated path."""
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 @functools.lru_cache(maxsize=8)

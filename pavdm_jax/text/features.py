@@ -46,37 +46,57 @@ def prompt_features(
     """
     config = model.config
     captions = [_caption(prompt, config) for prompt in prompts]
-    known: dict[str, np.ndarray] = {}
-    folder = None
-    if "t5" not in model.params:
-        if model.folder is None:
-            raise ConfigError("the model has no text encoder: its params lack t5, and it has no folder")
-        if model.tokenizer is None:
-            raise ConfigError(
-                f"{model.folder} has no text encoder (t5); add one: python -m pavdm_jax.convert_weights --text-encoder PATH --output {model.folder}"
-            )
-        folder = cache_folder() / "features" / fingerprint(text_fingerprint(model), jnp.dtype(dtype).name)
-        stored = {caption: _read(_entry(folder, caption), config) for caption in captions}
-        known = {caption: features for caption, features in stored.items() if features is not None}
-    missing = [caption for caption in dict.fromkeys(captions) if caption not in known]
-    if missing:
-        ids, lengths = model.tokenizer.tokenize(missing, config.text.max_tokens)
-        if folder is None:
-            params, rows = model.params["t5"], zip(ids[:, None], lengths[:, None], strict=True)
-            encoded = [encode_text(params, *row, config=config, dtype=dtype) for row in rows]
-        else:
-            where = open_model(model.folder, ["t5"]).folder / "params" / "t5"
-            expected = in_dtype(abstract_params(config)["t5"], dtype)
-            encoded = encode_from_disk(where, expected, ids, lengths, config=config.t5, dtype=dtype, progress=progress)
-        for caption, features, length in zip(missing, encoded, lengths, strict=True):
-            known[caption] = np.asarray(features)[0, :length]
-            if folder is not None:
-                _write(_entry(folder, caption), known[caption])
+    texts = list(dict.fromkeys(captions))
+    if "t5" in model.params:
+        known = _encode_in_memory(model, texts, dtype)
+    else:
+        known = _encode_from_folder(model, texts, dtype, progress)
     lengths = np.asarray([len(known[caption]) for caption in captions], np.int32)
     padded = np.zeros((len(captions), config.text.max_tokens, config.t5.d_model), np.float32)
     for row, caption in zip(padded, captions, strict=True):
         row[: len(known[caption])] = known[caption]
     return padded, lengths
+
+
+def _encode_in_memory(model: Model, captions: list[str], dtype: jnp.dtype) -> dict[str, np.ndarray]:
+    """The features [tokens, d] of captions, by the text encoder that the model holds."""
+    if model.tokenizer is None:
+        raise ConfigError("the model has a text encoder, but no tokenizer; give it one")
+    ids, lengths = model.tokenizer.tokenize(captions, model.config.text.max_tokens)
+    encode = functools.partial(encode_text, model.params["t5"], config=model.config, dtype=dtype)
+    encoded = [encode(*row) for row in zip(ids[:, None], lengths[:, None], strict=True)]
+    return _without_padding(captions, encoded, lengths)
+
+
+def _encode_from_folder(
+    model: Model, captions: list[str], dtype: jnp.dtype, progress: bool = False
+) -> dict[str, np.ndarray]:
+    """The features [tokens, d] of captions, from the cache where they are in it, else by the text encoder in the model's folder."""
+    if model.folder is None:
+        raise ConfigError("the model has no text encoder: its params lack t5, and it has no folder")
+    if model.tokenizer is None:
+        raise ConfigError(
+            f"{model.folder} has no text encoder (t5); add one: python -m pavdm_jax.convert_weights --text-encoder PATH --output {model.folder}"
+        )
+    config = model.config
+    cache = cache_folder() / "features" / fingerprint(text_fingerprint(model), jnp.dtype(dtype).name)
+    stored = {caption: _read(_entry(cache, caption), config) for caption in captions}
+    known = {caption: features for caption, features in stored.items() if features is not None}
+    missing = [caption for caption in captions if caption not in known]
+    if missing:
+        ids, lengths = model.tokenizer.tokenize(missing, config.text.max_tokens)
+        folder = open_model(model.folder, ["t5"]).folder / "params" / "t5"
+        expected = in_dtype(abstract_params(config)["t5"], dtype)
+        encoded = encode_from_disk(folder, expected, ids, lengths, config=config.t5, dtype=dtype, progress=progress)
+        for caption, features in _without_padding(missing, encoded, lengths).items():
+            known[caption] = features
+            _write(_entry(cache, caption), features)
+    return known
+
+
+def _without_padding(captions: list[str], encoded: Sequence, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    rows = zip(captions, encoded, lengths, strict=True)
+    return {caption: np.asarray(features)[0, :length] for caption, features, length in rows}
 
 
 def _caption(prompt: str, config: ModelConfig) -> str:
@@ -102,7 +122,6 @@ def _read(path: Path, config: ModelConfig) -> np.ndarray | None:
 
 
 def _write(path: Path, features: np.ndarray) -> None:
-    """Whole or not at all."""
     content = io.BytesIO()
     np.savez(content, features=features)
     try:

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 from tqdm import tqdm
 
 from pavdm_jax.checkpoints.layers import PartReader
 from pavdm_jax.config import T5Config
+from pavdm_jax.models.model import flatten, unflatten
 from pavdm_jax.models.t5 import NORM_EPSILON, EncoderLayer, score_bias
 
 
@@ -50,16 +50,14 @@ def encode_from_disk(
     Raises:
       ConfigError: the checkpoint is damaged.
     """
-    reader, flat = PartReader(folder), traverse_util.flatten_dict(expected, sep="/")
+    reader, flat = PartReader(folder), flatten(expected)
 
     def read(name: str, layer: int | None = None) -> np.ndarray:
         return reader.read(name, layer).astype(flat[name].dtype)
 
     def read_layer(layer: int) -> dict:
         names = (name for name in flat if name.startswith("layers/"))
-        return traverse_util.unflatten_dict(
-            {name.removeprefix("layers/"): read(name, layer) for name in names}, sep="/"
-        )
+        return unflatten({name.removeprefix("layers/"): read(name, layer) for name in names})
 
     table = read("token_embedding")
     states = [jnp.asarray(table[caption][None], jnp.float32) for caption in ids]
