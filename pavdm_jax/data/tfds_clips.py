@@ -31,7 +31,7 @@ class TfdsClips:
         name = data.name.removeprefix("tfds:")
         try:
             builder = tfds.builder(name, data_dir=data.data_dir)
-            self.examples = builder.as_data_source(split=data.split)
+            self.examples = builder.as_data_source(data.split)  # pyright: ignore[reportCallIssue]: a decorator hides its parameter
         except ImportError as error:
             raise ConfigError(f"{data.name} needs a package that is not installed: {error}") from None
         except Exception as error:  # of many kinds, some of them several screens long
