@@ -67,7 +67,7 @@ def text_fingerprint(model: Model) -> str | None:
 
 
 def model_fingerprint(model: Model) -> str:
-    """Of all that a model's videos depend on: its config and parameters with the dtypes that they have in memory, and its text encoder."""
+    """Of everything that a model's videos depend on: its config and parameters with the dtypes that they have in memory, and its text encoder."""
     parts = {part: params for part, params in model.params.items() if part != "t5"}
     dtypes = {part: sorted({str(leaf.dtype) for leaf in jax.tree.leaves(params)}) for part, params in parts.items()}
     networks = {part: params_fingerprint(params) for part, params in parts.items()}

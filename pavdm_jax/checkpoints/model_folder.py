@@ -1,8 +1,7 @@
 """Models on disk: a folder with `config.json`, the parameters in Orbax's format, `params/PART/` for every part, and `spiece.model`.
 
-`parts.json` lists the parts that are there, with the sizes of their files; what it does not list does not count. On a disk, a folder is
-written beside its final name and renamed, so that it is whole or absent; in a bucket `parts.json` is written last, and a folder without
-it does not count.
+`parts.json` lists the parts with the sizes of their files; what it does not list is ignored. On a disk, a folder is written under a
+temporary name and renamed, so that it is never incomplete; in a bucket `parts.json` is written last, and a folder without it is ignored.
 """
 
 import contextlib
@@ -58,7 +57,7 @@ def _save_part(folder: Path, params: dict) -> None:
         params = jax.device_get(params)  # Orbax takes arrays of one process only as values
     with _checkpointer() as checkpointer:
         checkpointer.save(storage.absolute(folder), params)
-    # Orbax notes there where the folder was made, which is nobody's business; its presence is what counts.
+    # Orbax writes the path on this machine into it, which must not be published; only its presence is needed.
     (folder / "commit_success.txt").write_text("complete\n")
 
 

@@ -1,4 +1,5 @@
-"""From opened weights to a model folder: everything is checked before anything is written, tensors are streamed, the result is whole or absent."""
+"""From opened weights to a model folder: everything is checked before anything is written, tensors are streamed, and an
+interrupted conversion leaves no model folder behind."""
 
 import concurrent.futures
 import hashlib
@@ -60,7 +61,7 @@ def convert(
     Args:
       sources: "stdit3", "vae" or "t5" → its weights.
       output: a model folder, or a name that does not exist yet.
-      dtype: of the stored matrices, "float32" or "bfloat16"; see `pavdm_jax.model.in_dtype` for what stays float32.
+      dtype: of the stored matrices, "float32" or "bfloat16"; see `models.model.in_dtype` for what stays float32.
       progress: called with the bytes of every tensor, when it has been written.
       begin: called once, with the bytes of all tensors, when all checks have passed.
 

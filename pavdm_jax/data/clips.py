@@ -49,7 +49,7 @@ class Clips(Protocol):
 
 
 class ShapesClips:
-    """Scene number `index` of the shapes world, which goes on for ever."""
+    """Scene number `index` of the shapes world, which has no end."""
 
     starts = 240  # the first ten seconds
 

@@ -1,10 +1,10 @@
-"""Latents and caption features on disk, computed once: a folder of shards, each written whole or not at all.
+"""Latents and caption features on disk, computed once: a folder of shards, none of which is ever incomplete.
 
     cache.json                          what made it: the clips, the VAE, the text encoder
     shard-00003-of-00010.safetensors    a fixed number of clips: latents/N, features/N/CAPTION, and captions in its metadata
-    index.json                          which clip lies where; written when the last shard is there
+    index.json                          which clip is in which shard; written when all shards are there
 
-An interrupted call goes on with the first missing shard, and any number of processes share the shards. The folder may be in a bucket:
+An interrupted call continues with the first missing shard, and any number of processes share the shards. The folder may be in a bucket:
 then each host copies the shards that it reads to its cache folder, where they stay.
 """
 

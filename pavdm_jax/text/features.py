@@ -1,6 +1,6 @@
 """Prompts to features of the text encoder, which is read only when a text is new.
 
-T5-XXL is four times as large as the transformer and works for a moment, so a model that was loaded for generation is without it.
+T5-XXL is four times as large as the transformer and is needed only briefly, so a model that was loaded for generation is without it.
 The features of every text are kept on disk, `features/MODEL/TEXT.npz` in the cache folder; for texts that are not there, the encoder
 is read, layer by layer. A model that holds its text encoder (in training, or made in memory) uses that one, and no disk.
 """
@@ -33,12 +33,12 @@ def prompt_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """T5 features, float32 [prompts, l, d], zero at the padding, and token counts, int32 [prompts].
 
-    Texts are encoded one by one, so that the company of a text changes nothing, and equal texts once.
+    Texts are encoded one by one, so that a text's features do not depend on the others, and equal texts once.
 
     Args:
       model: needs no parameters but, if it has no `folder`, those of its text encoder.
       prompts: as the user wrote them; they are cleaned and completed here.
-      dtype: in which the text encoder computes; when it is read from the folder, its parameters, too, are kept in it.
+      dtype: in which the text encoder computes; when it is read from the folder, its parameters are kept in this dtype, too.
       progress: show a bar when reading the text encoder takes long.
 
     Raises:

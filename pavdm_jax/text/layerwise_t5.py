@@ -1,6 +1,6 @@
 """Caption features from a text encoder on disk, one layer of which is in memory at a time.
 
-T5-XXL is 19 GB in float32 and works for a moment. A layer of it is 0.8 GB; reading the next one goes on while one computes.
+T5-XXL is 19 GB in float32 and is needed only briefly. A layer of it is 0.8 GB; the next one is read while one computes.
 """
 
 import functools
