@@ -1,9 +1,9 @@
 """Where files are: on disks, or in a bucket of Google Cloud Storage, `gs://BUCKET/NAME`.
 
-`as_path` makes a path of what the user gave: a `pathlib.Path`, or an `epath.Path` for a bucket, which has the methods that both share
-(`/`, `exists`, `is_dir`, `iterdir`, `read_text`, `read_bytes`). What a disk and a bucket do differently is here. A bucket has no
-folders, and can neither append nor rename; but an object is there as a whole or not at all, and replaces an older one in one step.
-So, in a bucket,
+`as_path` makes a path of what the user gave: a `pathlib.Path`, or an `epath.Path` for a bucket, which has the methods
+that both share (`/`, `exists`, `is_dir`, `iterdir`, `read_text`, `read_bytes`). What a disk and a bucket do differently
+is here. A bucket has no folders, and can neither append nor rename; but an object is there as a whole or not at all,
+and replaces an older one in one step. So, in a bucket,
 
     a file is one object, written by `write`;
     a folder is complete once the file that is written last is there (`new_folder`), and is ignored without it;
@@ -48,7 +48,8 @@ def as_path(path: str | os.PathLike) -> Path:
     """The path that a text names; the first time that a bucket is named, it is asked for.
 
     Raises:
-      ConfigError: what is needed for buckets is not installed, the bucket is not there or may not be read, or it is another kind of URL.
+      ConfigError: what is needed for buckets is not installed, the bucket is not there or may not be read, or it is
+        another kind of URL.
     """
     text = os.fspath(path)
     if "://" not in text:
@@ -77,8 +78,8 @@ def absolute(path: Path) -> Path:
 
 
 def reference(path: str | os.PathLike, folder: str | os.PathLike) -> str:
-    """How a file in `folder` refers to `path`: relative to the folder, so that both may move together, where both are on disks or in
-    buckets; absolute otherwise."""
+    """How a file in `folder` refers to `path`: relative to the folder, so that both may move together, where both are
+    on disks or in buckets; absolute otherwise."""
     if is_remote(path) != is_remote(folder):
         return str(absolute(as_path(path)))
     return os.path.relpath(path, folder)
@@ -182,8 +183,8 @@ def stamps(paths: Iterable[str]) -> dict[str, tuple | None]:
 def local_copy(path: Path, stamp: tuple | None = None) -> Path:
     """The file itself or, of an object, a copy in the cache folder, which stays there for the next time.
 
-    fsspec's `simplecache` would do this, but it writes a copy under its final name, where another reader's process finds it half
-    written, and it does not notice that an object was replaced.
+    fsspec's `simplecache` would do this, but it writes a copy under its final name, where another reader's process
+    finds it half written, and it does not notice that an object was replaced.
 
     Args:
       path: of the file.
@@ -231,7 +232,8 @@ def write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A new file beside `path` on a disk, of the same extension, to be written: it replaces `path` when the block ends well.
+    """A new file beside `path` on a disk, of the same extension, to be written: it replaces `path` when the block ends
+    well.
 
     Its content is on the disk before it gets its name; when the block ends with an error, it is removed.
 
@@ -288,8 +290,9 @@ def make_folder(folder: Path) -> None:
 def new_folder(path: Path, last: str) -> Iterator[Path]:
     """A folder to write to, which replaces `path` when the block ends well.
 
-    On a disk it is beside `path` until then, and is removed when the block ends with an error. In a bucket it is `path` itself, which is
-    cleared first, beginning with `last`: the file that the caller writes last, and without which the folder is ignored.
+    On a disk it is beside `path` until then, and is removed when the block ends with an error. In a bucket it is `path`
+    itself, which is cleared first, beginning with `last`: the file that the caller writes last, and without which the
+    folder is ignored.
     """
     if is_remote(path):
         files = _bucket_files()
@@ -325,7 +328,8 @@ def _lock(copy: Path) -> threading.Lock:
 
 @functools.cache
 def _bucket_files() -> Any:
-    """The file system that epath uses, too, without fsspec's cache of listings: other processes, and TensorStore, write as well."""
+    """The file system that epath uses, too, without fsspec's cache of listings: other processes, and TensorStore, write
+    as well."""
     os.environ.setdefault("EPATH_USE_TF", "false")  # one library for all, whether TensorFlow is installed or not
     for name in ("gs", "gcs"):
         fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False
@@ -361,7 +365,8 @@ def _listing(folder: str) -> list[dict]:
 
 @contextlib.contextmanager
 def cloud_errors(what: str | os.PathLike) -> Iterator[None]:
-    """Errors of the cloud's libraries, which are of many kinds, as `StorageError`s of one line; those on a disk stay as they are."""
+    """Errors of the cloud's libraries, which are of many kinds, as `StorageError`s of one line; those on a disk stay as
+    they are."""
     try:
         yield
     except (ConfigError, FileNotFoundError, StorageError):

@@ -1,9 +1,10 @@
 """What tells models and data apart: the one rule for records of runs, caches, adapters and unfinished videos.
 
-A fingerprint is the beginning of the SHA-256 of all that its subject depends on. Configs, texts and numbers enter whole, as JSON.
-Parameters enter with their names, shapes, and a grid of at most 4096 values over the whole of each array, rounded to bfloat16: enough
-to notice training of any part, quick for the largest models, and the same in whatever dtype the parameters were loaded. Where the
-text encoder is not in memory, what its model folder records about its files stands for its parameters.
+A fingerprint is the beginning of the SHA-256 of all that its subject depends on. Configs, texts and numbers enter
+whole, as JSON. Parameters enter with their names, shapes, and a grid of at most 4096 values over the whole of each
+array, rounded to bfloat16: enough to notice training of any part, quick for the largest models, and the same in
+whatever dtype the parameters were loaded. Where the text encoder is not in memory, what its model folder records about
+its files stands for its parameters.
 """
 
 import dataclasses
@@ -50,7 +51,8 @@ def vae_fingerprint(model: Model) -> str:
 
 
 def text_fingerprint(model: Model) -> str | None:
-    """Of a model's text encoder with its tokenizer, in memory or in the model's folder; None for a model that has neither.
+    """Of a model's text encoder with its tokenizer, in memory or in the model's folder; None for a model that has
+    neither.
 
     Raises:
       ConfigError: the model's folder is no longer there.
@@ -61,13 +63,15 @@ def text_fingerprint(model: Model) -> str | None:
     record = open_model(model.folder).parts.get("t5") if model.folder else None
     if record is None:
         return None
-    # Files of converted weights are known by what they came from: Orbax gives those of every conversion names of their own.
+    # Files of converted weights are known by what they came from: Orbax gives those of every conversion names of their
+    # own.
     source = {name: file["sha256"] for name, file in record.get("source_files", {}).items()}
     return fingerprint(*settings, [source, record["dtype"]] if source else record["files"])
 
 
 def model_fingerprint(model: Model) -> str:
-    """Of everything that a model's videos depend on: its config and parameters with the dtypes that they have in memory, and its text encoder."""
+    """Of everything that a model's videos depend on: its config and parameters with the dtypes that they have in
+    memory, and its text encoder."""
     parts = {part: params for part, params in model.params.items() if part != "t5"}
     dtypes = {part: sorted({str(leaf.dtype) for leaf in jax.tree.leaves(params)}) for part, params in parts.items()}
     networks = {part: params_fingerprint(params) for part, params in parts.items()}
@@ -86,7 +90,8 @@ def _grids(leaves: list[jax.Array]) -> list[jax.Array]:
 
 
 def _grid(leaf: jax.Array) -> jax.Array:
-    """At most `GRID` values, as many along every axis, from the first on; cut axis by axis, which needs no copy of a sharded array."""
+    """At most `GRID` values, as many along every axis, from the first on; cut axis by axis, which needs no copy of a
+    sharded array."""
     along = int(GRID ** (1 / max(leaf.ndim, 1)) + 1e-9)
     strides = [-(-size // along) for size in leaf.shape]
     return jax.lax.slice(leaf, [0] * leaf.ndim, leaf.shape, strides)

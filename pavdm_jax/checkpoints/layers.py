@@ -1,8 +1,8 @@
 """One part of a model folder in Orbax's format, written and read a layer at a time.
 
-Orbax itself wants whole arrays, and takes four times the memory of the largest (measured): 8 GB for a stacked layer of T5-XXL. Its
-format is public, though: zarr arrays in an OCDBT database, beside JSON. So Orbax writes the JSON, for arrays of one element, and the
-values are written with TensorStore, the library that Orbax writes with.
+Orbax itself wants whole arrays, and takes four times the memory of the largest (measured): 8 GB for a stacked layer of
+T5-XXL. Its format is public, though: zarr arrays in an OCDBT database, beside JSON. So Orbax writes the JSON, for
+arrays of one element, and the values are written with TensorStore, the library that Orbax writes with.
 """
 
 import json

@@ -31,20 +31,22 @@ def load(
     dtype: DTypeLike = "float32",
     lora: str | os.PathLike | None = None,
 ) -> Model:
-    """Read a model: "demo" for the embedded one, a folder of converted weights, or a training run: its finished model or, while there is
-    none, the averaged weights of its newest checkpoint (or of a certain one, `RUN/stages/STAGE/STEP`).
+    """Read a model: "demo" for the embedded one, a folder of converted weights, or a training run: its finished model
+    or, while there is none, the averaged weights of its newest checkpoint (or of a certain one,
+    `RUN/stages/STAGE/STEP`).
 
     Args:
       path: the model's folder, which may be in a bucket, gs://BUCKET/NAME.
-      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. Generation reads the text encoder
-        itself, when it meets a new text.
+      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. Generation reads the text
+        encoder itself, when it meets a new text.
       shardings: a tree like `params` of where to put each parameter; parts that it lacks, or None: on the first device.
-      dtype: "float32" or "bfloat16", of the matrices in memory, whatever they are stored in; what `in_dtype` names stays float32.
+      dtype: "float32" or "bfloat16", of the matrices in memory, whatever they are stored in; what `in_dtype` names
+        stays float32.
       lora: a file of adapters, or the training run that made them, merged into the parameters.
 
     Raises:
-      ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its config says;
-        or another dtype.
+      ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its
+        config says; or another dtype.
     """
     if lora is not None:
         return adapters.apply(load(path, parts, shardings, dtype), lora)
@@ -55,7 +57,8 @@ def load(
         return load_run(folder, parts, shardings, dtype)
     if not is_embedded(path) and _holds_adapters_only(folder):
         raise ConfigError(
-            f"{path} holds LoRA adapters, no model; give the model that they change, too: --checkpoint BASE --lora {path}"
+            f"{path} holds LoRA adapters, no model; give the model that they change, too: --checkpoint BASE --lora "
+            f"{path}"
         )
     files = open_model(path, parts)
     expected, params = in_dtype(abstract_params(files.config), dtype), {}
@@ -84,7 +87,8 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
       parts, shardings, dtype: see `checkpoints.load`; a text encoder that the run trains is always read.
 
     Raises:
-      ConfigError: there is no checkpoint yet, it is damaged, or the model that the run started from is gone or has changed.
+      ConfigError: there is no checkpoint yet, it is damaged, or the model that the run started from is gone or has
+        changed.
     """
     step = path if (path / "ema").is_dir() else newest_checkpoint(path)
     if is_model(step):  # the result of a stage, and the next one has saved nothing yet

@@ -1,8 +1,8 @@
 """LoRA (arXiv 2106.09685): a finetune as small low-rank factors beside frozen weights, in a file of its own.
 
-Adapters are flat: "PATH/kernel/a" `[..., in, rank]` and "PATH/kernel/b" `[..., rank, out]` for a kernel `[..., in, out]` of the model
-(the leading axis of stacked blocks stays), which becomes kernel + alpha / rank · a @ b. No network knows of them: they are merged into
-the parameters, when a model is loaded or, differentiably, in every training step.
+Adapters are flat: "PATH/kernel/a" `[..., in, rank]` and "PATH/kernel/b" `[..., rank, out]` for a kernel `[..., in,
+out]` of the model (the leading axis of stacked blocks stays), which becomes kernel + alpha / rank · a @ b. No network
+knows of them: they are merged into the parameters, when a model is loaded or, differentiably, in every training step.
 """
 
 import os
@@ -93,7 +93,7 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
     try:
         with safetensors.safe_open(storage.local_copy(file), "np") as opened:
             metadata = opened.metadata() or {}
-            adapters = {name: jnp.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118, not a dict
+            adapters = {name: jnp.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
         alpha, base = float(metadata["alpha"]), metadata.get("base_fingerprint")
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise ConfigError(f"{file} is not a file of LoRA adapters: {type(error).__name__}: {error}") from None
@@ -101,6 +101,7 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
         raise ConfigError(f"the LoRA adapters {file} do not say which model they are for; train them again")
     if base != params_fingerprint(model.params[PART]):
         raise ConfigError(
-            f"the LoRA adapters {file} were trained on another model than this {model.config.name}; give --checkpoint their base"
+            f"the LoRA adapters {file} were trained on another model than this {model.config.name}; give --checkpoint "
+            "their base"
         )
     return model.replace(params=merge(model.params, adapters, alpha))

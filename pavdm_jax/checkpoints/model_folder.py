@@ -1,7 +1,9 @@
-"""Models on disk: a folder with `config.json`, the parameters in Orbax's format, `params/PART/` for every part, and `spiece.model`.
+"""Models on disk: a folder with `config.json`, the parameters in Orbax's format, `params/PART/` for every part, and
+`spiece.model`.
 
-`parts.json` lists the parts with the sizes of their files; what it does not list is ignored. On a disk, a folder is written under a
-temporary name and renamed, so that it is never incomplete; in a bucket `parts.json` is written last, and a folder without it is ignored.
+`parts.json` lists the parts with the sizes of their files; what it does not list is ignored. On a disk, a folder is
+written under a temporary name and renamed, so that it is never incomplete; in a bucket `parts.json` is written last,
+and a folder without it is ignored.
 """
 
 import contextlib
@@ -116,7 +118,8 @@ def is_model(folder: Path) -> bool:
 
 
 def _check_files(folder: Path, sizes: dict[str, int]) -> None:
-    """Refuse missing and cut files here, because Orbax answers to them with faults in its threads that outlive the call."""
+    """Refuse missing and cut files here, because Orbax answers to them with faults in its threads that outlive the
+    call."""
     found = storage.file_sizes(folder)
     damaged = sorted(name for name in sizes if found.get(name) != sizes[name])
     if damaged:
@@ -154,7 +157,8 @@ FILES = ("config.json", "parts.json")
 
 
 class ModelFolder:
-    """A model folder that parts are being added to; a context. Parts grow in `stage`, beside it, and come in with `commit`.
+    """A model folder that parts are being added to; a context. Parts grow in `stage`, beside it, and come in with
+    `commit`.
 
     Attributes:
       config: of the model that is there, or None.
@@ -249,7 +253,8 @@ class ModelFolder:
         whole.rename(self.path)
 
     def _add(self, config: ModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
-        """Old parts of the same names leave the list first, new ones enter it last: what is listed is whole at every moment."""
+        """Old parts of the same names leave the list first, new ones enter it last: what is listed is whole at every
+        moment."""
         kept = {part: record for part, record in self.parts.items() if part not in records}
         if len(kept) < len(self.parts):
             storage.write(self.path / "parts.json", json.dumps(kept, indent=1).encode())

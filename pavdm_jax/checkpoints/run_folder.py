@@ -7,9 +7,9 @@
     RUN/model/                  the finished model; of LoRA the adapters, lora.safetensors
     RUN/log.csv, train.log, tensorboard/, samples/
 
-Frozen parameters are in no checkpoint: `about` says where the model is that the stage started from, and how to know it. The folder may
-be in a bucket: there a checkpoint counts from its `commit_success.txt` on, and a model from its `parts.json` on.
-`training/checkpoints.py` writes it.
+Frozen parameters are in no checkpoint: `about` says where the model is that the stage started from, and how to know it.
+The folder may be in a bucket: there a checkpoint counts from its `commit_success.txt` on, and a model from its
+`parts.json` on. `training/checkpoints.py` writes it.
 """
 
 import errno
@@ -57,7 +57,8 @@ def check_base(about: dict, fingerprints: dict[str, str], where: Path) -> None:
     changed = [part for part, found in fingerprints.items() if about["fingerprints"].get(part) != found]
     if changed:
         raise ConfigError(
-            f"{where} was trained from the model {about['base']}, whose {' and '.join(changed)} changed since; put that model back"
+            f"{where} was trained from the model {about['base']}, whose {' and '.join(changed)} changed since; put "
+            "that model back"
         )
 
 

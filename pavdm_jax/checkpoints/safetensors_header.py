@@ -1,8 +1,8 @@
-"""The header of a safetensors file, for what the safetensors library does not offer: to read it from a bucket without the tensors that
-follow, and to write a file tensor by tensor, in little memory.
+"""The header of a safetensors file, for what the safetensors library does not offer: to read it from a bucket without
+the tensors that follow, and to write a file tensor by tensor, in little memory.
 
-A file is the header's length (8 bytes, little-endian), the header (JSON: dtype, shape and offsets of every tensor, and texts under
-`__metadata__`), and the tensors' bytes. Format: https://huggingface.co/docs/safetensors
+A file is the header's length (8 bytes, little-endian), the header (JSON: dtype, shape and offsets of every tensor, and
+texts under `__metadata__`), and the tensors' bytes. Format: https://huggingface.co/docs/safetensors
 """
 
 import json

@@ -1,4 +1,5 @@
-"""Which network a set of tensors is, and of which size: from `config.json` where it says so, from the tensors' shapes where it does not."""
+"""Which network a set of tensors is, and of which size: from `config.json` where it says so, from the tensors' shapes
+where it does not."""
 
 import dataclasses
 import re
@@ -169,7 +170,8 @@ def vae_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any])
 
 
 def num_groups(narrowest: int) -> int:
-    """Groups of the group norms, which leave no trace in shapes: 32, as published, or pairs of channels in a network under 64 wide."""
+    """Groups of the group norms, which leave no trace in shapes: 32, as published, or pairs of channels in a network
+    under 64 wide."""
     return max(1, min(32, narrowest // 2))
 
 

@@ -29,11 +29,12 @@ def export_stdit(
     progress: Callable[[int], None] = lambda nbytes: None,
     begin: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
-    """Write the transformer of a model folder as a file that Open-Sora loads; it is written tensor by tensor, and appears when it is whole.
+    """Write the transformer of a model folder as a file that Open-Sora loads; it is written tensor by tensor, and
+    appears when it is whole.
 
-    Weights that were converted and exported again in float32 are bit for bit the published ones, but for the constant `rope.freqs`:
-    no model folder stores it, it is computed as upstream does, and its values may differ from PyTorch's in their last bit (of XL/2 one
-    value of 36 does, by 2e-9).
+    Weights that were converted and exported again in float32 are bit for bit the published ones, but for the constant
+    `rope.freqs`: no model folder stores it, it is computed as upstream does, and its values may differ from PyTorch's
+    in their last bit (of XL/2 one value of 36 does, by 2e-9).
 
     Args:
       path: "demo", a model folder, or the folder of a finished training run.
@@ -74,7 +75,8 @@ class _Tensor:
 
 
 def _list_tensors(model: ModelFiles) -> dict[str, _Tensor]:
-    """All tensors of a model's transformer by their PyTorch names, in the order in which they are written; none is read."""
+    """All tensors of a model's transformer by their PyTorch names, in the order in which they are written; none is
+    read."""
     rules, expected = stdit3_rules(model.config.stdit3), abstract_params(model.config)["stdit3"]
     flat = flatten(expected)
     reader = PartReader(model.folder / "params" / "stdit3")

@@ -21,7 +21,8 @@ MAX_RECORD = 200_000_000  # bytes of the pickle itself; it holds names and shape
 
 
 class PickleFile:
-    """A `.bin`, `.pt` or `.pth` file, mapped into memory; `torch.load` reads names and shapes, and runs none of its code."""
+    """A `.bin`, `.pt` or `.pth` file, mapped into memory; `torch.load` reads names and shapes, and runs none of its
+    code."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -103,7 +104,8 @@ def _state(path: Path, loaded: object, torch) -> dict:
 
 
 def _forget_pages(address: int, size: int) -> None:
-    """Take a read part of the mapped file out of this process's memory; the kernel would do so only when memory is short."""
+    """Take a read part of the mapped file out of this process's memory; the kernel would do so only when memory is
+    short."""
     advise = getattr(ctypes.CDLL(None), "madvise", None) if hasattr(mmap, "MADV_DONTNEED") else None
     start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (address + size) // mmap.PAGESIZE * mmap.PAGESIZE - start

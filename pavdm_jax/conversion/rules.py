@@ -1,7 +1,7 @@
 """PyTorch tensors ↔ parameter trees, by tables of names.
 
-A table is a list of `Rule`s. `{i}` in a source name stands for a layer number: such tensors are stacked along a new first axis, which
-is how `nn.scan` keeps the parameters of repeated layers.
+A table is a list of `Rule`s. `{i}` in a source name stands for a layer number: such tensors are stacked along a new
+first axis, which is how `nn.scan` keeps the parameters of repeated layers.
 """
 
 import re
@@ -25,7 +25,8 @@ class Rule:
 
     Attributes:
       source: PyTorch name; may hold one `{i}`, the layer number.
-      target: path in the parameter tree, with slashes; empty for tensors that are constants of the architecture (not stored).
+      target: path in the parameter tree, with slashes; empty for tensors that are constants of the architecture (not
+        stored).
       order: an einops pattern from the PyTorch axes to ours, for instance "o i -> i o".
       sizes: axis sizes that the pattern cannot infer.
       alias: a second name of the same tensor; files may hold one or both.
@@ -88,7 +89,8 @@ class WeightsError(ConfigError):
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where the tensor of one name goes: the rule, and the layer of a stacked parameter (0 where nothing is stacked)."""
+    """Where the tensor of one name goes: the rule, and the layer of a stacked parameter (0 where nothing is
+    stacked)."""
 
     rule: Rule
     layer: int
@@ -126,7 +128,8 @@ def assign(rules: list[Rule], shapes: Mapping[str, tuple[int, ...]], expected: A
 
 
 def _match(rules: list[Rule], shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, dict[int, str]], list[str]]:
-    """For the source of every rule, the tensors that it names, by layer; and the tensors that no rule names, as problems."""
+    """For the source of every rule, the tensors that it names, by layer; and the tensors that no rule names, as
+    problems."""
     names: dict[str, dict[int, str]] = {rule.source: {} for rule in rules}
     patterns = [(rule, _pattern(rule.source)) for rule in rules]
     aliases = {rule.alias: rule for rule in rules if rule.alias}
@@ -162,7 +165,8 @@ def _place_constant(
 def _place_parameter(
     rule: Rule, names: Mapping[int, str], shapes: Mapping[str, tuple[int, ...]], shape: tuple[int, ...]
 ) -> tuple[dict[str, Assignment], list[str]]:
-    """The places of the tensors that fill a parameter of a shape, and which of them are missing, one too many, or misshapen."""
+    """The places of the tensors that fill a parameter of a shape, and which of them are missing, one too many, or
+    misshapen."""
     wanted, needed = (range(shape[0]), shape[1:]) if rule.stacked else (range(1), shape)
     absent = [layer for layer in wanted[: len(names) + 10] if layer not in names]
     if len(absent) < 10:
@@ -183,7 +187,8 @@ def _place_parameter(
 
 
 def names_of(rules: list[Rule], expected: Any) -> Iterator[tuple[str, Rule, int]]:
-    """The PyTorch name, rule and layer of every tensor that makes up the parameters `expected`, in the order of the table."""
+    """The PyTorch name, rule and layer of every tensor that makes up the parameters `expected`, in the order of the
+    table."""
     flat = flatten(expected)
     for rule in rules:
         if rule.target:

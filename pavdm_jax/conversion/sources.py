@@ -51,7 +51,8 @@ def open_weights(path: Path, label: str = "") -> Weights:
     """Open weights in any of the known layouts.
 
     Args:
-      path: a file, or a folder: of a published repository, of an Open-Sora training run's checkpoint, or with one file of weights.
+      path: a file, or a folder: of a published repository, of an Open-Sora training run's checkpoint, or with one file
+        of weights.
       label: what to call them; default the name of the folder or file.
 
     Raises:
@@ -115,7 +116,8 @@ def find_files(path: Path) -> list[Path]:
             f"{path.name} holds {len(runs)} checkpoints of a training run; give one, for instance {path / latest}"
         )
     raise ConfigError(
-        f"there are no weights in {path}; expected *.safetensors, or pytorch_model*.bin, or an Open-Sora checkpoint's ema.pt"
+        f"there are no weights in {path}; expected *.safetensors, or pytorch_model*.bin, or an Open-Sora checkpoint's "
+        "ema.pt"
     )
 
 

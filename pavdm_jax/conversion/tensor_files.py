@@ -1,6 +1,7 @@
 """Files of tensors, opened without reading one: names, shapes, dtypes, and one tensor at a time.
 
-Nothing in a file is believed: header lengths, offsets and sizes are checked against the file before anything is allocated.
+Nothing in a file is believed: header lengths, offsets and sizes are checked against the file before anything is
+allocated.
 """
 
 from pathlib import Path
@@ -18,7 +19,8 @@ TENSOR_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16"
 
 
 class TensorInfo(NamedTuple):
-    """What is known of a tensor without reading it; `dtype` is a key of `TENSOR_DTYPES`, or another name for what cannot be used."""
+    """What is known of a tensor without reading it; `dtype` is a key of `TENSOR_DTYPES`, or another name for what
+    cannot be used."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -38,7 +40,8 @@ class TensorFile(Protocol):
 
 
 class SafetensorsFile:
-    """A `.safetensors` file. Its header is validated by the safetensors library; values are read, not mapped, to keep memory small."""
+    """A `.safetensors` file. Its header is validated by the safetensors library; values are read, not mapped, to keep
+    memory small."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -1,4 +1,5 @@
-"""Clips with captions by number, wherever they come from: what every kind of pixel data can do, and the shapes world doing it."""
+"""Clips with captions by number, wherever they come from: what every kind of pixel data can do, and the shapes world
+doing it."""
 
 from typing import Protocol
 
@@ -22,7 +23,8 @@ class Clips(Protocol):
     Attributes:
       sizes: height and width in pixels, int32 `[n, 2]`.
       frames_of_a_clip: pixel frames.
-      starts: training on pixels may begin at any of a clip's first so many frames; more than 1 only where clips do not end.
+      starts: training on pixels may begin at any of a clip's first so many frames; more than 1 only where clips do not
+        end.
       identity: a text that changes when any clip does.
       skipped: what gives no clip, by name, and why.
     """
@@ -36,7 +38,8 @@ class Clips(Protocol):
     def __len__(self) -> int: ...
 
     def frames(self, index: int, first: int = 0, count: int | None = None) -> np.ndarray:
-        """uint8 `[f, h, w, 3]`: `count` frames from `first` on (None: to the clip's end); `ConfigError` where they cannot be read."""
+        """uint8 `[f, h, w, 3]`: `count` frames from `first` on (None: to the clip's end); `ConfigError` where they
+        cannot be read."""
         ...
 
     def captions(self, index: int) -> list[str]: ...

@@ -1,11 +1,11 @@
 """Latents and caption features on disk, computed once: a folder of shards, none of which is ever incomplete.
 
     cache.json                          what made it: the clips, the VAE, the text encoder
-    shard-00003-of-00010.safetensors    a fixed number of clips: latents/N, features/N/CAPTION, and captions in its metadata
+    shard-00003-of-00010.safetensors    some clips: latents/N, features/N/CAPTION; captions in its metadata
     index.json                          which clip is in which shard; written when all shards are there
 
-An interrupted call continues with the first missing shard, and any number of processes share the shards. The folder may be in a bucket:
-then each host copies the shards that it reads to its cache folder, where they stay.
+An interrupted call continues with the first missing shard, and any number of processes share the shards. The folder may
+be in a bucket: then each host copies the shards that it reads to its cache folder, where they stay.
 """
 
 import functools
@@ -196,7 +196,8 @@ def _write_shard(
 
 
 def _write_index(folder: Path, shards: int, left_out: dict[str, str]) -> bool:
-    """Write the index, with `left_out` beside the clips that could not be read, unless shards are missing; whether it was written."""
+    """Write the index, with `left_out` beside the clips that could not be read, unless shards are missing; whether it
+    was written."""
     entries, skipped = [], {}
     paths = [_shard(folder, n, shards) for n in range(shards)]
     if not storage.names(folder).issuperset(path.name for path in paths):
@@ -244,12 +245,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 class LatentCache:
-    """A complete cache, read by the number of the clip among those in the cache: clips that could not be read have no number.
+    """A complete cache, read by the number of the clip among those in the cache: clips that could not be read have no
+    number.
 
     Attributes:
       shapes: latent frames, rows, columns and channels of each clip, int32 `[n, 4]`.
       identity: `cache_identity` of what made it.
-      skipped: all that was left out, by name, and why: files that cannot be read, rows that are too short, clips that are damaged.
+      skipped: all that was left out, by name, and why: files that cannot be read, rows that are too short, clips that
+        are damaged.
 
     Raises:
       ConfigError: the folder holds no cache, or one that is not complete.

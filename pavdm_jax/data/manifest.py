@@ -1,4 +1,5 @@
-"""Real videos, listed in a manifest: its rows, an index of its files that is made once, and the clips into which they are cut."""
+"""Real videos, listed in a manifest: its rows, an index of its files that is made once, and the clips into which they
+are cut."""
 
 import csv
 import io
@@ -100,7 +101,8 @@ def _row(record: dict, manifest: Path, line: int) -> Row:
 
 
 def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
-    """What each file holds, or why it cannot be read. Kept in `NAME.index.json`; files that did not change are not read again."""
+    """What each file holds, or why it cannot be read. Kept in `NAME.index.json`; files that did not change are not read
+    again."""
     kept_in = manifest.with_suffix(".index.json")
     try:
         kept = dict(json.loads(kept_in.read_text()))
@@ -133,7 +135,8 @@ def _entry(path: str, stamp: tuple | None) -> dict:
 
 
 def bucket(height: int, width: int, model: ModelConfig, resolution: str | None) -> tuple[int, int]:
-    """The size at which a video is trained on: the model's, or of a named resolution the one of the nearest aspect ratio."""
+    """The size at which a video is trained on: the model's, or of a named resolution the one of the nearest aspect
+    ratio."""
     sizes = [(model.height, model.width)] if resolution is None else RESOLUTIONS[resolution].values()
     nearest = min(sizes, key=lambda size: abs(math.log(size[0] / size[1] * width / height)))
     return decoded_size(*nearest, model.vae)
@@ -143,7 +146,8 @@ class ManifestClips:
     """The clips of a manifest's rows, numbered; see `sources.Clips`.
 
     Attributes:
-      skipped: why a file that cannot be read, by its path, or a row that is too short, by its path and times, is left out.
+      skipped: why a file that cannot be read, by its path, or a row that is too short, by its path and times, is left
+        out.
     """
 
     starts = 1
@@ -174,7 +178,8 @@ class ManifestClips:
                 print(f"  {reason}", file=sys.stderr)
         if not self.clips:
             raise ConfigError(
-                f"the manifest {data.manifest} gives no clip of {data.frames} frames: all {len(rows)} rows are too short or cannot be read"
+                f"the manifest {data.manifest} gives no clip of {data.frames} frames: all {len(rows)} rows are too "
+                "short or cannot be read"
             )
         self.frames_of_a_clip = data.frames
         self.sizes = np.asarray(sizes, np.int32)

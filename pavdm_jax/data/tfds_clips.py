@@ -31,7 +31,7 @@ class TfdsClips:
         name = data.name.removeprefix("tfds:")
         try:
             builder = tfds.builder(name, data_dir=data.data_dir)
-            self.examples = builder.as_data_source(data.split)  # pyright: ignore[reportCallIssue]: a decorator hides its parameter
+            self.examples = builder.as_data_source(data.split)  # pyright: ignore[reportCallIssue]
         except ImportError as error:
             raise ConfigError(f"{data.name} needs a package that is not installed: {error}") from None
         except Exception as error:  # of many kinds, some of them several screens long
@@ -64,7 +64,8 @@ class TfdsClips:
         video = np.asarray(video)
         if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
             raise ConfigError(
-                f"feature {self.data.video!r} of {self.data.name} is {video.dtype} {list(video.shape)}; videos are uint8 [f, h, w, 3]"
+                f"feature {self.data.video!r} of {self.data.name} is {video.dtype} {list(video.shape)}; videos are "
+                "uint8 [f, h, w, 3]"
             )
         if len(video) < first + count:
             raise ConfigError(f"{self.name(index)} has {len(video)} frames; {first + count} are needed")

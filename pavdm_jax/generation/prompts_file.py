@@ -46,9 +46,9 @@ NAMES = tuple(field.name for field in fields(PromptLine))
 def read_prompts_file(path: str | os.PathLike) -> list[PromptLine]:
     """The prompts of a file, in their order.
 
-    A `.csv` file has a header with `prompt` and any of the other names of `PromptLine`; a `.jsonl` file has an object with these names on
-    every line. Any other file is text with one prompt a line, `a prompt` or `a prompt||start.mp4`; empty lines and those that begin with
-    `#` are left out. Paths of start clips are relative to the file.
+    A `.csv` file has a header with `prompt` and any of the other names of `PromptLine`; a `.jsonl` file has an object
+    with these names on every line. Any other file is text with one prompt a line, `a prompt` or `a prompt||start.mp4`;
+    empty lines and those that begin with `#` are left out. Paths of start clips are relative to the file.
 
     Args:
       path: of the file, which may be in a bucket.
@@ -97,7 +97,8 @@ def _text_lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         prompt, *start = line.split(SEPARATOR)
         if len(start) > 1 or (start and not start[0].strip()):
             raise ConfigError(
-                f"{_where(number, path)}: write a prompt, or a prompt, {SEPARATOR} and one start clip, not {line.strip()!r}"
+                f"{_where(number, path)}: write a prompt, or a prompt, {SEPARATOR} and one start clip, not "
+                f"{line.strip()!r}"
             )
         yield number, {"prompt": prompt, "start": start[0] if start else None}
 
@@ -182,6 +183,7 @@ def _existing(start: str, folder: Path, where: str) -> str:
     with storage.cloud_errors(path):
         if not path.is_file():
             raise ConfigError(
-                f"{where}: the start clip {start} does not exist; its path is relative to the prompts file's folder, {folder}"
+                f"{where}: the start clip {start} does not exist; its path is relative to the prompts file's folder, "
+                f"{folder}"
             )
     return str(path)

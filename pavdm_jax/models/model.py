@@ -24,7 +24,8 @@ FLOAT32_LAYERS = ("level_embed", "fps_embed", "modulation")
 """Layers that compute in float32 whatever the network's dtype is; their matrices stay float32, too."""
 
 SAMPLING_PARTS = ("stdit3", "vae")
-"""What generation keeps in memory. The text encoder, the largest part by far, is read when a text is new (`text/features.py`)."""
+"""What generation keeps in memory. The text encoder, the largest part by far, is read when a text is new
+(`text/features.py`)."""
 
 
 class Model(struct.PyTreeNode):
@@ -50,7 +51,8 @@ class Model(struct.PyTreeNode):
 
 
 def _summary(params: Any) -> str:
-    """Such as "1.209 M parameters in bfloat16", of whatever stands for the parameters; the dtype is that of most of them."""
+    """Such as "1.209 M parameters in bfloat16", of whatever stands for the parameters; the dtype is that of most of
+    them."""
     sizes: dict[str, int] = {}
     for leaf in jax.tree.leaves(params):
         name = str(getattr(leaf, "dtype", type(leaf).__name__))
@@ -91,8 +93,8 @@ def abstract_params(config: ModelConfig) -> dict:
 def in_dtype(abstract: Any, dtype: DTypeLike) -> Any:
     """The tree of `jax.ShapeDtypeStruct` with matrices, convolution kernels and the token table in `dtype`.
 
-    The rest is float32: norms, biases, modulation tables, the null caption, the relative bias, the VAE's statistics, and the layers that
-    compute in float32. It is a thousandth of the parameters.
+    The rest is float32: norms, biases, modulation tables, the null caption, the relative bias, the VAE's statistics,
+    and the layers that compute in float32. It is a thousandth of the parameters.
     """
 
     def leaf(path: tuple, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

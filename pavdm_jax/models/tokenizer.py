@@ -37,7 +37,8 @@ class Tokenizer:
             ids = self._processor.pad_id(), self._processor.eos_id(), self._processor.unk_id()
         except RuntimeError:
             raise ConfigError(
-                f"these {len(self.model_bytes)} bytes are no sentencepiece model; pass the content of a spiece.model file"
+                f"these {len(self.model_bytes)} bytes are no sentencepiece model; pass the content of a spiece.model "
+                "file"
             ) from None
         if ids != (PAD_ID, EOS_ID, UNKNOWN_ID):
             raise ConfigError(
@@ -60,8 +61,8 @@ class Tokenizer:
     def tokenize(self, texts: Sequence[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
         """Token ids of cleaned captions, each closed by `</s>`; a longer text is cut in front of its `</s>`.
 
-        Special tokens spelled out in a text count as themselves, as in the reference. Deviation: T5's `<extra_id_0>` … do not; the
-        cleaning takes them for HTML and removes them.
+        Special tokens spelled out in a text count as themselves, as in the reference. Deviation: T5's `<extra_id_0>` …
+        do not; the cleaning takes them for HTML and removes them.
 
         Returns:
           ids int32 [b, max_tokens], padded with 0 at the end, and lengths int32 [b], 1..max_tokens.
@@ -92,8 +93,8 @@ class Tokenizer:
 def train_tokenizer(captions: Iterable[str], vocab_size: int) -> bytes:
     """Train a sentencepiece model with T5's special ids (`<pad>` 0, `</s>` 1, `<unk>` 2, no `<s>`), for `Tokenizer`.
 
-    The most frequent words get an id each, as many as fit beside the letters, which spell the rest. (Left to itself, the training
-    splits the words of a small grammar, whose captions then take three times the tokens.)
+    The most frequent words get an id each, as many as fit beside the letters, which spell the rest. (Left to itself,
+    the training splits the words of a small grammar, whose captions then take three times the tokens.)
 
     Args:
       captions: cleaned captions, one sentence each.

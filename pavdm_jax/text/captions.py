@@ -1,7 +1,7 @@
 """Captions as the published weights know them: scores appended, and cleaned.
 
-The cleaning is the one that DeepFloyd IF introduced for web captions and Open-Sora (opensora/models/text_encoder/t5.py) kept: the
-published weights were trained on captions that went through it, so prompts must too, oddities included.
+The cleaning is the one that DeepFloyd IF introduced for web captions and Open-Sora (opensora/models/text_encoder/t5.py)
+kept: the published weights were trained on captions that went through it, so prompts must too, oddities included.
 """
 
 import html.entities
@@ -24,8 +24,9 @@ def compose_prompt(
 ) -> str:
     """Append the scores that Open-Sora was trained to read; what is None, or in the prompt already, is not appended.
 
-    Scores are written with one decimal, as upstream does (opensora/utils/inference_utils.py). Usual values: aesthetic score 4 to 7,
-    motion score 0 to 20 (optical flow), camera motion such as "pan right". Apply it before `clean_caption`.
+    Scores are written with one decimal, as upstream does (opensora/utils/inference_utils.py). Usual values: aesthetic
+    score 4 to 7, motion score 0 to 20 (optical flow), camera motion such as "pan right". Apply it before
+    `clean_caption`.
     """
     suffixes = {
         "aesthetic score:": None if aesthetic_score is None else f"{aesthetic_score:.1f}",
@@ -68,7 +69,10 @@ _HOST = r"[a-z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b/?(?!@)"
 
 _FILE_TYPE = "(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)"
 
-_HYPHENS = "\u002d\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
+_HYPHENS = (
+    "\u002d\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40"
+    "\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
+)
 
 # The order matters, within a table and between them: each rule sees what the ones before it left.
 _ADDRESSES = (

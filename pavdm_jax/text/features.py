@@ -1,8 +1,9 @@
 """Prompts to features of the text encoder, which is read only when a text is new.
 
-T5-XXL is four times as large as the transformer and is needed only briefly, so a model that was loaded for generation is without it.
-The features of every text are kept on disk, `features/MODEL/TEXT.npz` in the cache folder; for texts that are not there, the encoder
-is read, layer by layer. A model that holds its text encoder (in training, or made in memory) uses that one, and no disk.
+T5-XXL is four times as large as the transformer and is needed only briefly, so a model that was loaded for generation
+is without it. The features of every text are kept on disk, `features/MODEL/TEXT.npz` in the cache folder; for texts
+that are not there, the encoder is read, layer by layer. A model that holds its text encoder (in training, or made in
+memory) uses that one, and no disk.
 """
 
 import functools
@@ -38,11 +39,13 @@ def prompt_features(
     Args:
       model: needs no parameters but, if it has no `folder`, those of its text encoder.
       prompts: as the user wrote them; they are cleaned and completed here.
-      dtype: in which the text encoder computes; when it is read from the folder, its parameters are kept in this dtype, too.
+      dtype: in which the text encoder computes; when it is read from the folder, its parameters are kept in this dtype,
+        too.
       progress: show a bar when reading the text encoder takes long.
 
     Raises:
-      ConfigError: nothing is left of a prompt when it is cleaned, there is no text encoder, or the cache cannot be written.
+      ConfigError: nothing is left of a prompt when it is cleaned, there is no text encoder, or the cache cannot be
+        written.
     """
     config = model.config
     captions = [_caption(prompt, config) for prompt in prompts]
@@ -71,12 +74,14 @@ def _encode_in_memory(model: Model, captions: list[str], dtype: jnp.dtype) -> di
 def _encode_from_folder(
     model: Model, captions: list[str], dtype: jnp.dtype, progress: bool = False
 ) -> dict[str, np.ndarray]:
-    """The features [tokens, d] of captions, from the cache where they are in it, else by the text encoder in the model's folder."""
+    """The features [tokens, d] of captions, from the cache where they are in it, else by the text encoder in the
+    model's folder."""
     if model.folder is None:
         raise ConfigError("the model has no text encoder: its params lack t5, and it has no folder")
     if model.tokenizer is None:
         raise ConfigError(
-            f"{model.folder} has no text encoder (t5); add one: python -m pavdm_jax.convert_weights --text-encoder PATH --output {model.folder}"
+            f"{model.folder} has no text encoder (t5); add one: python -m pavdm_jax.convert_weights --text-encoder "
+            f"PATH --output {model.folder}"
         )
     config = model.config
     cache = cache_folder() / "features" / fingerprint(text_fingerprint(model), jnp.dtype(dtype).name)
@@ -129,7 +134,8 @@ def _write(path: Path, features: np.ndarray) -> None:
         storage.write(path, content.getvalue())
     except OSError as error:
         raise ConfigError(
-            f"the features of the prompts cannot be kept in {path.parent} ({error.strerror or error}); set PAVDM_CACHE to a folder that can be written"
+            f"the features of the prompts cannot be kept in {path.parent} ({error.strerror or error}); set "
+            "PAVDM_CACHE to a folder that can be written"
         ) from None
 
 

@@ -30,8 +30,8 @@ def read_video(path: str | Path, start: int = 0, stop: int | None = None) -> np.
       uint8 `[f, h, w, 3]`, f ≥ 1.
 
     Raises:
-      ConfigError: there is no such file, it is neither video nor picture, it is damaged or cut off, it has no frames between
-        `start` and `stop`, or it is too large for memory.
+      ConfigError: there is no such file, it is neither video nor picture, it is damaged or cut off, it has no frames
+        between `start` and `stop`, or it is too large for memory.
     """
     path = storage.local_path(path, "the video")
     if start < 0 or (stop is not None and stop <= start):
@@ -65,7 +65,8 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
                         frames.append(frame_pixels(frame))
                         if len(frames) * frames[0].nbytes > MAX_BYTES:
                             raise ConfigError(
-                                f"{path} does not fit into memory ({len(frames)} frames are {MAX_BYTES >> 30} GiB); read fewer frames"
+                                f"{path} does not fit into memory ({len(frames)} frames are {MAX_BYTES >> 30} GiB); "
+                                "read fewer frames"
                             )
                     number += 1
                     if number == stop:
@@ -108,7 +109,8 @@ def pad_start(frames: np.ndarray, least: int) -> tuple[np.ndarray, str | None]:
 
 
 def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
-    """The frames of a whole video one by one, `[1, h, w, 3]`, in bounded memory; `ConfigError` where it cannot be read."""
+    """The frames of a whole video one by one, `[1, h, w, 3]`, in bounded memory; `ConfigError` where it cannot be
+    read."""
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
@@ -128,7 +130,8 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file holds: the size of its upright pictures, and when the last one ends, in seconds after the first one begins."""
+    """What a file holds: the size of its upright pictures, and when the last one ends, in seconds after the first one
+    begins."""
 
     height: int
     width: int
@@ -201,12 +204,14 @@ def read_clip(file: str | BinaryIO, start: float, fps: float, frames: int, size:
             if done == frames:
                 return clip
     raise ConfigError(
-        f"{_name(file)} ends after {done} of the {frames} frames from second {start:.2f} at {fps:g} fps; it may be cut off"
+        f"{_name(file)} ends after {done} of the {frames} frames from second {start:.2f} at {fps:g} fps; it may be "
+        "cut off"
     )
 
 
 def _shown(container, stream, start: float) -> Iterator[tuple[av.VideoFrame, float, float]]:
-    """Pictures from the one shown at `start` on (or a little before it), with the times at which each begins and ends."""
+    """Pictures from the one shown at `start` on (or a little before it), with the times at which each begins and
+    ends."""
     origin = stream.start_time or 0
     if start > 0:
         container.seek(origin + int(start / stream.time_base), stream=stream, backward=True)
@@ -223,7 +228,8 @@ def _shown(container, stream, start: float) -> Iterator[tuple[av.VideoFrame, flo
 
 
 class _opened:
-    """`av.open` whose errors are `ConfigError`s that name the file; a bucket that cannot be reached is no fault of the file's."""
+    """`av.open` whose errors are `ConfigError`s that name the file; a bucket that cannot be reached is no fault of the
+    file's."""
 
     def __init__(self, file: str | BinaryIO):
         self.file, self._closing = file, contextlib.ExitStack()

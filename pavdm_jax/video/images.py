@@ -1,8 +1,8 @@
 """Pictures: read, resize, contact sheets, PNG and GIF. Frames are uint8 RGB, `[f, h, w, 3]`.
 
-Each library does what the others do not: imageio writes pictures; Pillow resizes, finds the colours of a GIF, and reads, because
-imageio 2.38 turns grey pictures with an EXIF orientation the wrong way; PyAV writes the frames
-of a GIF one by one, where imageio and Pillow collect all of them in memory first.
+Each library does what the others do not: imageio writes pictures; Pillow resizes, finds the colours of a GIF, and
+reads, because imageio 2.38 turns grey pictures with an EXIF orientation the wrong way; PyAV writes the frames of a GIF
+one by one, where imageio and Pillow collect all of them in memory first.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 """A growing MP4 that plays at any moment, survives a kill, and is continued bit for bit the same.
 
-Each `write` is encoded by an encoder of its own into one closed fragment (`moof` + `mdat`) and appended to the file. The bytes of
-a fragment depend only on its frames and on the number of its first frame, so a run that was cut back to a known position and
-continued leaves the same bytes as a run that was never interrupted.
+Each `write` is encoded by an encoder of its own into one closed fragment (`moof` + `mdat`) and appended to the file.
+The bytes of a fragment depend only on its frames and on the number of its first frame, so a run that was cut back to a
+known position and continued leaves the same bytes as a run that was never interrupted.
 """
 
 import contextlib
@@ -44,8 +44,9 @@ class Position(NamedTuple):
 class VideoWriter:
     """Writes a video as its frames come; use it as a context manager.
 
-    The file grows at `partial_path` and can be played from its start after every `write`. When the block ends well it becomes an
-    ordinary MP4 at `path`, at once; when it ends with an error or Ctrl-C, `partial_path` stays, whole up to `position`.
+    The file grows at `partial_path` and can be played from its start after every `write`. When the block ends well it
+    becomes an ordinary MP4 at `path`, at once; when it ends with an error or Ctrl-C, `partial_path` stays, whole up to
+    `position`.
 
     Args:
       path: the video, ending in .mp4; its folder is made, a video that is there is replaced at the end.
@@ -147,7 +148,8 @@ class VideoWriter:
                 )
             if (self.position.num_frames > 0) != (self.position.num_bytes > 0) or self.position.num_frames < 0:
                 raise ConfigError(
-                    f"position {tuple(self.position)} cannot be resumed; give the frames and bytes that the writer reported"
+                    f"position {tuple(self.position)} cannot be resumed; give the frames and bytes that the writer "
+                    "reported"
                 )
             file = io.FileIO(self.partial_path, "r+" if self.partial_path.is_file() else "w+")
             file.truncate(self.position.num_bytes)
@@ -179,7 +181,8 @@ class VideoWriter:
             self._file.seek(0, os.SEEK_END)
             if found != header:
                 raise ConfigError(
-                    f"{self.partial_path} was written with another size or fps; resume with the same, or delete it and start again"
+                    f"{self.partial_path} was written with another size or fps; resume with the same, or delete it "
+                    "and start again"
                 )
 
     def _encode(self, frames: np.ndarray) -> bytes:
@@ -215,7 +218,8 @@ def _fragment_start(segment: bytes) -> int:
 
 
 def _finish(partial: Path, path: Path, comment: str) -> None:
-    """Turn the fragments into an ordinary MP4 with an index (exact frame count, quick seeking), and put it at `path` at once.
+    """Turn the fragments into an ordinary MP4 with an index (exact frame count, quick seeking), and put it at `path` at
+    once.
 
     Without room for the second copy the fragments themselves, a whole video too, become the result.
     """

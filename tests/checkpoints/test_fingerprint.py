@@ -78,7 +78,8 @@ def test_every_network_and_the_tokenizer_make_another_model():
 
 
 def test_a_text_encoder_on_disk_is_known_by_what_it_was_converted_from(tmp_path):
-    """The files of two conversions of the same weights have other names; those of other weights have other checksums."""
+    """The files of two conversions of the same weights have other names; those of other weights have other
+    checksums."""
     save_model(tmp_path / "a", tiny_model())
     save_model(tmp_path / "b", tiny_model())
     a, b = load(tmp_path / "a"), load(tmp_path / "b")

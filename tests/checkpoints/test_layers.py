@@ -1,4 +1,5 @@
-"""Orbax's format as it is written by hand, layer by layer: exactly as the installed Orbax writes it, and Orbax itself reads it."""
+"""Orbax's format as it is written by hand, layer by layer: exactly as the installed Orbax writes it, and Orbax itself
+reads it."""
 
 import json
 

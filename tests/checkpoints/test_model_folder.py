@@ -1,4 +1,5 @@
-"""Model folders: what is saved comes back, and what is missing, damaged or of another architecture is refused with one line."""
+"""Model folders: what is saved comes back, and what is missing, damaged or of another architecture is refused with one
+line."""
 
 import dataclasses
 import shutil

@@ -1,4 +1,5 @@
-"""PyTorch's own files: every layout, read without executing anything; skipped, with a reason, where PyTorch is not installed."""
+"""PyTorch's own files: every layout, read without executing anything; skipped, with a reason, where PyTorch is not
+installed."""
 
 import json
 import os
@@ -19,7 +20,8 @@ def tensors_of(arrays):
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
-# --- layouts ------------------------------------------------------------------------------------------------------------
+# --- layouts
+# ------------------------------------------------------------------------------------------------------------
 
 
 def in_shards(folder, arrays):
@@ -87,7 +89,8 @@ def test_an_open_sora_training_folder_is_converted(tmp_path, convert):
     np.testing.assert_array_equal(table, STDIT3["final_layer.scale_shift_table"])
 
 
-# --- files that are not to be trusted -----------------------------------------------------------------------------------
+# --- files that are not to be trusted
+# -----------------------------------------------------------------------------------
 
 
 class Payload:

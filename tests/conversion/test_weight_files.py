@@ -22,7 +22,8 @@ def safetensors_file(path, header, data=b"", length=None):
     return path
 
 
-# --- folders ------------------------------------------------------------------------------------------------------------
+# --- folders
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_without_weights(tmp_path, refused):
@@ -73,7 +74,8 @@ def test_a_text_encoder_without_tokenizer(tmp_path, refused):
     assert "spiece.model, the tokenizer, is missing beside the weights of t5" in refused("--text-encoder", folder)
 
 
-# --- damaged and lying files --------------------------------------------------------------------------------------------
+# --- damaged and lying files
+# --------------------------------------------------------------------------------------------
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -119,7 +121,8 @@ def test_a_constant_of_another_architecture_is_refused(tmp_path, refused):
     assert "rope.freqs holds other values" in refused("--stdit", folder)
 
 
-# --- weights of something else ------------------------------------------------------------------------------------------
+# --- weights of something else
+# ------------------------------------------------------------------------------------------
 
 
 def test_the_wrong_part(tmp_path, refused):
@@ -198,7 +201,8 @@ def test_group_norms_leave_no_trace_in_shapes(narrowest, groups):
     assert num_groups(narrowest) == groups
 
 
-# --- the output ---------------------------------------------------------------------------------------------------------
+# --- the output
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_output_that_is_something_else(tmp_path, convert):

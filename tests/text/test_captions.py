@@ -1,4 +1,5 @@
-"""Caption cleaning and tokens against the reference (golden text_cleaning, tokenizer), prompts, and a tokenizer of our own."""
+"""Caption cleaning and tokens against the reference (golden text_cleaning, tokenizer), prompts, and a tokenizer of our
+own."""
 
 import copy
 import functools

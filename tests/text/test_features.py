@@ -1,4 +1,5 @@
-"""Features of prompts: kept on disk by text and text encoder, so that a second run reads no text encoder; damage is mended."""
+"""Features of prompts: kept on disk by text and text encoder, so that a second run reads no text encoder; damage is
+mended."""
 
 import shutil
 
