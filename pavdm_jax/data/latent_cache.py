@@ -282,8 +282,8 @@ class LatentCache:
         return self.identity["text"] is not None
 
     def check(self, identity: dict) -> None:
-        """Refuse a cache that differs in one of the named respects (`ConfigError`)."""
-        _check_identity(self.folder, self.identity, identity)
+        """Refuse a cache of another version, or that differs in one of the named respects (`ConfigError`)."""
+        _check_identity(self.folder, self.identity, {"format": FORMAT, **identity})
 
     def latents(self, index: int, start: int, stop: int) -> np.ndarray:
         """Latent frames `start` to `stop` of a clip, float16 `[t, h, w, c]`."""

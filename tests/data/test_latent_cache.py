@@ -1,6 +1,8 @@
 """Latents computed once: shards, resuming, refusals, and the same losses as without a cache; the command line that writes them."""
 
 import itertools
+import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -113,12 +115,17 @@ def test_a_full_disk_is_one_clear_message_and_leaves_no_part(manifest, encoder, 
     assert list((tmp_path / "full").iterdir()) == []
 
 
-def test_the_cache_of_another_model_or_of_other_clips_is_refused(cached, manifest, encoder):
+def test_the_cache_of_another_model_or_of_other_clips_is_refused(cached, manifest, encoder, tmp_path):
     model = tiny_model()
     vae = model.params["vae"]
     changed = model.replace(params=model.params | {"vae": vae | {"scale": vae["scale"] + 1}})
     with pytest.raises(ConfigError, match="made by another VAE"):
         open_feed(LatentData(str(cached)), changed, 2, cached.parent)
+    older = shutil.copytree(cached, tmp_path / "older")
+    record = json.loads((older / "cache.json").read_text())
+    (older / "cache.json").write_text(json.dumps(record | {"format": 1, "vae": "digest of an earlier rule"}))
+    with pytest.raises(ConfigError, match="was written by another version; choose another folder, or delete this one"):
+        open_feed(LatentData(str(older)), model, 2, cached.parent)
     decoder = jax.tree.map_with_path(
         lambda path, x: x + 1 if "decoder" in jax.tree_util.keystr(path) else x, model.params["vae"]
     )
