@@ -17,7 +17,8 @@ from pavdm_jax.cli import enable_cache, read_fields
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import TfdsData, VideoData
 from pavdm_jax.data.encoder import Encoder
-from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
+from pavdm_jax.data.latent_cache import LatentCache
+from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.distributed.placement import on_host
 from pavdm_jax.distributed.processes import connect, end
 from pavdm_jax.errors import ConfigError

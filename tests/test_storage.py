@@ -24,7 +24,8 @@ from pavdm_jax.checkpoints.run_folder import newest_step, stage_folder
 from pavdm_jax.config import tiny
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import ShapesData, VideoData
-from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
+from pavdm_jax.data.latent_cache import LatentCache
+from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.manifest import read_manifest
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.training.checkpoints import Checkpoints, check_claim, claim

@@ -15,7 +15,8 @@ from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.clips import Clips, open_clips
 from pavdm_jax.data.config import LatentData, ShapesData, TfdsData, VideoData
 from pavdm_jax.data.encoder import Encoder
-from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, cache_identity, write_cache
+from pavdm_jax.data.latent_cache import LatentCache, cache_identity
+from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.loader import Source
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.geometry import chunk_frames, latent_frames

@@ -19,7 +19,8 @@ from pavdm_jax.config import tiny
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import LatentData, VideoData
 from pavdm_jax.data.encoder import Encoder
-from pavdm_jax.data.latent_cache import CacheOptions, LatentCache, write_cache
+from pavdm_jax.data.latent_cache import LatentCache
+from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.sources import open_feed
 from pavdm_jax.errors import ConfigError
@@ -109,7 +110,7 @@ def test_a_full_disk_is_one_clear_message_and_leaves_no_part(manifest, encoder, 
         raise OSError(28, "No space left on device")
 
     options = CacheOptions(shard_size=2, batch_size=2)
-    monkeypatch.setattr("pavdm_jax.data.latent_cache.os.replace", full)
+    monkeypatch.setattr("pavdm_jax.storage.os.replace", full)
     with pytest.raises(ConfigError, match="the disk is full"):
         write_cache(clips, encoder, tmp_path / "full", options)
     assert list((tmp_path / "full").iterdir()) == []

@@ -1,0 +1,195 @@
+"""Writes a cache of latents, shard by shard.
+
+An interrupted call continues with the first missing shard, and any number of processes share the shards.
+"""
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grain
+import numpy as np
+import safetensors.numpy
+from tqdm import tqdm
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints.safetensors_header import Header, read_header
+from pavdm_jax.data.clips import Clips
+from pavdm_jax.data.encoder import Encoder
+from pavdm_jax.data.latent_cache import cache_identity, check_identity, damaged, read_json
+from pavdm_jax.data.loader import ReadAhead
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.outputs import storage_error
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """How a cache is written."""
+
+    caption_features: bool = False  # also the text encoder's features, for models whose text encoder is large
+    shard_size: int = 64  # clips of a shard: what an interrupted call computes again at most
+    batch_size: int = 1  # clips that are encoded at once
+    workers: int = 0  # processes that read and decode; 0: threads
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.workers < 0:
+            raise ConfigError(f"workers must be 0 or more, not {self.workers}")
+
+
+def write_cache(
+    clips: Clips,
+    encoder: Encoder,
+    folder: Path,
+    options: CacheOptions,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> bool:
+    """Write this process's missing shards, every `process_count`-th from number `process_index` on.
+
+    Clips that cannot be read are left out; the index names them.
+
+    Returns:
+      whether the cache is complete now, other processes' shards included.
+
+    Raises:
+      ConfigError: the folder holds a cache of something else, cannot be written, or no clip can be read at all.
+    """
+    identity = cache_identity(clips, encoder.model, options.caption_features)
+    precision = str(encoder.text_dtype) if options.caption_features else None
+    if _claim(folder, identity | {"shard_size": options.shard_size, "text_dtype": precision}):
+        return True
+    shards = -(-len(clips) // options.shard_size)
+    there = storage.names(folder)
+    missing = [n for n in range(process_index, shards, process_count) if _shard(folder, n, shards).name not in there]
+    # Within a shard, clips of one size follow one another, so that they can be encoded together.
+    orders = {
+        n: sorted(
+            range(n * options.shard_size, min((n + 1) * options.shard_size, len(clips))),
+            key=lambda i: (*clips.sizes[i], i),
+        )
+        for n in missing
+    }
+    numbers = [i for n in missing for i in orders[n]]
+    dataset = grain.MapDataset.source(numbers).map(functools.partial(_read, clips))
+    samples = ReadAhead(dataset, options.workers)
+    try:
+        with tqdm(total=len(numbers), desc="latents", unit="clip", smoothing=0.02, disable=not numbers) as bar:
+            for n in missing:
+                _write_shard(_shard(folder, n, shards), len(orders[n]), samples, clips, encoder, options, bar)
+    finally:
+        samples.close()
+    return _write_index(folder, shards, clips.skipped)
+
+
+def _claim(folder: Path, identity: dict) -> bool:
+    """Make the folder, or check that it belongs to the same cache; whether that is complete."""
+    record = folder / "cache.json"
+    with storage.cloud_errors(folder):
+        if record.exists():
+            check_identity(folder, read_json(record), identity)
+            return (folder / "index.json").exists()
+    try:
+        storage.make_folder(folder)
+        if any(name.startswith("shard-") for name in storage.names(folder)) and not record.exists():
+            raise ConfigError(f"{folder} holds shards of an unknown cache; choose another folder")
+    except OSError as error:
+        raise storage_error(error, folder) from None
+    _write(record, json.dumps(identity, indent=1).encode())
+    return False
+
+
+def _read(clips: Clips, index: int) -> dict:
+    try:
+        return {"index": index, "frames": clips.frames(index)}
+    except ConfigError as error:
+        return {"index": index, "error": str(error)}
+
+
+def _write_shard(
+    path: Path, count: int, samples: Iterator[dict], clips: Clips, encoder: Encoder, options: CacheOptions, bar: tqdm
+) -> None:
+    tensors: dict[str, np.ndarray] = {}
+    about, skipped = {}, {}
+    waiting: list[dict] = []
+
+    def encode_waiting() -> None:
+        if not waiting:
+            return
+        frames = [sample["frames"] for sample in waiting]
+        frames += frames[-1:] * (options.batch_size - len(frames))  # one compiled program, whatever is left over
+        latents = np.asarray(encoder.latents(np.stack(frames)))
+        for sample, latent in zip(waiting, latents, strict=False):
+            tensors[f"latents/{int(sample['index'])}"] = latent
+        bar.update(len(waiting))
+        waiting.clear()
+
+    for _ in range(count):
+        sample = next(samples)
+        index = int(sample["index"])
+        if "error" in sample:
+            skipped[f"clip {index}, {clips.name(index)}"] = str(sample["error"])
+            bar.write(f"skipped: {sample['error']}")
+            bar.update()
+            continue
+        captions = clips.captions(index)
+        about[index] = {"captions": captions, "fps": clips.fps(index)}
+        if options.caption_features:
+            features = encoder.features(captions)
+            tensors.update({f"features/{index}/{n}": feature for n, feature in enumerate(features)})
+        if waiting and waiting[0]["frames"].shape != sample["frames"].shape:
+            encode_waiting()
+        waiting.append(sample)
+        if len(waiting) == options.batch_size:
+            encode_waiting()
+    encode_waiting()
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    # One entry of metadata: the order of several would differ from file to file.
+    notes = {"clips": json.dumps({"about": about, "skipped": skipped})}
+    _write(path, safetensors.numpy.save(contiguous, notes))
+
+
+def _write_index(folder: Path, shards: int, left_out: dict[str, str]) -> bool:
+    """Write the index, with `left_out` beside the clips that could not be read, unless shards are missing; whether it
+    was written."""
+    entries, skipped = [], {}
+    paths = [_shard(folder, n, shards) for n in range(shards)]
+    if not storage.names(folder).issuperset(path.name for path in paths):
+        return False
+    for path in paths:
+        header = _header(path)
+        notes = json.loads(header.metadata["clips"])
+        clips = sorted(map(int, notes["about"]))
+        shapes = [header.tensors[f"latents/{index}"].shape for index in clips]
+        skipped |= notes["skipped"]
+        entries.append({"file": path.name, "clips": clips, "shapes": shapes})
+    if not any(entry["clips"] for entry in entries):
+        raise ConfigError(f"none of the clips can be read; first: {next(iter(skipped.values()), '')}")
+    _write(folder / "index.json", json.dumps({"shards": entries, "skipped": left_out | skipped}).encode())
+    return True
+
+
+def _shard(folder: Path, number: int, shards: int) -> Path:
+    return folder / f"shard-{number:05}-of-{shards:05}.safetensors"
+
+
+def _header(path: Path) -> Header:
+    """The header of a shard, read without its tensors."""
+    try:
+        with storage.open_binary(path) as file:
+            return read_header(file)
+    except storage.StorageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        storage.write(path, content)
+    except OSError as error:
+        raise storage_error(error, path) from None
