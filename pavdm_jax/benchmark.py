@@ -1,7 +1,10 @@
-"""Speed, memory and compile time of this machine: `python -m pavdm_jax.benchmark`.
+"""Speed, memory and compile time of generation on this machine: `pavdm benchmark`.
 
 Each measurement runs in a process of its own, so that peaks of memory do not mix. A cold start has an empty compilation cache, a warm
-one the cache that the cold one left. With `--compile-only` nothing is run: see `compile_only.py`.
+one the cache that the cold one left. Two other measurements have options of their own (add --help):
+
+    pavdm benchmark --compile-only v5e:1x1 h100:1                         memory of generation on chips that are not there
+    pavdm benchmark --loader --config tpu_v4 --step-seconds 0.8           the loader against the training step that it must feed
 """
 
 import json
@@ -12,31 +15,67 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
 
 from pavdm_jax import storage
+from pavdm_jax.ahead_of_time import generation as ahead_of_time
 from pavdm_jax.ahead_of_time.generation import HEADER, CompileConfig, compile_only, row
 from pavdm_jax.checkpoints.load import load
-from pavdm_jax.cli import enable_cache, exit_with, read_fields
+from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.pipeline import generate_stream
+from pavdm_jax.generation.request import Options
 from pavdm_jax.geometry import chunk_frames
 from pavdm_jax.outputs import check_output
+from pavdm_jax.training.config import TrainConfig
+from pavdm_jax.training.config_files import ConfigCommand, read_command_and_config
 from pavdm_jax.video.writer import VideoWriter
+
+PROGRAM = "pavdm benchmark"
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
     """What to measure."""
 
-    checkpoint: str = "demo"  # a model folder, or "demo"
+    checkpoint: str = "demo"
+    """a model folder, or demo, the embedded model"""
     prompt: str = "a small blue square and a large red circle bounce slowly"
-    frames: tuple[int, ...] = (1440, 5760)  # lengths of video; memory should not depend on them
-    segment: int = 2  # shifts of a compiled call
-    output: str | None = None  # a JSON file for the numbers
+    """of all videos"""
+    frames: tuple[int, ...] = (1440, 5760)
+    """lengths of video; memory should not depend on them"""
+    segment: int = Options.segment
+    """shifts of a compiled call"""
+    output: str | None = None
+    """a JSON file for the numbers"""
+
+    def __post_init__(self) -> None:
+        if not self.frames:
+            raise ConfigError("frames names no length; give at least one")
+        if self.output is not None:
+            check_output(self.output, (".json",))
+
+
+@dataclass(frozen=True)
+class LoaderConfig(ConfigCommand):
+    """Which stage's batches to time, and what they have to keep up with."""
+
+    step_seconds: float | None = None
+    """of a training step, from a run's log (must be given)"""
+    stage: int = 0
+    """number of the stage, from 0"""
+    batches: int = 20
+    """to time, after the first"""
+
+    def __post_init__(self) -> None:
+        if self.step_seconds is not None and not self.step_seconds > 0:
+            raise ConfigError(f"step_seconds must be above 0, not {self.step_seconds}")
+        if self.batches < 1:
+            raise ConfigError(f"batches must be at least 1, not {self.batches}")
 
 
 @dataclass(frozen=True)
@@ -89,8 +128,6 @@ def _peak_memory_mb() -> float:
 
 def benchmark(config: BenchmarkConfig) -> list[Measurement]:
     """The first length with a cold and a warm cache, the others warm."""
-    if not config.frames:
-        raise ConfigError("frames names no length; give at least one")
     runs = [(config.frames[0], "cold"), *((frames, "warm") for frames in config.frames)]
     measurements = []
     with tempfile.TemporaryDirectory() as cache:
@@ -118,39 +155,73 @@ def _print_row(measurement: Measurement, header: bool) -> None:
     )
 
 
-def main() -> None:
-    """The command line; user mistakes print one line and exit with 2."""
-    exit_with(run, interrupted="interrupted")
+def benchmark_loader(settings: LoaderConfig, config: TrainConfig) -> float:
+    """Print the loader's speed; clips a second. Latents that a stage keeps are computed first, untimed."""
+    from pavdm_jax.training.loop import make_batches, start_model  # slow to import, and wanted here only
+
+    if settings.step_seconds is None:
+        raise ConfigError("--step-seconds is missing; give those of a training step, from a run's log")
+    if not 0 <= settings.stage < len(config.stages):
+        raise ConfigError(f"stage {settings.stage}: the config has {len(config.stages)} stages")
+    stage = config.stages[settings.stage]
+    feed = make_batches(config, stage, start_model(config), config.seed, 0)
+    started = time.perf_counter()
+    next(feed)
+    first = time.perf_counter() - started
+    started = time.perf_counter()
+    for _ in range(settings.batches):
+        batch = next(feed)
+    for array in batch.values():
+        getattr(array, "block_until_ready", lambda: None)()
+    seconds = (time.perf_counter() - started) / settings.batches
+    wanted, found = stage.batch_size / settings.step_seconds, stage.batch_size / seconds
+    print(
+        f"first batch after {first:.2f} s; then {found:.1f} clips/s, {1000 * seconds:.1f} ms a batch of {stage.batch_size}"
+    )
+    print(
+        f"a step of {settings.step_seconds:g} s takes {wanted:.1f} clips/s: the loader is {found / wanted:.1f} times as fast"
+    )
+    if found < wanted:
+        print("steps wait for the loader; give the data workers, or compute the latents beforehand")
+    return found
 
 
-def run() -> int:
-    """Measure what the command line asks for (`--one` is how it calls itself for a single measurement); the exit code."""
-    if sys.argv[1:2] == ["--one"]:
+def run(arguments: Sequence[str]) -> int:
+    """Measure what the command line asks for; returns the exit code."""
+    if arguments[:1] == ["--one"]:  # how it calls itself for a single measurement
         enable_cache()
-        checkpoint, prompt, frames, segment, began = sys.argv[2:]
+        checkpoint, prompt, frames, segment, began = arguments[1:]
         print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment), float(began))))
-        return 0
-    if any(argument.split("=")[0] in ("--compile-only", "--compile_only") for argument in sys.argv[1:]):
+    elif any(argument.split("=")[0].replace("_", "-") == "--compile-only" for argument in arguments):
         jax.config.update("jax_platforms", "cpu")  # an installed compiler for TPUs or GPUs is no TPU or GPU
-        asked = read_fields(
-            CompileConfig, sys.argv[1:], "benchmark", "Memory of generation on TPUs and GPUs, by compiling for them."
-        )
+        asked = read_command(CompileConfig, arguments, PROGRAM, ahead_of_time.__doc__)
         print(HEADER)
         compile_only(asked, each=lambda result: print(row(result), flush=True))
-        return 0
-    config = read_fields(BenchmarkConfig, sys.argv[1:], "benchmark", __doc__)
-    if config.output is not None:
-        check_output(config.output, (".json",))
+    elif "--loader" in arguments:
+        rest = [argument for argument in arguments if argument != "--loader"]
+        benchmark_loader(*read_command_and_config(LoaderConfig, rest, f"{PROGRAM} --loader", benchmark_loader.__doc__))
+    else:
+        measure_all(read_command(BenchmarkConfig, arguments, PROGRAM, __doc__))
+    return 0
+
+
+def measure_all(config: BenchmarkConfig) -> None:
+    """Measure, and write JSON when `output` is given."""
     measurements = benchmark(config)
     if config.output is not None:
         numbers = {
             "machine": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "date": time.strftime("%Y-%m-%d"),
+            "measurements": [asdict(measurement) for measurement in measurements],
         }
-        numbers["measurements"] = [asdict(measurement) for measurement in measurements]
         storage.write(Path(config.output), (json.dumps(numbers, indent=1) + "\n").encode())
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    exit_with(lambda: run(given), interrupted="interrupted")
 
 
 if __name__ == "__main__":

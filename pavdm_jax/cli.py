@@ -1,125 +1,145 @@
-"""What the command lines share: mistakes are one line, with a suggestion, and exit code 2."""
+"""What the command lines share: a frozen dataclass is read by tyro; a mistake is one line, with a suggestion, and exit code 2."""
 
-import argparse
 import contextlib
 import dataclasses
 import difflib
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jax
 import tyro
 
+from pavdm_jax.distributed.processes import end
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.storage import cache_folder
 
 T = TypeVar("T")
 
-
-class Parser(argparse.ArgumentParser):
-    """Options that are named one by one."""
-
-    def error(self, message: str):
-        if message.startswith("unrecognized arguments:"):
-            unknown = message.split(": ", 1)[1].split()[0]
-            near = difflib.get_close_matches(unknown, self._option_string_actions, 1)
-            message = f"there is no option {unknown}" + (f"; did you mean {near[0]}?" if near else "; see --help")
-        print(f"error: {message}", file=sys.stderr)
-        raise SystemExit(2)
+FLAT = tyro.conf.arg(name="")
+"""`Annotated[Kind, FLAT]`, of a field that is a dataclass: its fields are options without a prefix."""
 
 
 def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
-    """Do the work of a command line and end the process with its exit code; mistakes are one line and 2, Ctrl-C is `interrupted` and 130."""
+    """Do the work of a command and end the process with the exit code that it returns.
+
+    Mistakes and full memory are one line and 2; Ctrl-C is the line `interrupted` and 130.
+    """
     try:
-        code = work()
+        sys.exit(work())
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code, said = 2, f"error: {error}"
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        print(f"error: out of memory, or a fault of the device: {first_line(error)}", file=sys.stderr)
-        code = 2
+        code, said = 2, f"error: out of memory, or a fault of the device: {first_line(error)}"
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        code, said = 130, interrupted
+    end(code, said)
 
 
-def read_fields(
+def read_command(
     kind: type[T],
     arguments: Sequence[str],
     program: str,
     description: str | None,
+    examples: str = "",
     default: T | None = None,
     shown: Callable[[str], str] = str,
 ) -> T:
-    """Options that are the fields of a dataclass, by dotted names.
+    """The fields of a dataclass as options, those of dataclasses within it by dotted names.
 
     Args:
-      kind: the dataclass.
+      kind: the dataclass; what stands below its fields explains them in `--help`.
       arguments: of the command line.
-      program: which of the package's, such as "evaluate".
-      description: for `--help`.
+      program: how the command is called, such as "pavdm evaluate".
+      description: what `--help` begins with.
+      examples: what it ends with.
       default: the values that the arguments change; None: those of the dataclass.
       shown: dotted name → how people write it.
 
     Raises:
-      ConfigError: a field that does not exist, or a value that it cannot have.
+      ConfigError: an option that does not exist, or a value that it cannot have.
+    """
+    # Of a given default, None is a value and each field keeps its kind (a stage's data may be of several).
+    markers = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff) if default is None else (tyro.conf.AvoidSubcommands,)
+    given = {} if default is None else {"default": default}
+    try:
+        command, unknown = read_known(kind, arguments, prog=program, description=description, config=markers, **given)
+    except SystemExit:  # --help was asked for
+        print(examples, end="")
+        raise
+    if unknown:
+        raise ConfigError(_no_such_option(unknown[0], [shown(name) for name in _names(command)], shown))
+    return command
+
+
+def read_known(kind: type[T], arguments: Sequence[str], **options: Any) -> tuple[T, list[str]]:
+    """A dataclass's fields as in `read_command`, and the arguments that belong to none of them; `options` are those of `tyro.cli`.
+
+    Raises:
+      ConfigError: a value that a field cannot have.
     """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            config, unknown = tyro.cli(
-                kind,
-                args=list(arguments),
-                prog=f"python -m pavdm_jax.{program}",
-                description=description,
-                # Fields of several possible kinds, such as a stage's data, keep the kind that the default gives them.
-                config=() if default is None else (tyro.conf.AvoidSubcommands,),
-                return_unknown_args=True,
-                **({} if default is None else {"default": default}),
-            )
-    except SystemExit as end:
-        if not end.code:  # --help
+            return tyro.cli(kind, args=list(arguments), return_unknown_args=True, **options)
+    except SystemExit as stopped:
+        if not stopped.code:
             raise
-        raise ConfigError(_plain(said.getvalue())) from None
-    known = [shown(name) for name in _names(config)]
+        raise ConfigError(_reason(stopped, said.getvalue())) from None
+
+
+def _no_such_option(argument: str, known: list[str], shown: Callable[[str], str]) -> str:
+    """Why an argument cannot be given, and what may have been meant."""
+    if not argument.startswith("-"):
+        return f"'{argument}' belongs to no option; --help lists all options"
+    name = shown(argument.lstrip("-"))
+    words = name.replace("_", "-").split("=")[0].split(".")
+    above = [field for n in range(len(words)) if (field := ".".join(words[: n + 1])) in known]
+    if above:
+        return f"--{name} cannot be given here, because {above[0]} is None; set it in the file"
     ends = [name.split(".")[-1] for name in known]
-    for argument in unknown:
-        dashes = "--" if argument.startswith("--") else ""
-        name = shown(argument.removeprefix("--"))
-        words = name.replace("_", "-").split("=")[0].split(".")
-        above = [field for n in range(len(words)) if (field := ".".join(words[: n + 1])) in known]
-        if above:
-            raise ConfigError(f"--{name} cannot be given here, because {above[0]} is None; set it in the file")
-        near = difflib.get_close_matches(".".join(words), [*known, *ends], 1)
-        meant = [f"--{field}" for field, end in zip(known, ends, strict=True) if near and near[0] in (field, end)]
-        hint = f"did you mean {' or '.join(meant)}?" if meant else "--help lists all fields"
-        raise ConfigError(f"there is no config field {dashes}{name}; {hint}")
-    return config
+    near = difflib.get_close_matches(".".join(words), [*known, *ends], 1)
+    meant = [f"--{field}" for field, end in zip(known, ends, strict=True) if near and near[0] in (field, end)]
+    hint = f"did you mean {' or '.join(meant)}?" if meant else "--help lists all options"
+    dashes = argument[: len(argument) - len(argument.lstrip("-"))]
+    return f"there is no option {dashes}{name}; {hint}"
 
 
-def _names(config: Any, prefix: str = "") -> list[str]:
-    """The dotted names of the values in a config."""
-    if dataclasses.is_dataclass(config):
-        below = [(field.name.replace("_", "-"), getattr(config, field.name)) for field in dataclasses.fields(config)]
-    elif isinstance(config, tuple) and any(map(dataclasses.is_dataclass, config)):
-        below = [(str(number), value) for number, value in enumerate(config)]
+def _names(command: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted names of the options that a command, a dataclass, has."""
+    if dataclasses.is_dataclass(command):
+        hints = typing.get_type_hints(type(command), include_extras=True)
+        for field in dataclasses.fields(command):
+            markers = getattr(hints[field.name], "__metadata__", ())
+            if tyro.conf.Positional not in markers:
+                name = "" if FLAT in markers else f".{field.name.replace('_', '-')}"
+                yield from _names(getattr(command, field.name), prefix + name)
+    elif isinstance(command, tuple) and any(map(dataclasses.is_dataclass, command)):
+        for number, value in enumerate(command):
+            yield from _names(value, f"{prefix}.{number}")
     else:
-        return [prefix]
-    return [name for key, value in below for name in _names(value, f"{prefix}.{key}" if prefix else key)]
+        yield prefix.removeprefix(".")
 
 
-def _plain(box: str) -> str:
-    """What a box of tyro's says first, in one line; where the terminal's encoding is not UTF-8, its frame is of blanks and dashes."""
+def _reason(stopped: SystemExit, box: str) -> str:
+    """Why tyro stopped, in one line: the package's own complaint about a value as it is, else what tyro's box says first.
+
+    Where the terminal's encoding is not UTF-8, a box's frame is of blanks and dashes.
+    """
+    error: BaseException | None = stopped
+    while error is not None:
+        if isinstance(error, ConfigError):
+            return str(error)
+        error = error.__context__
     title, *lines = [line for line in (line.strip("│╭╮╰╯ ") for line in box.splitlines()) if line] or [""]
     rule = "\n"
     blocks = " ".join(rule if set(line) <= set("─-") else line for line in lines).split(rule)
-    said = next((block.strip() for block in blocks if block.strip()), title)
-    # Where a config's own checks failed tyro says before what they say, which is clear by itself.
-    return re.sub(r"^Error parsing (?!--)\S+: ", "", said) or "the arguments cannot be read; see --help"
+    reason = next((block.strip() for block in blocks if block.strip()), title)
+    reason = re.sub(r"\.? Got errors:.*", "", re.sub(r"^Error parsing ", "", reason))
+    return reason or "the arguments cannot be read; see --help"
 
 
 def enable_cache() -> None:

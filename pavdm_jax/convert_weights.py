@@ -1,18 +1,22 @@
-"""Convert published weights: `python -m pavdm_jax.convert_weights --output checkpoints/open-sora-1.2`.
+"""Convert published weights: `pavdm convert-weights --output checkpoints/open-sora-1.2`.
 
 Without paths, the three published repositories of Open-Sora v1.2 are downloaded and converted: about 25 GB, and 10 (bfloat16) to 25 GB more for
 the result. `pavdm_jax.load("checkpoints/open-sora-1.2")` and `pavdm --checkpoint` read it.
 """
 
-import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from tqdm import tqdm
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.layers import stored_arrays
 from pavdm_jax.checkpoints.model_folder import open_model
-from pavdm_jax.cli import Parser, exit_with
+from pavdm_jax.cli import exit_with, read_command
 from pavdm_jax.conversion import hub
 from pavdm_jax.conversion.architecture import OPTIONS
 from pavdm_jax.conversion.convert import convert
@@ -23,16 +27,16 @@ from pavdm_jax.models.model import DTYPES, PARTS
 
 EXAMPLES = """
 examples:
-  python -m pavdm_jax.convert_weights --output checkpoints/open-sora-1.2 --dtype bfloat16
+  pavdm convert-weights --output checkpoints/open-sora-1.2 --dtype bfloat16
       downloads hpcai-tech/OpenSora-STDiT-v3, hpcai-tech/OpenSora-VAE-v1.2 and DeepFloyd/t5-v1_1-xxl, and converts them
-  python -m pavdm_jax.convert_weights --stdit OpenSora-STDiT-v3 --vae OpenSora-VAE-v1.2 --output checkpoints/mine
+  pavdm convert-weights --stdit OpenSora-STDiT-v3 --vae OpenSora-VAE-v1.2 --output checkpoints/mine
       converts local folders or files; any subset
-  python -m pavdm_jax.convert_weights --text-encoder t5-v1_1-xxl --output checkpoints/mine
+  pavdm convert-weights --text-encoder t5-v1_1-xxl --output checkpoints/mine
       adds a part to a folder that exists already, or replaces it
-  python -m pavdm_jax.convert_weights --stdit outputs/epoch0-global_step1000 --output checkpoints/finetuned
+  pavdm convert-weights --stdit outputs/epoch0-global_step1000 --output checkpoints/finetuned
       takes a checkpoint of Open-Sora's own training: its averaged weights, ema.pt; for the others give .../model
-  python -m pavdm_jax.convert_weights --inspect checkpoints/mine
-  python -m pavdm_jax.convert_weights --export-stdit runs/finetune --output model.safetensors
+  pavdm convert-weights --inspect checkpoints/mine
+  pavdm convert-weights --export-stdit runs/finetune --output model.safetensors
       goes back: a transformer trained here, as Open-Sora loads it
 
 Understood are *.safetensors and PyTorch's .bin, .pt and .pth, whole or sharded with an index. PyTorch's files need the extra
@@ -40,43 +44,38 @@ pavdm_jax[torch]; they are read without executing anything in them. Half-written
 """
 
 
-def make_parser() -> Parser:
-    parser = Parser(
-        prog="python -m pavdm_jax.convert_weights",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument_group("what to convert").add_argument
-    for part, what in (
-        ("stdit3", "the transformer"),
-        ("vae", "the video VAE"),
-        ("t5", "T5 v1.1, with its spiece.model"),
-    ):
-        add(
-            OPTIONS[part],
-            dest=part,
-            metavar="PATH",
-            help=f"{what}: a folder, a file, or a repository's name such as {hub.PUBLISHED[part]}",
-        )
-    add = parser.add_argument_group("or else").add_argument
-    add("--inspect", metavar="DIR", help="show what is in a model folder: parts, sizes, dtypes, sources with checksums")
-    add(
-        "--export-stdit",
-        metavar="DIR",
-        help="write the transformer of a model folder as one safetensors file for Open-Sora",
-    )
-    add = parser.add_argument_group("result").add_argument
-    add("--output", "-o", metavar="PATH", help="the model folder to make or to add to; of --export-stdit, the file")
-    add(
-        "--dtype",
-        choices=DTYPES,
-        default="float32",
-        help="of the stored matrices; norms, biases and tables are float32 in any case (default float32)",
-    )
-    add("--quiet", "-q", action="store_true", help="no progress bar")
-    return parser
+@dataclass(frozen=True)
+class ConvertCommand:
+    """What to convert (each a folder, a file, or a repository's name), or else to show or to export, and where to."""
+
+    stdit: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """the transformer"""
+    vae: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """the video VAE"""
+    text_encoder: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """T5 v1.1, with its spiece.model"""
+    inspect: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """convert nothing: show what is in a model folder: parts, sizes, dtypes, sources with checksums"""
+    export_stdit: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """convert nothing: write the transformer of a model folder as one safetensors file for Open-Sora"""
+    output: Annotated[str | None, tyro.conf.arg(metavar="PATH", aliases=["-o"])] = None
+    """the model folder to make or to add to; of --export-stdit, the file"""
+    dtype: str = "float32"
+    """of the stored matrices, float32 or bfloat16; norms, biases and tables are float32 in any case"""
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """no progress bar"""
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where the weights of each part are that is to be converted."""
+        given = {"stdit3": self.stdit, "vae": self.vae, "t5": self.text_encoder}
+        return {part: path for part, path in given.items() if path}
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"--dtype {self.dtype} is not possible; use {' or '.join(DTYPES)}")
+        if bool(self.sources) + (self.inspect is not None) + (self.export_stdit is not None) > 1:
+            raise ConfigError("--inspect and --export-stdit go alone, without weights to convert")
 
 
 def find(part: str, given: str) -> Weights:
@@ -89,26 +88,22 @@ def find(part: str, given: str) -> Weights:
     return open_weights(Path(given))
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Do what the arguments ask for; returns the exit code."""
-    given = {part: getattr(arguments, part) for part in PARTS if getattr(arguments, part)}
-    modes = [bool(given), arguments.inspect is not None, arguments.export_stdit is not None]
-    if sum(modes) > 1:
-        raise ConfigError("--inspect and --export-stdit go alone, without weights to convert")
-    if arguments.inspect is not None:
-        print(inspect(arguments.inspect))
+def run(command: ConvertCommand) -> int:
+    """Do what is asked for; returns the exit code."""
+    if command.inspect is not None:
+        print(inspect(command.inspect))
         return 0
-    if not arguments.output:
+    if not command.output:
         raise ConfigError("--output is missing; give the model folder to make, for instance checkpoints/open-sora-1.2")
-    output = storage.local_path(arguments.output, "--output")
-    with Progress(arguments.quiet) as bar:
-        if arguments.export_stdit is not None:
-            storage.local_path(arguments.export_stdit, "--export-stdit")
-            export_stdit(arguments.export_stdit, output, arguments.dtype, bar.update, bar.begin)
+    output = storage.local_path(command.output, "--output")
+    with Progress(command.quiet) as bar:
+        if command.export_stdit is not None:
+            storage.local_path(command.export_stdit, "--export-stdit")
+            export_stdit(command.export_stdit, output, command.dtype, bar.update, bar.begin)
         else:
-            sources = {part: find(part, name) for part, name in (given or hub.PUBLISHED).items()}
-            convert(sources, output, arguments.dtype, bar.update, bar.begin)
-    print(f"{output}: whole" if arguments.export_stdit else inspect(str(output)))
+            sources = {part: find(part, name) for part, name in (command.sources or hub.PUBLISHED).items()}
+            convert(sources, output, command.dtype, bar.update, bar.begin)
+    print(f"{output}: whole" if command.export_stdit else inspect(str(output)))
     return 0
 
 
@@ -164,10 +159,15 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def main() -> None:
-    """The command line; user mistakes print one line, or the list of tensors that do not fit, and exit with 2."""
-    arguments = make_parser().parse_args()
-    exit_with(lambda: run(arguments), interrupted="interrupted; nothing was written")
+def read(arguments: Sequence[str]) -> ConvertCommand:
+    """What the command line asks for."""
+    return read_command(ConvertCommand, arguments, "pavdm convert-weights", __doc__, EXAMPLES)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; tensors that do not fit are listed."""
+    given = sys.argv[1:] if arguments is None else arguments
+    exit_with(lambda: run(read(given)), interrupted="interrupted; nothing was written")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Score a model of the shapes world: `python -m pavdm_jax.evaluate --videos 20 --frames 1440`.
+"""Score a model of the shapes world: `pavdm evaluate --videos 20 --frames 1440`.
 
 Prompts describe sets of shapes that training never showed (`shapes_world.held_out`); the tracker reads the shapes back from the pixels.
 For every moment asked for, the two seconds before it are looked at.
@@ -7,6 +7,7 @@ For every moment asked for, the two seconds before it are looked at.
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from tqdm import tqdm
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
-from pavdm_jax.cli import enable_cache, exit_with, read_fields
+from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.scores import held_out_prompts, reconstruction_psnr, score_video
 from pavdm_jax.generation.pipeline import generate
+from pavdm_jax.generation.request import Options
 from pavdm_jax.models.model import PARTS
 from pavdm_jax.video.images import check_output, contact_sheet, write_png
 
@@ -27,16 +29,26 @@ from pavdm_jax.video.images import check_output, contact_sheet, write_png
 class EvaluateConfig:
     """What to measure, and how much of it."""
 
-    checkpoint: str = "demo"  # a model folder, or "demo"
-    videos: int = 20  # each with a prompt and a seed of its own
-    frames: int = 1440  # of each video
-    seconds: tuple[float, ...] = (5, 30, 60)  # when to look; moments after the end are left out
-    seed: int = 1000  # of the first video
-    guidance_scale: float | None = None  # None: the model's
-    method: str = "progressive"  # or one of the baselines, see `python -m pavdm_jax --help`
-    output: str | None = None  # a JSON file for the scores of every video
-    sheet: str | None = None  # a PNG with frames of the first videos at 0, 15, 30, 45 and 60 s
-    sheet_rows: int = 6  # videos on the sheet
+    checkpoint: str = "demo"
+    """a model folder, or demo, the embedded model"""
+    videos: int = 20
+    """each with a prompt and a seed of its own"""
+    frames: int = Options.frames or 0
+    """of each video"""
+    seconds: tuple[float, ...] = (5, 30, 60)
+    """when to look; moments after the end are left out"""
+    seed: int = 1000
+    """of the first video"""
+    guidance_scale: float | None = None
+    """by default the model's"""
+    method: str = Options.method
+    """how videos are extended: progressive or one of the baselines, see `pavdm --help`"""
+    output: str | None = None
+    """a JSON file for the scores of every video"""
+    sheet: str | None = None
+    """a PNG with frames of the first videos at 0, 15, 30, 45 and 60 s"""
+    sheet_rows: int = 6
+    """videos on the sheet"""
 
 
 def evaluate(config: EvaluateConfig) -> dict:
@@ -92,14 +104,8 @@ def _median(values: list[float]) -> float | None:
     return float(np.median(values)) if values else None
 
 
-def main() -> None:
-    """The command line: prints a table, and writes JSON when `--output` is given."""
-    exit_with(run, interrupted="interrupted; nothing was written")
-
-
-def run() -> int:
-    """Evaluate what the command line says; the exit code."""
-    config = read_fields(EvaluateConfig, sys.argv[1:], "evaluate", __doc__)
+def run(config: EvaluateConfig) -> int:
+    """Print a table, and write JSON when `output` is given; returns the exit code."""
     result = evaluate(config)
     for name, value in result.items():
         if name != "scores":
@@ -108,6 +114,15 @@ def run() -> int:
     if config.output is not None:
         storage.write(Path(config.output), (json.dumps(result, indent=1) + "\n").encode())
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    given = sys.argv[1:] if arguments is None else arguments
+    exit_with(
+        lambda: run(read_command(EvaluateConfig, given, "pavdm evaluate", __doc__)),
+        interrupted="interrupted; nothing was written",
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Latents, and caption features, of videos, computed once: `python -m pavdm_jax.precompute --manifest clips.csv --checkpoint MODEL --output latents/`.
+"""Latents, and caption features, of videos, computed once: `pavdm precompute --manifest clips.csv --checkpoint MODEL --output latents/`.
 
 The same command goes on where it was interrupted. Several processes, on as many hosts as you like, share the work when they write to
 the same folder: give each its --process-index and the common --process-count, or --distributed on a pod or cluster. Train on the result
@@ -6,6 +6,7 @@ with `LatentData("latents/")`. Manifest, videos, model and latents may be in buc
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -13,14 +14,14 @@ import jax.numpy as jnp
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
-from pavdm_jax.cli import enable_cache, read_fields
+from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import TfdsData, VideoData
 from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.distributed.placement import on_host
-from pavdm_jax.distributed.processes import connect, end
+from pavdm_jax.distributed.processes import connect
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.geometry import chunk_frames
 from pavdm_jax.models.model import DTYPES
@@ -30,23 +31,40 @@ from pavdm_jax.models.model import DTYPES
 class PrecomputeConfig:
     """What to encode, by which model, and where to."""
 
-    checkpoint: str  # a model folder or training run, or "demo"
-    output: str  # the folder of latents, or gs://BUCKET/NAME
-    manifest: str | None = None  # CSV or JSON lines with path, caption and, where wanted, start, end, fps
-    tfds: str | None = None  # or a TFDS data set, such as tfds:shapes_world
-    data_dir: str | None = None  # of TFDS
-    split: str = "train"  # of TFDS
-    frames: int | None = None  # pixel frames of a clip; None: as many as the model's window holds
-    fps: float | None = None  # None: the model's
-    resolution: str | None = None  # a named one, for aspect buckets; None: the model's one size
-    caption_features: bool = False  # also the text encoder's features: for a large text encoder that is not trained
-    text_dtype: str = "float32"  # of the text encoder; bfloat16 takes half the memory: 9.5 GB instead of 19 for T5-XXL
-    batch_size: int = 1  # clips that are encoded at once
-    shard_size: int = 64  # clips of a file: what an interrupted run computes again at most
-    workers: int = 0  # processes that read and decode; 0: threads
-    process_index: int = 0  # of this process, from 0 to process_count - 1
-    process_count: int = 1  # processes that share the work
-    distributed: bool = False  # find the other processes by jax.distributed
+    checkpoint: str
+    """a model folder or training run, or demo"""
+    output: str
+    """the folder of latents, or gs://BUCKET/NAME"""
+    manifest: str | None = None
+    """CSV or JSON lines with path, caption and, where wanted, start, end, fps"""
+    tfds: str | None = None
+    """or a TFDS data set, such as tfds:shapes_world"""
+    data_dir: str | None = None
+    """of TFDS"""
+    split: str = "train"
+    """of TFDS"""
+    frames: int | None = None
+    """pixel frames of a clip; by default as many as the model's window holds"""
+    fps: float | None = None
+    """by default the model's"""
+    resolution: str | None = None
+    """a named one, for aspect buckets; by default the model's one size"""
+    caption_features: bool = False
+    """also the text encoder's features: for a large text encoder that is not trained"""
+    text_dtype: str = "float32"
+    """of the text encoder; bfloat16 takes half the memory: 9.5 GB instead of 19 for T5-XXL"""
+    batch_size: int = 1
+    """clips that are encoded at once"""
+    shard_size: int = 64
+    """clips of a file: what an interrupted run computes again at most"""
+    workers: int = 0
+    """processes that read and decode; 0: threads"""
+    process_index: int = 0
+    """of this process, from 0 to process_count - 1"""
+    process_count: int = 1
+    """processes that share the work"""
+    distributed: bool = False
+    """find the other processes by jax.distributed"""
 
     def __post_init__(self) -> None:
         if (self.manifest is None) == (self.tfds is None):
@@ -65,8 +83,9 @@ class PrecomputeConfig:
             )
 
 
-def precompute(config: PrecomputeConfig) -> None:
-    """Write this process's part of the latents, and say what came of it."""
+def precompute(config: PrecomputeConfig) -> int:
+    """Write this process's part of the latents, and say what came of it; returns the exit code."""
+    enable_cache()
     options = CacheOptions(config.caption_features, config.shard_size, config.batch_size, config.workers)
     share = config.process_index, config.process_count
     if config.distributed:
@@ -86,23 +105,21 @@ def precompute(config: PrecomputeConfig) -> None:
         clips, Encoder(model, jnp.dtype(config.text_dtype)), storage.as_path(config.output), options, *share
     ):
         print(f"the part of process {share[0]} is done; the latents in {config.output} wait for others")
-        return
+        return 0
     cache = LatentCache(config.output)
     print(f"{len(cache)} clips in {config.output}; {len(cache.skipped)} files, rows or clips were left out")
     for reason in cache.skipped.values():
         print(f"  {reason}")
+    return 0
 
 
-def main() -> None:
-    """The command line; user mistakes print one line and exit with 2."""
-    try:
-        config = read_fields(PrecomputeConfig, sys.argv[1:], "precompute", __doc__)
-        enable_cache()
-        precompute(config)
-    except (ConfigError, OSError) as error:
-        end(2, f"error: {error}")
-    except KeyboardInterrupt:
-        end(130, "\ninterrupted; the same command continues")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    given = sys.argv[1:] if arguments is None else arguments
+    exit_with(
+        lambda: precompute(read_command(PrecomputeConfig, given, "pavdm precompute", __doc__)),
+        interrupted="\ninterrupted; the same command continues",
+    )
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ PACKAGE = Path(__file__).parent.parent / "pavdm_jax"
 FLOORS = (
     {"errors"},
     {"config", "resolutions", "storage"},
-    {"geometry", "outputs", "cli"},
+    {"geometry", "outputs"},
     {"models", "diffusion", "distributed"},
-    {"checkpoints", "video", "flops"},
+    {"checkpoints", "video", "flops", "cli"},
     {"text", "conversion"},
     {"generation", "data"},
     {"training", "evaluation"},
     {"ahead_of_time"},
-    {"__init__", "__main__", "train", "precompute", "convert_weights", "evaluate", "benchmark", "benchmark_loader"},
+    {"__init__", "__main__", "train", "precompute", "convert_weights", "evaluate", "benchmark"},
 )
 """From the ground up. A room is a folder or a file right in the package."""
 

@@ -1,4 +1,4 @@
-"""Memory of generation on chips that are not there: `python -m pavdm_jax.benchmark --compile-only v5e:1x1 v4:1x1 h100:1`.
+"""Memory of generation on chips that are not there: `pavdm benchmark --compile-only v5e:1x1 v4:1x1 h100:1`.
 
 The programs of generation are compiled for the chips of each topology, from shapes alone; several share the work as `--mesh auto` does.
 """
@@ -39,17 +39,20 @@ UTILISATION = 0.4
 class CompileConfig:
     """What to compile, and for which chips."""
 
-    compile_only: tuple[str, ...]  # topologies, such as v4:1x1, v5e:1x1, h100:1, rtx4090:1
-    programs: tuple[Literal["text", "shift", "decode"], ...] = (
-        "text",
-        "shift",
-        "decode",
-    )  # "text" is a layer of the text encoder; decoding takes long to compile
-    checkpoint: str = OPEN_SORA_1_2.name  # a model folder, or "open-sora-1.2", whose weights are not needed
-    resolution: str = "240p"  # a named size
-    aspect_ratio: str = "9:16"  # height to width
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # as of `python -m pavdm_jax --dtype`
-    output: str | None = None  # a JSON file for the numbers
+    compile_only: tuple[str, ...]
+    """topologies, such as v4:1x1, v5e:1x1, h100:1, rtx4090:1"""
+    programs: tuple[Literal["text", "shift", "decode"], ...] = ("text", "shift", "decode")
+    """text is a layer of the text encoder; decoding takes long to compile"""
+    checkpoint: str = OPEN_SORA_1_2.name
+    """a model folder, or open-sora-1.2, whose weights are not needed"""
+    resolution: str = "240p"
+    """a named size"""
+    aspect_ratio: str = "9:16"
+    """height to width"""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """as of `pavdm --dtype`"""
+    output: str | None = None
+    """a JSON file for the numbers"""
 
     def __post_init__(self) -> None:
         if not self.compile_only:

@@ -1,4 +1,4 @@
-"""Training steps compiled for chips that are not there: `python -m pavdm_jax.train --config FILE --compile-only v4:4x4x8`.
+"""Training steps compiled for chips that are not there: `pavdm train --config FILE --compile-only v4:4x4x8`.
 
 Only shapes enter: no weights are read, nothing is run. Memory is what the compiler plans, arithmetic is counted, time is guessed.
 """
