@@ -1,9 +1,27 @@
 """Progressive autoregressive video diffusion in JAX: minute-long videos with constant memory (arXiv 2410.08151)."""
 
-from pavdm_jax.checkpoints.load import load
-from pavdm_jax.generation.pipeline import generate, generate_stream
-from pavdm_jax.models.model import Model
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pavdm_jax.checkpoints.load import load
+    from pavdm_jax.generation.pipeline import generate, generate_stream
+    from pavdm_jax.models.model import Model
 
 __version__ = "0.1.0"
 
 __all__ = ["Model", "__version__", "generate", "generate_stream", "load"]
+
+_MODULES = {
+    "Model": "models.model",
+    "generate": "generation.pipeline",
+    "generate_stream": "generation.pipeline",
+    "load": "checkpoints.load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: the command line answers mistakes before the seconds that this takes."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -63,7 +63,9 @@ def read_command(
       ConfigError: an option that does not exist, or a value that it cannot have.
     """
     # Of a given default, None is a value and each field keeps its kind (a stage's data may be of several).
-    markers = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff) if default is None else (tyro.conf.AvoidSubcommands,)
+    markers = (
+        (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff) if default is None else (tyro.conf.AvoidSubcommands,)
+    )
     given = {} if default is None else {"default": default}
     try:
         command, unknown = read_known(kind, arguments, prog=program, description=description, config=markers, **given)
@@ -115,7 +117,11 @@ def _names(command: Any, prefix: str = "") -> Iterator[str]:
         for field in dataclasses.fields(command):
             markers = getattr(hints[field.name], "__metadata__", ())
             if tyro.conf.Positional not in markers:
-                name = "" if FLAT in markers else f".{field.name.replace('_', '-')}"
+                name = (
+                    ""
+                    if FLAT in markers or tyro.conf.OmitArgPrefixes in markers
+                    else f".{field.name.replace('_', '-')}"
+                )
                 yield from _names(getattr(command, field.name), prefix + name)
     elif isinstance(command, tuple) and any(map(dataclasses.is_dataclass, command)):
         for number, value in enumerate(command):

@@ -31,7 +31,7 @@ class TrainCommand(ConfigCommand):
     """one of several processes: of a TPU pod, a SLURM job, or as the environment says"""
 
 
-def parse(arguments: Sequence[str]) -> tuple[TrainCommand, TrainConfig]:
+def read(arguments: Sequence[str]) -> tuple[TrainCommand, TrainConfig]:
     """What is to be done, and with which config; see `read_command_and_config`."""
     return read_command_and_config(TrainCommand, arguments, "pavdm train", __doc__)
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     given = sys.argv[1:] if arguments is None else arguments
     exit_with(
-        lambda: run(*parse(given)), interrupted="\ninterrupted; the same command continues from the last checkpoint"
+        lambda: run(*read(given)), interrupted="\ninterrupted; the same command continues from the last checkpoint"
     )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pavdm_jax import config as c
+from pavdm_jax import train
 from pavdm_jax.checkpoints.config_json import from_json, to_json
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.train import parse
 from pavdm_jax.training.config import TrainConfig, read_config
 
 ROOT = Path(__file__).parents[1]
@@ -69,14 +69,14 @@ def test_every_config_file_loads_and_says_how_it_is_run(path):
 
 
 def test_fields_are_overridden_by_dotted_names():
-    config = parse(["--config", str(ROOT / "configs/demo_base.py"), "--seed", "7", "--model.stdit3.depth", "5"])
+    _, config = train.read(["--config", str(ROOT / "configs/demo_base.py"), "--seed", "7", "--model.stdit3.depth", "5"])
     assert (config.seed, config.model.stdit3.depth) == (7, 5)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--config", "configs/absent.py"]])
 def test_a_missing_config_is_named(arguments):
     with pytest.raises(ConfigError, match="config"):
-        parse(arguments)
+        train.read(arguments)
 
 
 def test_no_file_is_longer_than_400_lines():

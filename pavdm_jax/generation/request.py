@@ -32,42 +32,41 @@ METHODS = ("progressive", "replacement", "noisy-replacement")
 
 @dataclass(frozen=True)
 class Options:
-    """What may be asked for beside the prompt; None takes the model's default.
-
-    Attributes:
-      frames: pixel frames of the whole video, a start clip's included; None makes a video without end.
-      seconds: the same in seconds; overrides `frames`.
-      height, width: in pixels; the nearest possible sizes are named when these are not possible.
-      resolution, aspect_ratio: a named size instead, such as "240p" and "9:16" (the default ratio).
-      fps: frames per second; the model is told, and the file is played so.
-      steps: network calls that each latent frame receives, a multiple of the window's noisy chunks.
-      guidance_scale: 1 follows the model's plain prediction; higher follows the prompt more closely.
-      seed: sample n of a prompt is the video of seed + n, alone or in a batch; a list gives each video of the batch its own.
-      samples: videos of each prompt.
-      start: the beginning of the video: a path of a clip or an image, or uint8 frames [f, h, w, 3]; an image is held for a chunk.
-      method: "progressive" (the paper's), or its baselines "replacement" and "noisy-replacement" (see `clip_by_clip`).
-      dtype: in which the transformer and the text encoder compute, "float32" or "bfloat16".
-      segment: shifts of one compiled call; frames come out after each.
-      mesh: which devices share the work, "auto", "single" or such as "data=2,sequence=4" (see `sharding.generation_mesh`); the video is
-        the same but for rounding.
-    """
+    """What may be asked for beside the prompt, in Python and on the command line; None takes the model's default."""
 
     frames: int | None = 1440
+    """pixel frames of the whole video, a start clip's included; None makes a video without end"""
     seconds: float | None = None
-    height: int | None = None
-    width: int | None = None
-    resolution: str | None = None
-    aspect_ratio: str | None = None
+    """the length in seconds instead of `frames`"""
     fps: float | None = None
+    """frames per second; the model is told, and the file is played so"""
+    height: int | None = None
+    """in pixels; the nearest possible sizes are named when these are not possible"""
+    width: int | None = None
+    """in pixels"""
+    resolution: str | None = None
+    """a named size instead, such as 240p or 720p"""
+    aspect_ratio: str | None = None
+    """height to width of a named size, as Open-Sora writes it; 9:16, landscape, when none is given"""
     steps: int | None = None
+    """network calls that each latent frame receives, a multiple of the window's noisy chunks"""
     guidance_scale: float | None = None
+    """1 follows the model's plain prediction; higher follows the prompt more closely"""
     seed: int | Sequence[int] = 0
+    """sample n of a prompt is the video of seed + n, alone or in a batch; a list gives each video of the batch its own"""
     samples: int = 1
+    """videos of each prompt"""
     start: str | os.PathLike | np.ndarray | None = None
+    """the beginning of the video: a path of a clip or an image, or uint8 frames [f, h, w, 3]; an image is held for a chunk"""
     method: str = "progressive"
+    """how the video is extended: progressive (the paper's), or its baselines replacement and noisy-replacement (see `clip_by_clip`)"""
     dtype: str = "float32"
+    """in which the transformer and the text encoder compute, and their matrices are kept, float32 or bfloat16"""
     segment: int = 2
+    """shifts of one compiled call; frames come out after each"""
     mesh: str = "auto"
+    """which devices share the work: auto (all), single, or such as data=2,sequence=4 (see `distributed.mesh.generation_mesh`); the
+    video is the same but for rounding"""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ def read_command_and_config(
     found, _ = read_known(ConfigCommand, arguments, add_help=False)
     if found.config is None:
         if {"--help", "-h"} & set(arguments):
-            read_command(kind, ["--help"], program, description, "\nWith --config, --help shows the config's fields, too.\n")
+            read_command(
+                kind, ["--help"], program, description, "\nWith --config, --help shows the config's fields, too.\n"
+            )
         raise ConfigError("no config given; add --config, a file or a shipped one: " + ", ".join(shipped_names()))
     config = read_config(find_config(found.config))
     short = len(config.stages) == 1

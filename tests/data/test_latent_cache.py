@@ -11,8 +11,7 @@ import pytest
 from support.small_videos import write_csv, write_examples
 from support.tiny_model import tiny_model
 
-from pavdm_jax import benchmark_loader, precompute
-from pavdm_jax.benchmark_loader import LoaderConfig
+from pavdm_jax import precompute, train
 from pavdm_jax.checkpoints.fingerprint import vae_fingerprint
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.config import tiny
@@ -24,7 +23,6 @@ from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.sources import open_feed
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.train import parse
 from pavdm_jax.training.config import UniformDiffusion
 from pavdm_jax.training.denoising import denoising_loss
 
@@ -166,15 +164,17 @@ def test_the_command_line_writes_a_cache_and_names_mistakes(manifest, tmp_path, 
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["precompute", "--checkpoint", *map(str, (tmp_path / "model", *arguments))])
-        precompute.main()
+        with pytest.raises(SystemExit) as ended:
+            precompute.main()
+        return ended.value.code
 
-    run("--manifest", manifest, "--output", tmp_path / "latents", "--frames", 34)
+    assert run("--manifest", manifest, "--output", tmp_path / "latents", "--frames", 34) == 0
     told = capsys.readouterr().out
     assert "4 clips in" in told and "2 files, rows or clips were left out" in told
     assert "noise.mp4" in told and "cut.mp4" in told
     assert len(LatentCache(tmp_path / "latents")) == 4
     half = ["--caption-features", "--text-dtype", "bfloat16"]
-    run("--manifest", manifest, "--output", tmp_path / "half", "--frames", 34, *half)
+    assert run("--manifest", manifest, "--output", tmp_path / "half", "--frames", 34, *half) == 0
     found, expected = LatentCache(tmp_path / "half").features(0, 0), Encoder(tiny_model()).features(["a wide clip"])[0]
     assert 1e-3 < np.abs(found - expected).max() / np.abs(expected).max() < 5e-2
     assert open_feed(LatentData(str(tmp_path / "half")), tiny_model(), 1, tmp_path, text_is_frozen=True).source
@@ -186,9 +186,7 @@ def test_the_command_line_writes_a_cache_and_names_mistakes(manifest, tmp_path, 
         (["--manifest", manifest, "--text-dtype", "bfloat16"], "ask for both"),
         (["--manifest", manifest, "--frames", 34, "--caption-features", "--output", tmp_path / "half"], "precision"),
     ):
-        with pytest.raises(SystemExit) as caught:
-            run("--output", tmp_path / "other", *arguments)
-        assert caught.value.code == 2
+        assert run("--output", tmp_path / "other", *arguments) == 2
         assert message in capsys.readouterr().err
 
 
@@ -197,22 +195,7 @@ def test_data_is_set_by_dotted_names_on_the_command_line(manifest, tmp_path):
         "from pavdm_jax.config import tiny\nfrom pavdm_jax.training.config import *\n"
         f"config = TrainConfig(tiny(), (Stage('base', UniformDiffusion(), VideoData({manifest!r}), ('stdit3',), 1, 1),))\n"
     )
-    config = parse(
+    _, config = train.read(
         ["--config", str(tmp_path / "config.py"), "--stages.0.data.frames", "34", "--stages.0.data.no-cache"]
     )
     assert config.stages[0].data == VideoData(manifest, frames=34, cache=False)
-
-
-def test_the_loader_is_timed_against_a_step(manifest, tmp_path, monkeypatch, capsys):
-    (tmp_path / "config.py").write_text(
-        "from pavdm_jax.config import tiny\nfrom pavdm_jax.training.config import *\n"
-        f"stage = Stage('joint', JointReconstruction(), VideoData({manifest!r}), ('vae',), 1, 2)\n"
-        "config = TrainConfig(tiny(), (stage,))\n"
-    )
-    monkeypatch.setattr(benchmark_loader, "start_model", lambda config: tiny_model())
-    found = benchmark_loader.benchmark_loader(LoaderConfig(str(tmp_path / "config.py"), step_seconds=1e-9, batches=2))
-    told = capsys.readouterr().out
-    assert f"{found:.1f} clips/s" in told
-    assert "steps wait for the loader" in told
-    with pytest.raises(ConfigError, match="stage 1: the config has 1 stages"):
-        benchmark_loader.benchmark_loader(LoaderConfig(str(tmp_path / "config.py"), step_seconds=1, stage=1))

@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     save_model(path / "start", tiny_model(SHAPES))
     text = CONFIG.format(model=SHAPES, steps=STEPS, batch=BATCH, start=str(path / "start"), save_every=SAVE_EVERY)
     (path / "config.py").write_text(text)
-    loop.fit(train.parse(["--config", str(path / "config.py"), "--output", str(path / "one")]))
+    loop.fit(train.read(["--config", str(path / "config.py"), "--output", str(path / "one")])[1])
     return path
 
 
@@ -131,7 +131,7 @@ def test_a_run_whose_process_dies_or_is_told_to_stop_goes_on_in_another_number(f
     assert all(f"stopped by SIGTERM: step {stopped} of" in text for text in said)
     assert all("step/s" not in text for text in said[1:])  # one process tells
 
-    loop.fit(train.parse(["--config", str(folder / "config.py"), "--output", str(run)]))
+    loop.fit(train.read(["--config", str(folder / "config.py"), "--output", str(run)])[1])
     same_result(run, folder / "one")
     steps = sorted(int(path.name) for path in (run / "stages" / "0-base").iterdir())
     assert steps == sorted({*range(SAVE_EVERY, STEPS + 1, SAVE_EVERY), stopped})

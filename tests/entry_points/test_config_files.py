@@ -16,7 +16,7 @@ from pavdm_jax.ahead_of_time.training import abstract_program
 from pavdm_jax.distributed.mesh import MeshConfig, train_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.geometry import latent_frames
-from pavdm_jax.training.config import VideoData
+from pavdm_jax.training.config import VideoData, read_config
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -27,7 +27,7 @@ NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
 
 
 def read(name):
-    return train.read_config(str(CONFIGS / f"{name}.py"))
+    return read_config(str(CONFIGS / f"{name}.py"))
 
 
 def test_hardware_is_known():
@@ -56,18 +56,18 @@ def test_the_state_of_a_config_lies_on_its_devices(name):
 
 def test_a_config_of_one_stage_is_changed_by_short_names():
     common = ["--config", str(CONFIGS / "gpu_h100x8.py"), "--data.manifest", "mine.csv", "--data.frames=136"]
-    config = train.parse([*common, "--optimizer.learning-rate", "5e-5", "--mesh", "data=8", "--batch-size", "16"])
+    _, config = train.read([*common, "--optimizer.learning-rate", "5e-5", "--mesh", "data=8", "--batch-size", "16"])
     (stage,) = config.stages
     assert stage.data == VideoData("mine.csv", frames=136)
     assert (stage.optimizer.learning_rate, stage.batch_size, config.mesh) == (5e-5, 16, "data=8")
-    assert train.parse([*common, "--stages.0.steps", "7"]).stages[0].steps == 7
-    with pytest.raises(ConfigError, match=r"no config field --optimizer.learning-rat; did you mean --optimizer.learn"):
-        train.parse([*common, "--optimizer.learning-rat", "1"])
-    with pytest.raises(ConfigError, match="no config field --compile-onyl"):
-        train.parse([*common, "--compile-onyl", "v4:2x2x1"])
+    assert train.read([*common, "--stages.0.steps", "7"])[1].stages[0].steps == 7
+    with pytest.raises(ConfigError, match=r"no option --optimizer.learning-rat; did you mean --optimizer.learn"):
+        train.read([*common, "--optimizer.learning-rat", "1"])
+    with pytest.raises(ConfigError, match="no option --compile-onyl"):
+        train.read([*common, "--compile-onyl", "v4:2x2x1"])
     several = ["--config", str(CONFIGS / "demo_vae.py"), "--batch-size", "5"]
-    with pytest.raises(ConfigError, match=r"no config field --batch-size; did you mean --stages\.[012]\.batch-size"):
-        train.parse(several)
+    with pytest.raises(ConfigError, match=r"no option --batch-size; did you mean --stages\.[012]\.batch-size"):
+        train.read(several)
 
 
 def test_a_mesh_for_training_takes_all_devices_and_divides_the_batch():
@@ -81,7 +81,7 @@ def test_a_mesh_for_training_takes_all_devices_and_divides_the_batch():
     with pytest.raises(ConfigError, match=r"a batch of 6 does not divide over 4 devices .*; use 4 or 8"):
         train_mesh("data=2,fsdp=2,sequence=2", 6, 8)
     with pytest.raises(ConfigError, match="mesh 'dat=2' is not understood"):
-        train.parse(["--config", str(CONFIGS / "demo_base.py"), "--mesh", "dat=2"])
+        train.read(["--config", str(CONFIGS / "demo_base.py"), "--mesh", "dat=2"])
 
 
 TINY = """

@@ -47,10 +47,9 @@ def published(tmp_path_factory):
 def converted(published, tmp_path_factory):
     """All three parts in float32."""
     output = tmp_path_factory.mktemp("models") / "open-sora"
-    parser = convert_weights.make_parser()
     options = ["--stdit", published / "OpenSora-STDiT-v3", "--vae", published / "OpenSora-VAE-v1.2"]
     options += ["--text-encoder", published / "t5-v1_1-xxl", "--output", output, "--quiet"]
-    assert convert_weights.run(parser.parse_args([str(option) for option in options])) == 0
+    assert convert_weights.run(convert_weights.read([str(option) for option in options])) == 0
     return output
 
 

@@ -1,13 +1,10 @@
 """Scores on videos whose truth is known, and the command on the tiny model."""
 
-import json
-
 import numpy as np
 import pytest
-from support.tiny_model import CHUNK, PROMPT, tiny_model
+from support.tiny_model import CHUNK
 
-from pavdm_jax import benchmark, evaluate, generate, load
-from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax import evaluate, generate, load
 from pavdm_jax.data.shapes_world import Scene, Shape, held_out, parse_caption, render
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.scores import held_out_prompts
@@ -54,15 +51,6 @@ def test_prompts_are_distinct_and_held_out():
 def test_moments_after_the_end_are_refused():
     with pytest.raises(ConfigError, match="longer videos"):
         evaluate.evaluate(evaluate.EvaluateConfig(frames=24, seconds=(5.0,)))
-
-
-def test_the_benchmark_measures_a_video(tmp_path):
-    save_model(tmp_path / "tiny", tiny_model())
-    measured = benchmark.measure(str(tmp_path / "tiny"), PROMPT, 2 * CHUNK, 2, began=0.0)
-    assert measured["frames"] == 2 * CHUNK
-    assert measured["frames_per_second"] > 0
-    assert measured["peak_memory_mb"] > 50
-    json.dumps(measured)
 
 
 def test_the_embedded_model_shows_the_colour_that_it_is_asked_for():

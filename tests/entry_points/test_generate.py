@@ -13,6 +13,7 @@ import pytest
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import __main__ as command_line
+from pavdm_jax import make_video
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.generation.stream import VideoStream
 from pavdm_jax.video.clips import read_video
@@ -28,7 +29,7 @@ def checkpoint(tmp_path_factory):
 
 
 def run(*arguments):
-    return command_line.run(command_line.make_parser().parse_args([str(a) for a in arguments]))
+    return make_video.run(make_video.read([str(a) for a in arguments]))
 
 
 @pytest.fixture(autouse=True)

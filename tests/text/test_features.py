@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
-from pavdm_jax import __main__ as command_line
-from pavdm_jax import generate
+from pavdm_jax import generate, make_video
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.errors import ConfigError
@@ -74,12 +73,12 @@ def test_the_command_line_reads_the_text_encoder_once_and_before_the_rest(checkp
         read.append((folder.name,))
         return encode_from_disk(folder, *arguments, **options)
 
-    monkeypatch.setattr("pavdm_jax.__main__.load", spy)
+    monkeypatch.setattr("pavdm_jax.checkpoints.load.load", spy)
     monkeypatch.setattr("pavdm_jax.text.features.encode_from_disk", layers)
 
     def run(name):
         arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 5, "--output", tmp_path / name, "--quiet"]
-        command_line.run(command_line.make_parser().parse_args([str(argument) for argument in arguments]))
+        make_video.run(make_video.read([str(argument) for argument in arguments]))
         parts, read[:] = [names for names in read if names], []
         return parts, (tmp_path / name).read_bytes()
 

@@ -157,14 +157,18 @@ def test_a_loss_that_is_not_finite_ends_the_run(runs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--stepz", "1"], "there is no config field --stepz; did you mean --model.window.steps or --steps?"),
+        (["--stepz", "1"], "there is no option --stepz; did you mean --model.window.steps or --steps?"),
         (["--lora.rank", "4"], "--lora.rank cannot be given here, because lora is None; set it in the file"),
         (["--optimizer.learning-rate", "nan"], "learning_rate must be above 0, not nan"),
         (["--objective.caption-dropout", "7"], "caption_dropout is a share of the captions, from 0 to 1, not 7.0"),
         (["--data.samples", "-3"], "samples of the shapes world must be at least 1, not -3"),
         (["--seed", "-1"], "seed must be 0 or more, not -1"),
         (["--output", ""], "output is empty; name a folder"),
-        (None, "no config given; add --config FILE, for instance --config configs/demo_base.py"),
+        (
+            None,
+            "no config given; add --config, a file or a shipped one: "
+            + ", ".join(sorted(path.stem for path in CONFIGS.glob("*.py"))),
+        ),
     ],
 )
 def test_mistakes_of_the_command_line_are_one_line_and_exit_with_2(monkeypatch, capsys, arguments, message):
