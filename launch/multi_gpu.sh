@@ -3,4 +3,4 @@
 # Usage: bash launch/multi_gpu.sh --config configs/gpu_h100x8.py [--field.name value ...]
 set -euo pipefail
 source "$(dirname "$0")/environment.sh" cuda
-exec python -m pavdm_jax.train "$@"
+exec pavdm train "$@"

@@ -9,4 +9,4 @@
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # SLURM runs a copy of this file from elsewhere
 source launch/environment.sh cuda
-exec srun --kill-on-bad-exit=1 python -m pavdm_jax.train --distributed "$@"
+exec srun --kill-on-bad-exit=1 pavdm train --distributed "$@"

@@ -7,4 +7,4 @@
 # Usage: bash launch/tpu_pod.sh --config FILE [--field.name value ...]
 set -euo pipefail
 source "$(dirname "$0")/environment.sh" tpu
-exec python -m pavdm_jax.train --distributed "$@"
+exec pavdm train --distributed "$@"

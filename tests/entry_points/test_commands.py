@@ -1,0 +1,163 @@
+"""`pavdm`: its subcommands, one line for every mistake in any of them, and the options that generating has in Python, too."""
+
+import dataclasses
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pavdm_jax
+from pavdm_jax import __main__ as pavdm
+from pavdm_jax import make_video, resolutions
+from pavdm_jax.cli import exit_with, read_command
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.request import Options
+from pavdm_jax.training.config_files import find_config, shipped_names
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run `pavdm` in this process: exit code, standard output, standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pavdm", *arguments])
+        try:
+            pavdm.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+def test_the_version_is_told(run):
+    assert run("--version") == (0, f"pavdm_jax {pavdm_jax.__version__}\n", "")
+
+
+def test_the_version_needs_no_jax():
+    script = "import sys; sys.argv[1:] = ['--version']; from pavdm_jax.__main__ import main; main(); assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_help_shows_commands_then_options_then_examples(run):
+    code, told, _ = run("--help")
+    assert code == 0
+    words = [f"  {name} " for name in pavdm.COMMANDS] + ["[PROMPT ...]", "video options", "--frames", "examples:"]
+    places = [told.index(word) for word in words]
+    assert places == sorted(places)
+    assert "(default: 1440)" in told
+    assert run("generate", "--help")[1] in told
+
+
+@pytest.mark.parametrize("name", [name for name in pavdm.COMMANDS if name != "generate"])
+def test_every_command_explains_itself_and_names_an_option_that_it_has_not(run, name):
+    code, told, _ = run(name, "--help")
+    assert code == 0
+    assert f"usage: pavdm {name}" in told
+    given = ["--config", "demo_vae"] if name == "train" else []
+    code, _, line = run(name, *given, "--outputt", "x", *(["--checkpoint", "demo"] if name == "precompute" else []))
+    assert code == 2
+    assert line.startswith("error: ")
+    assert "--output" in line
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate"], "there is no prompt"),
+        (["x", "--frames"], "Missing value for argument '--frames'"),
+        (["x", "--frames", "many"], "--frames many is not a number of frames; give a whole number, or inf"),
+        (["x", "--width", "wide"], "--width: "),
+        (["x", "--frmaes", "3"], "there is no option --frmaes; did you mean --frames?"),
+        (["train", "--config"], "Missing value for argument '--config'"),
+        (
+            ["train", "--config", "tpu_v44"],
+            "there is no config tpu_v44; give a file, or one of the shipped demo_base, ",
+        ),
+        (["train", "--config", "demo_base", "extra"], "'extra' belongs to no option"),
+        (["evaluate", "--videos", "few"], "--videos: invalid literal for int()"),
+        (["convert_weights", "--dtype", "int8"], "--dtype int8 is not possible; use float32 or bfloat16"),
+    ],
+)
+def test_mistakes_are_one_line(run, arguments, message):
+    code, told, line = run(*arguments)
+    assert (code, told) == (2, "")
+    assert line.startswith(f"error: {message}")
+    assert line.count("\n") == 1
+
+
+def test_shipped_configs_are_found_by_name_and_others_by_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shipped_names() == sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+    assert Path(find_config("tpu_v4")) == ROOT / "configs" / "tpu_v4.py"
+    assert find_config("mine/tpu_v4.py") == "mine/tpu_v4.py"
+    Path("tpu_v4").write_text("")  # a file of that name is meant
+    assert find_config("tpu_v4") == "tpu_v4"
+
+
+def test_all_options_of_python_are_options_of_the_command():
+    read = make_video.read(
+        ["a", "b", "--frames", "inf", "--steps", "12", "--seed=7", "--aspect_ratio", "1:1", "-q", "-o", "x.mp4"]
+    )
+    assert read.prompts == ("a", "b")
+    video = read.video
+    assert (video.frames, video.steps, video.seed, video.aspect_ratio) == (None, 12, 7, "1:1")
+    assert (read.file.quiet, read.file.output) == (True, "x.mp4")
+    assert make_video.read(["--frames", "4x"]).video.frames == resolutions.frame_count("4x")
+    standard = make_video.read([]).video
+    assert {f.name: getattr(standard, f.name) for f in dataclasses.fields(Options)} == dataclasses.asdict(Options())
+
+
+def test_prompt_changes_are_pairs_in_any_order():
+    read = make_video.read(["a", "--prompt-at", "20", "b c", "--prompt-at", "9.5", "d"])
+    assert make_video.read_timeline(read.prompt_at) == [(9.5, "d"), (20.0, "b c")]
+
+
+def test_own_complaints_about_values_are_told_as_they_are():
+    long = "x/" * 100
+
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        path: str = ""
+
+        def __post_init__(self):
+            if self.path:
+                raise ConfigError(f"the path {self.path} is none")
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        inner: Inner = Inner()
+
+    with pytest.raises(ConfigError) as caught:
+        read_command(Outer, ["--inner.path", long], "pavdm x", None)
+    assert str(caught.value) == f"the path {long} is none"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConfigError("wrong"), 2, "error: wrong\n"),
+        (OSError(28, "No space left"), 2, "error: [Errno 28] No space left\n"),
+        (MemoryError(), 2, "error: out of memory, or a fault of the device: MemoryError\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_every_command_ends_in_the_same_way(capsys, error, code, message):
+    def work():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        exit_with(work, interrupted="stopped")
+    assert (end.value.code, capsys.readouterr().err) == (code, message)
+
+
+def test_modules_of_commands_exist():
+    for module, _ in pavdm.COMMANDS.values():
+        assert callable(importlib.import_module(f"pavdm_jax.{module}").main)
