@@ -99,6 +99,7 @@ def precompute(config: PrecomputeConfig) -> int:
     if config.manifest is not None:
         data = VideoData(config.manifest, frames, config.fps, config.resolution)
     else:
+        assert config.tfds is not None  # see __post_init__
         data = TfdsData(config.tfds, config.data_dir, config.split, frames=frames, fps=config.fps)
     clips = open_clips(data, model.config)
     if not write_cache(

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -101,7 +102,7 @@ def exit_if_peer_lost() -> Iterator[None]:
         )
 
 
-def end(code: int, said: str) -> None:
+def end(code: int, said: str) -> NoReturn:
     """Print a line and end the program; of several processes without the farewell that would wait for those that are gone."""
     print(said, file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
