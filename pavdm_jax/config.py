@@ -194,6 +194,9 @@ class WindowConfig:
         return self.slots * self.chunk_size
 
 
+NOISE_BASE_SIZE = 512
+"""Pixels: Open-Sora's side of the square frame at which the noise shift of one latent frame is 1."""
+
 # --- the whole model --------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +214,7 @@ class ModelConfig:
     width: int = 424
     fps: float = 24.0
     guidance_scale: float = 7.0
-    noise_base_size: int = 512  # pixels; the noise shift of one frame of this size, squared, is 1
+    noise_base_size: int = NOISE_BASE_SIZE  # pixels; the noise shift of one frame of this size, squared, is 1
 
     def __post_init__(self) -> None:
         if self.stdit3.latent_channels != self.vae.latent_channels:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from pavdm_jax.config import NOISE_BASE_SIZE
+
 Velocity = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 """velocity(latents [b, t, h, w, c], levels [b, t], num_valid int32 [], prompt_index int32 [slots]) -> [b, t, h, w, c]."""
 
@@ -44,7 +46,7 @@ def shift_levels(
     height: jax.Array | float,
     width: jax.Array | float,
     latent_frames: jax.Array | float,
-    base_size: float = 512,
+    base_size: float = NOISE_BASE_SIZE,
 ) -> jax.Array:
     """The noise shift: larger and longer clips need higher levels to hide as much of their content.
 

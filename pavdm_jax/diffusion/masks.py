@@ -3,10 +3,43 @@
 Upstream: Open-Sora opensora/utils/train_utils.py, `MaskGenerator`; here every sample draws for itself, inside jit.
 """
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+
+from pavdm_jax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The chance of each mask strategy; what is left to 1 keeps no frame clean. The defaults are Open-Sora 1.2's.
+
+    Upstream: Open-Sora configs/opensora-v1-2/train/, `mask_ratios`.
+    """
+
+    random: float = 0.01  # each frame with one chance, itself drawn from 0.1 to 0.9
+    interpolate: float = 0.002  # every second frame
+    quarter_random: float = 0.002  # from one frame to a quarter of the clip, anywhere
+    quarter_head: float = 0.002  # the same at the beginning
+    quarter_tail: float = 0.002  # at the end
+    quarter_head_tail: float = 0.002  # at both
+    image_head: float = 0.22  # the first frame
+    image_tail: float = 0.005  # the last frame
+    image_head_tail: float = 0.005  # both
+
+    def __post_init__(self) -> None:
+        chances = dataclasses.asdict(self)
+        for name, chance in chances.items():
+            if not 0 <= chance <= 1:
+                raise ConfigError(f"the chance of the mask strategy {name} must be from 0 to 1, not {chance}")
+        if sum(chances.values()) > 1 + 1e-6:
+            raise ConfigError(
+                f"the chances of the mask strategies are {sum(chances.values()):g} together; give at most 1"
+            )
+
 
 Strategy = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(key, positions [t], number of frames []) -> [t] bool, True where the frame stays clean."""
@@ -48,25 +81,25 @@ def _run(size: Callable[[jax.Array, jax.Array], jax.Array], *places: str) -> Str
     return strategy
 
 
-MASK_STRATEGIES: dict[str, tuple[float, Strategy]] = {
-    "random": (0.01, _random),
-    "interpolate": (0.002, _interpolate),
-    "quarter_random": (0.002, _run(_quarter, "random")),
-    "quarter_head": (0.002, _run(_quarter, "head")),
-    "quarter_tail": (0.002, _run(_quarter, "tail")),
-    "quarter_head_tail": (0.002, _run(_quarter, "head", "tail")),
-    "image_head": (0.22, _run(_image, "head")),
-    "image_tail": (0.005, _run(_image, "tail")),
-    "image_head_tail": (0.005, _run(_image, "head", "tail")),
+MASK_STRATEGIES: dict[str, Strategy] = {
+    "random": _random,
+    "interpolate": _interpolate,
+    "quarter_random": _run(_quarter, "random"),
+    "quarter_head": _run(_quarter, "head"),
+    "quarter_tail": _run(_quarter, "tail"),
+    "quarter_head_tail": _run(_quarter, "head", "tail"),
+    "image_head": _run(_image, "head"),
+    "image_tail": _run(_image, "tail"),
+    "image_head_tail": _run(_image, "head", "tail"),
 }
-"""Name → chance and strategy (REFERENCE section 8); what is left to 1 keeps no frame clean."""
+"""By the names of `Masks`, in their order."""
 
 
 def sample_masks(
     key: jax.Array,
+    masks: Masks,
     lengths: jax.Array,
     frames: int,
-    strategies: dict[str, tuple[float, Strategy]] = MASK_STRATEGIES,
 ) -> jax.Array:
     """Draw a strategy for each clip.
 
@@ -74,18 +107,19 @@ def sample_masks(
 
     Args:
       key: one PRNG key.
+      masks: the chances of the strategies.
       lengths: [b] int32, latent frames of each clip.
       frames: t.
 
     Returns:
       [b, t] bool, True where a frame is noised and counts; False in clean frames and behind a clip's end.
     """
-    chances = jnp.array([chance for chance, _ in strategies.values()])
+    chances = jnp.array([getattr(masks, name) for name in MASK_STRATEGIES])
     positions = jnp.arange(frames)
 
     def draw(sample_key: jax.Array, length: jax.Array) -> jax.Array:
         which_key, strategy_key = jax.random.split(sample_key)
-        options = [strategy(strategy_key, positions, length) for _, strategy in strategies.values()]
+        options = [strategy(strategy_key, positions, length) for strategy in MASK_STRATEGIES.values()]
         options = jnp.stack([*options, jnp.zeros(frames, bool)])
         which = jnp.searchsorted(jnp.cumsum(chances), jax.random.uniform(which_key), side="right")
         valid = positions < length

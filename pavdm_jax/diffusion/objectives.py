@@ -1,8 +1,11 @@
-"""Training: which level each latent frame gets, which frames count, and the loss. Every sample of a batch has choices of its own.
+"""Training objectives of the diffusion transformer: which level each latent frame gets, which frames count, and the loss.
 
-All functions are pure and jit with fixed shapes. Latents are noised by `sample_noisy`; a frame at level 0 stays clean, has timestep 0
-and no loss (the paper's context chunk, Open-Sora's masked frames). Upstream: opensora/schedulers/rf/rectified_flow.py.
+Every sample of a batch has choices of its own. All functions are pure and jit with fixed shapes. Latents are noised by `sample_noisy`;
+a frame at level 0 stays clean, has timestep 0 and no loss (the paper's context chunk, Open-Sora's masked frames).
+Upstream: Open-Sora opensora/schedulers/rf/rectified_flow.py.
 """
+
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +13,77 @@ from flax import struct
 
 from pavdm_jax.config import WindowConfig
 from pavdm_jax.diffusion.flow import interpolate, shift_levels, velocity_target
-from pavdm_jax.diffusion.masks import sample_masks
+from pavdm_jax.diffusion.masks import Masks, sample_masks
 from pavdm_jax.diffusion.noise_levels import level_table
+from pavdm_jax.errors import ConfigError
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class UniformDiffusion:
+    """One noise level a clip, some frames kept clean by mask strategies (Open-Sora's pretraining).
+
+    Without mask strategies it is the training of "replacement with noise" (the paper's RW): all frames always share one level.
+    """
+
+    clip_chunks: int = 7  # chunks of a training clip
+    masks: Masks | None = field(default_factory=Masks)  # chances of the mask strategies; None: no frame is kept clean
+    caption_dropout: float = 0.1  # share of the captions that are replaced by the null caption
+    logit_normal: bool = True  # levels are sigmoid(normal) before the noise shift; False: uniform in 0..1
+
+    def __post_init__(self) -> None:
+        if self.clip_chunks < 1:
+            raise ConfigError(f"clip_chunks must be at least 1, not {self.clip_chunks}")
+        _check_dropout(self.caption_dropout)
+
+
+@dataclass(frozen=True)
+class ProgressiveDiffusion:
+    """Levels that rise along the window (the paper's method, sections 3.2 and 3.3).
+
+    A growing window holds fewer noisy chunks, at the highest levels, as at the start of a video; a shrinking one holds fewer, at the
+    lowest, as at its end; the others are full. Two zeros are the fixed-length design. Without a start clip, what is seen is
+    decided in growing windows without context.
+    """
+
+    growing: float = 0.25  # share of windows that grow
+    shrinking: float = 0.25  # share of windows that shrink
+    level_shift: float = 0.4  # standard deviation of the shift of all levels, in grid steps (1 / sampling steps)
+    caption_dropout: float = 0.1  # share of the captions that are replaced by the null caption
+
+    def __post_init__(self) -> None:
+        if not min(self.growing, self.shrinking) >= 0 or not self.growing + self.shrinking <= 1:
+            raise ConfigError(
+                f"growing {self.growing} and shrinking {self.shrinking} are shares of all windows; give numbers from 0, together at most 1"
+            )
+        if not self.level_shift >= 0:
+            raise ConfigError(f"level_shift must be 0 or more, not {self.level_shift}")
+        _check_dropout(self.caption_dropout)
+
+
+@dataclass(frozen=True)
+class MixedDiffusion:
+    """Several diffusion objectives in one batch: each sample draws one of them, by weight."""
+
+    objectives: tuple[UniformDiffusion | ProgressiveDiffusion, ...]
+    weights: tuple[float, ...]  # one each; only their ratios matter
+
+    def __post_init__(self) -> None:
+        if not len(self.weights) == len(self.objectives) >= 1:
+            raise ConfigError(
+                f"{len(self.weights)} weights are given for {len(self.objectives)} objectives; give one each"
+            )
+        if min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise ConfigError(f"weights {self.weights} of a mix must be 0 or more, and one of them above 0")
+
+
+def _check_dropout(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigError(f"caption_dropout is a share of the captions, from 0 to 1, not {share}")
+
+
+# --- levels and loss --------------------------------------------------------------------------------------------------
 
 
 @struct.dataclass
@@ -60,36 +132,36 @@ def sample_noisy(key: jax.Array, latents: jax.Array, levels: jax.Array) -> tuple
 
 def sample_uniform(
     key: jax.Array,
+    objective: UniformDiffusion,
     batch: int,
     frames: int,
     height: jax.Array | float,
     width: jax.Array | float,
+    base_size: float,
     num_valid: jax.Array | None = None,
-    logit_normal: bool = True,
-    mask_strategies: bool = True,
-    base_size: float = 512,
 ) -> TrainLevels:
-    """One level for all frames of a clip, with some frames kept clean: Open-Sora's pretraining (REFERENCE section 8).
+    """One level for all frames of a clip, with some frames kept clean: Open-Sora's pretraining.
+
+    Upstream: Open-Sora opensora/schedulers/rf/rectified_flow.py, `training_losses`.
 
     Args:
       key: one PRNG key.
+      objective: its settings; `clip_chunks` and `caption_dropout` are the caller's.
       batch, frames: b and t. Any length: a single latent frame is an image.
       height, width: pixels, scalars or [b]; with the clip's latent frames they set the noise shift.
+      base_size: pixels, of the noise shift, see `flow.shift_levels`.
       num_valid: [b], latent frames of each clip where some are shorter than `frames` (padded at the end); None: all are full.
-      logit_normal: draw sigmoid(normal), else uniformly from 0..1.
-      mask_strategies: keep frames clean as in `masks.MASK_STRATEGIES`; else none.
-      base_size: of the noise shift, see `flow.shift_levels`.
     """
     level_key, mask_key = jax.random.split(key)
     num_valid = jnp.full((batch,), frames, jnp.int32) if num_valid is None else num_valid.astype(jnp.int32)
-    if logit_normal:
+    if objective.logit_normal:
         drawn = jax.nn.sigmoid(jax.random.normal(level_key, (batch,)))
     else:
         drawn = jax.random.uniform(level_key, (batch,))
     level = shift_levels(drawn, height, width, num_valid, base_size)
     noisy = jnp.arange(frames)[None, :] < num_valid[:, None]
-    if mask_strategies:
-        noisy &= sample_masks(mask_key, num_valid, frames)
+    if objective.masks is not None:
+        noisy &= sample_masks(mask_key, objective.masks, num_valid, frames)
     return TrainLevels(
         levels=jnp.where(noisy, level[:, None], 0.0), loss_mask=noisy.astype(jnp.float32), num_valid=num_valid
     )
@@ -97,16 +169,14 @@ def sample_uniform(
 
 def sample_progressive(
     key: jax.Array,
-    config: WindowConfig,
+    objective: ProgressiveDiffusion,
+    window: WindowConfig,
     batch: int,
     height: jax.Array | float,
     width: jax.Array | float,
-    level_shift: float = 0.4,
-    growing: float = 0.25,
-    shrinking: float = 0.25,
-    base_size: float = 512,
+    base_size: float,
 ) -> TrainLevels:
-    """Levels of a window at a random step of a random shift (paper, section 3.2 to 3.4; REFERENCE section 8).
+    """Levels of a window at a random step of a random shift (paper, sections 3.2 and 3.3).
 
     A row of the level table, all its levels moved together by a random part of a grid step, clamped to 0..1, then the noise shift.
     A full window is context and all noisy chunks. A growing one has n of them, at the highest levels, a shrinking one n at the lowest,
@@ -116,36 +186,34 @@ def sample_progressive(
 
     Args:
       key: one PRNG key.
-      config: sizes of the window; clips have `config.window_size` latent frames, of which a window of fewer takes the first.
+      objective: its settings; `caption_dropout` is the caller's.
+      window: its sizes; clips have `window.window_size` latent frames, of which a window of fewer takes the first.
       batch: b.
       height, width: pixels, scalars or [b].
-      level_shift: standard deviation of the movement of all levels, in grid steps (1 / steps).
-      growing, shrinking: shares of the windows that grow and that shrink, together at most 1; the others are full. Two zeros are the
-        fixed-length design. Without a start clip, what is seen is decided in growing windows without context.
-      base_size: of the noise shift, see `flow.shift_levels`.
+      base_size: pixels, of the noise shift, see `flow.shift_levels`.
     """
     row_key, move_key, kind_key, active_key, context_key = jax.random.split(key, 5)
-    k_chunks, context_chunks = config.noisy_chunks, config.context_chunks
+    k_chunks, context_chunks = window.noisy_chunks, window.context_chunks
 
-    row = jax.random.randint(row_key, (batch,), 0, config.steps_per_shift)
-    move = level_shift / config.steps * jax.random.normal(move_key, (batch,))
-    table = jnp.clip(level_table(config)[row] + move[:, None], 0.0, 1.0)
+    row = jax.random.randint(row_key, (batch,), 0, window.steps_per_shift)
+    move = objective.level_shift / window.steps * jax.random.normal(move_key, (batch,))
+    table = jnp.clip(level_table(window)[row] + move[:, None], 0.0, 1.0)
 
     kind = jax.random.uniform(kind_key, (batch,))
-    grows, shrinks = kind < growing, kind >= 1.0 - shrinking
+    grows, shrinks = kind < objective.growing, kind >= 1.0 - objective.shrinking
     active = jnp.where(grows | shrinks, jax.random.randint(active_key, (batch,), 1, k_chunks + 1), k_chunks)
     context = jnp.where(grows, jax.random.randint(context_key, (batch,), 0, context_chunks + 1), context_chunks)
 
-    slot = jnp.arange(config.slots)[None, :]
+    slot = jnp.arange(window.slots)[None, :]
     place = slot - context[:, None]  # among the chunks that are being denoised
     denoised = (place >= 0) & (place < active[:, None])
     column = place + jnp.where(grows, k_chunks - active, 0)[:, None]
     levels = jnp.take_along_axis(table, jnp.clip(column, 0, k_chunks - 1), axis=1)
     sizes = (jnp.broadcast_to(jnp.asarray(size, jnp.float32), (batch,))[:, None] for size in (height, width))
-    levels = jnp.where(denoised, shift_levels(levels, *sizes, config.window_size, base_size), 0.0)
+    levels = jnp.where(denoised, shift_levels(levels, *sizes, window.window_size, base_size), 0.0)
     denoised &= levels > 0  # moved down to 0, a chunk is clean, and has nothing to learn from
     return TrainLevels(
-        levels=jnp.repeat(levels, config.chunk_size, axis=1),
-        loss_mask=jnp.repeat(denoised.astype(jnp.float32), config.chunk_size, axis=1),
-        num_valid=((context + active) * config.chunk_size).astype(jnp.int32),
+        levels=jnp.repeat(levels, window.chunk_size, axis=1),
+        loss_mask=jnp.repeat(denoised.astype(jnp.float32), window.chunk_size, axis=1),
+        num_valid=((context + active) * window.chunk_size).astype(jnp.int32),
     )

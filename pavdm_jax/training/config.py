@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import LatentData, ShapesData, TfdsData, VideoData
+from pavdm_jax.diffusion.objectives import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.distributed.mesh import parse_mesh
 from pavdm_jax.errors import ConfigError
 
@@ -92,64 +93,6 @@ class JointReconstruction:
     def __post_init__(self) -> None:
         if self.decoded_frames is not None and self.decoded_frames < 1:
             raise ConfigError(f"decoded_frames must be at least 1, or None for all frames, not {self.decoded_frames}")
-
-
-@dataclass(frozen=True)
-class UniformDiffusion:
-    """One noise level a clip, some frames kept clean by mask strategies (Open-Sora's pretraining).
-
-    Without mask strategies it is the training of "replacement with noise" (the paper's RW): all frames always share one level.
-    """
-
-    clip_chunks: int = 7  # chunks of a training clip
-    mask_strategies: bool = True
-    caption_dropout: float = 0.1
-    logit_normal: bool = True
-
-    def __post_init__(self) -> None:
-        if self.clip_chunks < 1:
-            raise ConfigError(f"clip_chunks must be at least 1, not {self.clip_chunks}")
-        _check_dropout(self.caption_dropout)
-
-
-@dataclass(frozen=True)
-class ProgressiveDiffusion:
-    """Levels that rise along the window (the paper's method)."""
-
-    growing: float = 0.25  # share of windows that are still being filled, as at the start of a video
-    shrinking: float = 0.25  # share of windows that are running empty, as at its end; the others are full
-    level_shift: float = 0.4  # standard deviation of the shift of all levels, in grid steps
-    caption_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not min(self.growing, self.shrinking) >= 0 or not self.growing + self.shrinking <= 1:
-            raise ConfigError(
-                f"growing {self.growing} and shrinking {self.shrinking} are shares of all windows; give numbers from 0, together at most 1"
-            )
-        if not self.level_shift >= 0:
-            raise ConfigError(f"level_shift must be 0 or more, not {self.level_shift}")
-        _check_dropout(self.caption_dropout)
-
-
-def _check_dropout(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ConfigError(f"caption_dropout is a share of the captions, from 0 to 1, not {share}")
-
-
-@dataclass(frozen=True)
-class MixedDiffusion:
-    """Several diffusion objectives in one batch: each sample draws one of them, by weight."""
-
-    objectives: tuple[UniformDiffusion | ProgressiveDiffusion, ...]
-    weights: tuple[float, ...]  # one each; only their ratios matter
-
-    def __post_init__(self) -> None:
-        if not len(self.weights) == len(self.objectives) >= 1:
-            raise ConfigError(
-                f"{len(self.weights)} weights are given for {len(self.objectives)} objectives; give one each"
-            )
-        if min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise ConfigError(f"weights {self.weights} of a mix must be 0 or more, and one of them above 0")
 
 
 Objective = (

@@ -13,7 +13,10 @@ from jax.typing import DTypeLike
 
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.diffusion.objectives import (
+    MixedDiffusion,
+    ProgressiveDiffusion,
     TrainLevels,
+    UniformDiffusion,
     flow_loss,
     frame_losses,
     sample_noisy,
@@ -23,7 +26,6 @@ from pavdm_jax.diffusion.objectives import (
 from pavdm_jax.models.attention import Backend
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.t5 import T5Encoder
-from pavdm_jax.training.config import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.training.loss import Average, Loss, LossReport
 
 DiffusionObjective = UniformDiffusion | ProgressiveDiffusion | MixedDiffusion
@@ -60,17 +62,7 @@ def draw_levels(model: ModelConfig, objective: DiffusionObjective) -> Draw:
 def _draw_uniform(model: ModelConfig, objective: UniformDiffusion) -> Draw:
     def draw(key: jax.Array, b: int, t: int) -> tuple[TrainLevels, jax.Array]:
         num_valid = jnp.full((b,), min(t, objective.clip_chunks * model.window.chunk_size))
-        levels = sample_uniform(
-            key,
-            b,
-            t,
-            model.height,
-            model.width,
-            num_valid,
-            logit_normal=objective.logit_normal,
-            mask_strategies=objective.mask_strategies,
-            base_size=model.noise_base_size,
-        )
+        levels = sample_uniform(key, objective, b, t, model.height, model.width, model.noise_base_size, num_valid)
         return levels, jnp.full((b,), objective.caption_dropout)
 
     return draw
@@ -78,17 +70,7 @@ def _draw_uniform(model: ModelConfig, objective: UniformDiffusion) -> Draw:
 
 def _draw_progressive(model: ModelConfig, objective: ProgressiveDiffusion) -> Draw:
     def draw(key: jax.Array, b: int, t: int) -> tuple[TrainLevels, jax.Array]:
-        drawn = sample_progressive(
-            key,
-            model.window,
-            b,
-            model.height,
-            model.width,
-            level_shift=objective.level_shift,
-            growing=objective.growing,
-            shrinking=objective.shrinking,
-            base_size=model.noise_base_size,
-        )
+        drawn = sample_progressive(key, objective, model.window, b, model.height, model.width, model.noise_base_size)
         behind = ((0, 0), (0, t - model.window.window_size))
         levels = drawn.replace(levels=jnp.pad(drawn.levels, behind), loss_mask=jnp.pad(drawn.loss_mask, behind))
         return levels, jnp.full((b,), objective.caption_dropout)

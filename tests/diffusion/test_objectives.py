@@ -15,17 +15,25 @@ from pavdm_jax.config import WindowConfig
 from pavdm_jax.diffusion import masks, objectives
 from pavdm_jax.diffusion.flow import interpolate, shift_levels
 from pavdm_jax.diffusion.noise_levels import level_table
+from pavdm_jax.diffusion.objectives import ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.training.config import ProgressiveDiffusion
 
 CONFIG = WindowConfig(chunk_size=2, noisy_chunks=3, context_chunks=1, steps=6)
 MANY = 2000
 KEY = jax.random.key(0)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "batch"))
-def progressive(key, config, batch, level_shift=0.0, growing=0.25, shrinking=0.25):
-    return objectives.sample_progressive(key, config, batch, 512, 512, level_shift, growing, shrinking)
+SIZE = 512
+"""Pixels of a side: the noise shift of one frame of this size is 1."""
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def progressive(key, config, batch, objective):
+    return objectives.sample_progressive(key, objective, config, batch, SIZE, SIZE, SIZE)
+
+
+def still(growing, shrinking):
+    return ProgressiveDiffusion(growing, shrinking, level_shift=0.0)
 
 
 def named(levels):
@@ -33,7 +41,7 @@ def named(levels):
 
 
 def test_progressive_windows_are_rows_of_the_table_cut_as_a_growing_or_shrinking_window_is():
-    drawn = progressive(KEY, CONFIG, MANY)
+    drawn = progressive(KEY, CONFIG, MANY, still(0.25, 0.25))
     table = np.asarray(shift_levels(level_table(CONFIG), 512, 512, CONFIG.window_size))
     expected = set()
     for row, n, context in itertools.product(table, (1, 2, 3), (0, 1)):
@@ -50,7 +58,7 @@ def test_progressive_windows_are_rows_of_the_table_cut_as_a_growing_or_shrinking
 
 
 def test_without_variable_length_windows_are_full():
-    drawn = progressive(KEY, CONFIG, 200, growing=0.0, shrinking=0.0)
+    drawn = progressive(KEY, CONFIG, 200, still(0.0, 0.0))
     assert (drawn.num_valid == CONFIG.window_size).all()
     assert (drawn.levels[:, :2] == 0).all() and (drawn.levels[:, 2:] > 0).all()
 
@@ -58,13 +66,13 @@ def test_without_variable_length_windows_are_full():
 def test_windows_grow_and_shrink_in_the_shares_that_are_asked_for():
     """One context chunk, two noisy ones: half of the growing and shrinking windows have one noisy chunk, at the highest or lowest levels."""
     config = WindowConfig(chunk_size=1, noisy_chunks=2, context_chunks=1, steps=2)
-    drawn = progressive(KEY, config, MANY, growing=0.6, shrinking=0.2)
+    drawn = progressive(KEY, config, MANY, still(0.6, 0.2))
     levels = np.asarray(drawn.levels)
     no_context = levels[:, 0] > 0  # growing only
     assert abs(no_context.mean() - 0.6 / 2) < 0.03
     low = (drawn.num_valid == 2) & (levels[:, 0] == 0) & (levels[:, 1] < 1)
     assert abs(float(low.mean()) - 0.2 / 2) < 0.03
-    only = progressive(KEY, config, 200, growing=1.0, shrinking=0.0).levels
+    only = progressive(KEY, config, 200, still(1.0, 0.0)).levels
     assert (np.asarray(only).max(axis=1) == 1).all()  # a growing window always holds the newest chunk
     with pytest.raises(ConfigError, match=r"growing 0\.7 and shrinking 0\.4 are shares"):
         ProgressiveDiffusion(growing=0.7, shrinking=0.4)
@@ -73,20 +81,20 @@ def test_windows_grow_and_shrink_in_the_shares_that_are_asked_for():
 def test_the_level_shift_moves_a_window_by_part_of_a_grid_step_and_stays_in_range():
     """At 512 x 512 pixels and one latent frame the noise shift changes nothing: grid steps can be read off."""
     config = WindowConfig(chunk_size=1, noisy_chunks=1, context_chunks=0, steps=10)
-    drawn = progressive(KEY, config, MANY, level_shift=0.4, growing=0.0, shrinking=0.0)
+    drawn = progressive(KEY, config, MANY, ProgressiveDiffusion(0.0, 0.0, level_shift=0.4))
     levels = np.asarray(drawn.levels[:, 0])
     assert levels.min() >= 0 and levels.max() == 1
     inner = levels[(levels > 0.15) & (levels < 0.85)]
     offset = inner - np.round(inner, 1)  # a normal of 0.04, wrapped to ±0.05
     assert 0.02 < offset.std() < 0.03
-    still = progressive(KEY, config, MANY, growing=0.0, shrinking=0.0).levels
-    np.testing.assert_allclose(still, np.round(still, 1), atol=1e-6)
+    on_grid = progressive(KEY, config, MANY, still(0.0, 0.0)).levels
+    np.testing.assert_allclose(on_grid, np.round(on_grid, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("logit_normal", [True, False])
 def test_uniform_clips_have_one_level_after_the_noise_shift(logit_normal):
-    draw = functools.partial(objectives.sample_uniform, logit_normal=logit_normal, mask_strategies=False)
-    drawn = jax.jit(draw, static_argnums=(1, 2))(KEY, MANY, 5, 512, 512)
+    objective = UniformDiffusion(masks=None, logit_normal=logit_normal)
+    drawn = jax.jit(lambda: objectives.sample_uniform(KEY, objective, MANY, 5, SIZE, SIZE, SIZE))()
     levels = np.asarray(drawn.levels)
     assert (levels == levels[:, :1]).all()
     assert (drawn.loss_mask == 1).all() and (drawn.num_valid == 5).all()
@@ -100,7 +108,7 @@ def test_uniform_clips_have_one_level_after_the_noise_shift(logit_normal):
 
 def test_uniform_clips_may_be_short_and_of_different_sizes():
     lengths, sizes = jnp.array([1, 3, 8]), jnp.array([64.0, 128.0, 256.0])
-    drawn = jax.jit(lambda: objectives.sample_uniform(KEY, 3, 8, sizes, sizes, num_valid=lengths))()
+    drawn = jax.jit(lambda: objectives.sample_uniform(KEY, UniformDiffusion(), 3, 8, sizes, sizes, SIZE, lengths))()
     np.testing.assert_array_equal(drawn.num_valid, lengths)
     for i, length in enumerate([1, 3, 8]):
         assert (drawn.levels[i, length:] == 0).all() and (drawn.loss_mask[i, length:] == 0).all()
@@ -110,8 +118,8 @@ def test_uniform_clips_may_be_short_and_of_different_sizes():
 @functools.partial(jax.jit, static_argnums=0)
 def draw_masks(name, lengths):
     """[500, 20] masks of one strategy."""
-    only = {name: (1.0, masks.MASK_STRATEGIES[name][1])}
-    return masks.sample_masks(KEY, lengths, 20, only)
+    only = masks.Masks(**{**dict.fromkeys(masks.MASK_STRATEGIES, 0.0), name: 1.0})
+    return masks.sample_masks(KEY, only, lengths, 20)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +157,14 @@ def test_short_clips_always_keep_a_noisy_frame(name):
 
 
 def test_strategies_are_drawn_with_their_chances():
-    noisy = jax.jit(masks.sample_masks, static_argnums=2)(KEY, jnp.full((MANY,), 8), 8)
+    noisy = jax.jit(masks.sample_masks, static_argnums=(1, 3))(KEY, masks.Masks(), jnp.full((MANY,), 8), 8)
     share = float(jnp.mean((~noisy[:, 0]) & noisy[:, 1:].all(axis=1)))
     assert abs(share - 0.22) < 0.03
     assert abs(float(jnp.mean(noisy.all(axis=1))) - 0.75) < 0.03
+    with pytest.raises(ConfigError, match=r"the mask strategies are 1\.03 together"):
+        masks.Masks(image_head=1.0)
+    with pytest.raises(ConfigError, match="the mask strategy random must be from 0 to 1, not -1"):
+        masks.Masks(random=-1)
 
 
 def flow_loss(velocity, latents, noise, loss_mask):

@@ -117,7 +117,7 @@ def test_parameters_are_split_by_prefix_and_put_together_again():
 
 ADAPTED = Stage(
     "adapt",
-    UniformDiffusion(clip_chunks=1, mask_strategies=False, caption_dropout=0.0),
+    UniformDiffusion(clip_chunks=1, masks=None, caption_dropout=0.0),
     ShapesData(17),
     ("stdit3",),
     steps=1,
@@ -175,7 +175,7 @@ def test_adapters_that_cannot_be_are_refused():
 def test_a_mix_draws_its_objectives_by_weight():
     config = dataclasses.replace(tiny(), window=WindowConfig(chunk_size=1, noisy_chunks=3, steps=3))
     uniform, progressive = (
-        UniformDiffusion(clip_chunks=2, mask_strategies=False, caption_dropout=0.0),
+        UniformDiffusion(clip_chunks=2, masks=None, caption_dropout=0.0),
         ProgressiveDiffusion(0.0, 0.0, level_shift=0.0, caption_dropout=1.0),
     )
     mix = MixedDiffusion((uniform, progressive), (1.0, 3.0))
