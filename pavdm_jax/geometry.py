@@ -24,6 +24,12 @@ def latent_frames(num_frames: int, vae: VAEConfig) -> int:
     return whole * vae.micro_latents + math.ceil(rest / vae.temporal.downsample)
 
 
+def least_frames(latents: int, vae: VAEConfig) -> int:
+    """The pixel frames of the shortest clip that has so many latent frames (5 → 17, 35 → 119, 1 → 1, 7 → 22)."""
+    whole, rest = divmod(latents, vae.micro_latents)
+    return whole * vae.micro_frames + ((rest - 1) * vae.temporal.downsample + 1 if rest else 0)
+
+
 def chunk_frames(config: ModelConfig) -> int:
     """Frames that appear when one chunk has left the window.
 

@@ -28,9 +28,10 @@ from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.manifest import read_manifest
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.training.checkpoints import Checkpoints, check_claim, claim
+from pavdm_jax.training.checkpoints import Checkpoints
 from pavdm_jax.training.config import LoRAConfig, Stage, TrainConfig, UniformDiffusion
 from pavdm_jax.training.log import RunLog
+from pavdm_jax.training.run_record import check_claim, claim
 from pavdm_jax.training.state import init_state
 
 BUCKET = "gs://bucket"
@@ -183,7 +184,7 @@ def test_a_run_goes_on_from_its_last_whole_checkpoint(files, model):
     files.rm("bucket/run/stages/0-base/5/commit_success.txt")
 
     assert check_claim(output, config)
-    with pytest.raises(ConfigError, match="gs://bucket/run holds a run of another config"):
+    with pytest.raises(ConfigError, match="gs://bucket/run holds a run with seed 0, not 1"):
         check_claim(output, dataclasses.replace(config, seed=1))
     assert newest_step(output) == 3
     np.testing.assert_array_equal(load(output, ["stdit3"]).params["stdit3"]["null_caption"], trained[name] + 1.0)

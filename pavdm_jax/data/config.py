@@ -74,6 +74,9 @@ class LatentData:
     workers: ClassVar[int] = 0
 
 
+Data = ShapesData | VideoData | TfdsData | LatentData
+
+
 def _check(data: VideoData | TfdsData) -> None:
     if data.frames < 1:
         raise ConfigError(f"frames must be at least 1, not {data.frames}")

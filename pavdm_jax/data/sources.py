@@ -12,8 +12,9 @@ from jax.experimental import multihost_utils
 
 from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint, vae_fingerprint
 from pavdm_jax.config import ModelConfig
+from pavdm_jax.data.check import check_latents, check_length
 from pavdm_jax.data.clips import Clips, open_clips
-from pavdm_jax.data.config import LatentData, ShapesData, TfdsData, VideoData
+from pavdm_jax.data.config import Data, LatentData
 from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import LatentCache, cache_identity
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
@@ -99,13 +100,10 @@ class Cut:
     tokenizer: Tokenizer
     max_tokens: int
 
-    def check(self, latents: int, where: str) -> None:
-        """`ConfigError` unless a clip of so many latent frames is long enough."""
-        needed = self.chunks * self.chunk_size
-        if latents < needed:
-            raise ConfigError(
-                f"{where}: clips have {latents} latent frames; {needed} are needed, which is {self.chunks} chunks: give more frames"
-            )
+    @property
+    def latents(self) -> int:
+        """Latent frames of a sample."""
+        return self.chunks * self.chunk_size
 
     def draw_first_chunk(self, latents: int, rng: np.random.Generator) -> int:
         return int(rng.integers(latents // self.chunk_size - self.chunks + 1))
@@ -125,7 +123,6 @@ class LatentSource:
 
     def __init__(self, cache: LatentCache, cut: Cut, features: bool = False):
         self.cache, self.cut, self.features = cache, cut, features
-        cut.check(int(cache.shapes[:, 0].min()), str(cache.folder))
         self.groups = equal_rows(cache.shapes[:, 1:])
 
     def __len__(self) -> int:
@@ -133,7 +130,7 @@ class LatentSource:
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         first = self.cut.draw_first_chunk(int(self.cache.shapes[index, 0]), rng) * self.cut.chunk_size
-        latents = self.cache.latents(index, first, first + self.cut.chunks * self.cut.chunk_size)
+        latents = self.cache.latents(index, first, first + self.cut.latents)
         about = self.cache.about(index)
         number, sample = self.cut.draw_caption(about["captions"], rng)
         sample |= {"latents": latents.astype(np.float32), "fps": np.float32(about["fps"])}
@@ -151,7 +148,6 @@ class UncachedSource:
         self.readable, self.cut = _Readable(clips), cut
         self.groups = self.readable.groups
         self.latents, self.chunk_frames = latent_frames(clips.frames_of_a_clip, model.vae), chunk_frames(model)
-        cut.check(self.latents, f"clips of {clips.frames_of_a_clip} frames")
 
     def __len__(self) -> int:
         return len(self.readable.clips)
@@ -182,7 +178,7 @@ class Feed:
 
 
 def open_feed(
-    data: ShapesData | VideoData | TfdsData | LatentData,
+    data: Data,
     model: Model,
     clip_chunks: int | None,
     folder: Path,
@@ -207,9 +203,10 @@ def open_feed(
         features = cache.has_features and text_is_frozen
         if features:
             cache.check({"text": text_fingerprint(model)})
+        check_latents(cache, cut.latents, model.config)
         return Feed(LatentSource(cache, cut, features))
     clips = open_clips(data, model.config)
-    cut.check(latent_frames(clips.frames_of_a_clip, model.config.vae), f"clips of {clips.frames_of_a_clip} frames")
+    check_length(clips.frames_of_a_clip, cut.latents, model.config)
     encoder = Encoder(model)
     if not data.cache:
         return Feed(UncachedSource(clips, cut, model.config), data.workers, functools.partial(encoded, encoder))

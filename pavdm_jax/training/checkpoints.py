@@ -1,4 +1,4 @@
-"""What a training run writes to its folder; `checkpoints/run_folder.py` shows the folder."""
+"""The checkpoints that a training run writes; `checkpoints/run_folder.py` shows the folder."""
 
 import contextlib
 import dataclasses
@@ -13,68 +13,15 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import to_json
 from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.model_folder import is_embedded
-from pavdm_jax.checkpoints.run_folder import check_base, checkpoint_steps, newest_step, reason
+from pavdm_jax.checkpoints.run_folder import check_base, checkpoint_steps, reason
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 from pavdm_jax.training.config import Stage, TrainConfig
 from pavdm_jax.training.state import TrainState
 
-RECORD = "train_config.txt"
-
 
 class SaveError(OSError):
     """A checkpoint could not be written; the ones before it are whole."""
-
-
-def check_claim(output: Path, config: TrainConfig) -> bool:
-    """Whether the folder is already that of a run of this config.
-
-    Raises:
-      ConfigError: it holds a run of another config, or something else.
-    """
-    record = output / RECORD
-    with storage.cloud_errors(output):
-        if record.exists():
-            if record.read_text() != _claimed_by(config):
-                raise ConfigError(
-                    f"{output} holds a run of another config; choose another --output or remove that folder"
-                )
-            return True
-        others = [name for name in ("config.json", "model", "checkpoints") if (output / name).exists()]
-        others += ["stages"] if newest_step(output) else []
-    if others:
-        raise ConfigError(f"{output} is no run of this trainer, but holds {', '.join(others)}; choose another --output")
-    return False
-
-
-@contextlib.contextmanager
-def claim(output: Path, config: TrainConfig) -> Iterator[None]:
-    """Make the run's folder, or go on in it; a run that fails before its first checkpoint leaves it free for another config.
-
-    Of several processes one calls it.
-
-    Raises:
-      ConfigError: see `check_claim`; or the folder cannot be made.
-    """
-    if not check_claim(output, config):
-        storage.make_folder(output)
-        storage.write(output / RECORD, _claimed_by(config).encode())
-    try:
-        yield
-    except (ConfigError, OSError):
-        if not newest_step(output):
-            with contextlib.suppress(OSError):  # the failure itself is what matters
-                storage.remove(output / RECORD)
-        raise
-
-
-def _claimed_by(config: TrainConfig) -> str:
-    """What is computed, which may not change between the parts of a run; what is seen and kept of it may."""
-    shown = {
-        name: TrainConfig.__dataclass_fields__[name].default
-        for name in ("save_every", "log_every", "keep", "keep_best")
-    }
-    return repr(dataclasses.replace(config, samples=type(config.samples)(), **shown)) + "\n"
 
 
 class Checkpoints:

@@ -7,10 +7,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pavdm_jax.config import ModelConfig
-from pavdm_jax.data.config import LatentData, ShapesData, TfdsData, VideoData
+from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
+from pavdm_jax.diffusion.masks import Masks
 from pavdm_jax.diffusion.objectives import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.distributed.mesh import parse_mesh
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import PARTS
+
+__all__ = [  # all that a config file needs, the settings of objectives and data included
+    "Data",
+    "JointReconstruction",
+    "LatentData",
+    "LoRAConfig",
+    "Masks",
+    "MixedDiffusion",
+    "Objective",
+    "OptimizerConfig",
+    "ProgressiveDiffusion",
+    "SampleConfig",
+    "ShapesData",
+    "SpatialReconstruction",
+    "Stage",
+    "TemporalReconstruction",
+    "TfdsData",
+    "TrainConfig",
+    "UniformDiffusion",
+    "VideoData",
+    "read_config",
+]
 
 
 @dataclass(frozen=True)
@@ -58,9 +82,6 @@ class LoRAConfig:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ConfigError(f"the rank of LoRA adapters must be at least 1, not {self.rank}")
-
-
-Data = ShapesData | VideoData | TfdsData | LatentData
 
 
 @dataclass(frozen=True)
@@ -129,6 +150,13 @@ class Stage:
             raise ConfigError(f"stage {self.name}: steps must be at least 1, not {self.steps}")
         if self.batch_size < 1:
             raise ConfigError(f"stage {self.name}: batch_size must be at least 1, not {self.batch_size}")
+        for field_name, prefixes in (("train", self.train), ("freeze", self.freeze)):
+            for prefix in prefixes:
+                if prefix.split("/")[0] not in PARTS:
+                    raise ConfigError(
+                        f"stage {self.name}: {field_name} names '{prefix}', which is no part of the model; parts are "
+                        f"{', '.join(PARTS)} and what is below them"
+                    )
         if not self.train:
             raise ConfigError(f"stage {self.name}: train names no parameters; 'stdit3' trains the whole transformer")
 
@@ -159,6 +187,9 @@ class TrainConfig:
     stages: tuple[Stage, ...]
     output: str = "runs/train"  # folder of checkpoints, log and the finished model; or gs://BUCKET/NAME
     init_from: str | None = None  # a model or run to start from, or gs://BUCKET/NAME; None: random weights
+    tokenizer: str | None = (
+        None  # a spiece.model for random weights; None: it is made from the captions of the stages' data
+    )
     seed: int = 0
     model_dtype: str = "float32"  # in which the finished model is stored; float16 halves its size
     compute_dtype: str = (
@@ -170,7 +201,7 @@ class TrainConfig:
     keep_best: int = 1  # and those of the lowest smoothed loss
     log_every: int = 20  # steps between lines of the log
     samples: SampleConfig = field(default_factory=SampleConfig)
-    mesh: str = field(default="auto", repr=False)  # "auto": all devices; "single"; or such as "data=4,fsdp=16" (README)
+    mesh: str = "auto"  # "auto": all devices; "single"; or such as "data=4,fsdp=16" (README)
 
     def __post_init__(self) -> None:
         if self.mesh not in ("auto", "single"):
@@ -179,6 +210,10 @@ class TrainConfig:
             raise ConfigError("output is empty; name a folder")
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more, not {self.seed}")
+        if self.tokenizer is not None and self.init_from is not None:
+            raise ConfigError(
+                f"tokenizer {self.tokenizer} is for random weights; the model of init_from {self.init_from} brings its own"
+            )
         if not self.stages:
             raise ConfigError("a training run needs at least one stage")
         if self.save_every < 1:

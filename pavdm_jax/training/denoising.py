@@ -26,6 +26,7 @@ from pavdm_jax.diffusion.objectives import (
 from pavdm_jax.models.attention import Backend
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.t5 import T5Encoder
+from pavdm_jax.training.config import Objective
 from pavdm_jax.training.loss import Average, Loss, LossReport
 
 DiffusionObjective = UniformDiffusion | ProgressiveDiffusion | MixedDiffusion
@@ -46,6 +47,13 @@ def clip_chunks(model: ModelConfig, objective: DiffusionObjective) -> int:
             return model.window.slots
         case MixedDiffusion():
             return max(clip_chunks(model, part) for part in objective.objectives)
+
+
+def clip_latents(model: ModelConfig, objective: Objective) -> int | None:
+    """Latent frames of a training clip; None for an objective that works on pixels."""
+    if not isinstance(objective, DiffusionObjective):
+        return None
+    return clip_chunks(model, objective) * model.window.chunk_size
 
 
 def draw_levels(model: ModelConfig, objective: DiffusionObjective) -> Draw:

@@ -8,27 +8,25 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import is_model, save_model
 from pavdm_jax.checkpoints.run_folder import newest_step, result_folder
+from pavdm_jax.data.check import check_data
 from pavdm_jax.data.loader import batches
-from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.data.sources import open_feed
-from pavdm_jax.distributed.placement import on_host
 from pavdm_jax.distributed.processes import is_first, on_first
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.request import make_request
-from pavdm_jax.models.model import PARTS, Model, init_params
-from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
-from pavdm_jax.training.checkpoints import check_claim, claim
+from pavdm_jax.models.model import Model
 from pavdm_jax.training.config import Stage, TrainConfig
-from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
+from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks, clip_latents
 from pavdm_jax.training.log import RunLog
 from pavdm_jax.training.preemption import Preemption
+from pavdm_jax.training.run_record import check_claim, claim
 from pavdm_jax.training.stage import Run, stage_mesh, train_stage
+from pavdm_jax.training.start import given_model, load_whole, random_start
+from pavdm_jax.training.step import learning_rate
 
 
 def fit(config: TrainConfig) -> Model:
@@ -37,37 +35,37 @@ def fit(config: TrainConfig) -> Model:
     A run that was interrupted is continued from its last checkpoint in `output`; a finished stage is not repeated.
 
     Raises:
-      ConfigError: `output` holds a run of another config, or the loss is not finite.
+      ConfigError: `output` holds a run of another config, the data is not there, or the loss is not finite.
       SaveError: a checkpoint could not be written.
       Preempted: SIGTERM came; what was done is saved.
     """
     output, began = storage.as_path(config.output), time.time()
-    if config.samples.every:  # a prompt that cannot work is found now, not after hours
-        make_request(config.model, list(config.samples.prompts), frames=config.samples.frames)
     with Preemption() as preemption, contextlib.ExitStack() as claimed:
-        for stage in config.stages:
-            stage_mesh(config, stage)  # one that does not fit is found now
-        on_first(lambda: check_claim(output, config))
-        given = None if config.init_from is None else start_model(config)
-        on_first(lambda: claimed.enter_context(claim(output, config)))
+        check(config, output)
+        given = given_model(config)
+        recorded: list[int | None] = []  # as it was when this run was last started
+        on_first(lambda: recorded.append(claimed.enter_context(claim(output, config))))
         if not is_first() and not output.is_dir():
             raise ConfigError(
                 f"process {jax.process_index()} does not see {output}, which process 0 made; let --output be in a file system of all"
             )
         with RunLog(output, newest_step(output), is_first()) as log:
-            run = Run(config, log, preemption)
-            model, base = (given, config.init_from) if given else _random_start(config, output)
+            for steps in recorded:
+                if steps is not None and steps < config.stages[-1].steps:
+                    log.text.info(extension(config.stages[-1], steps))
+            run = Run(config, log, preemption, functools.partial(make_batches, config))
+            model, base = random_start(config, output) if given is None else (given, str(config.init_from))
             first = 0  # step of the whole run at which the stage starts
             for number, stage in enumerate(config.stages):
                 result = result_folder(output, number, stage.name)
                 if is_model(result):
-                    model = _load(str(result)).replace(config=config.model)
+                    model = load_whole(str(result)).replace(config=config.model)
                 else:
-                    model = train_stage(run, number, first, model, base, functools.partial(make_batches, config))
+                    model = train_stage(run, number, first, model, base)
                     if number + 1 < len(config.stages):
                         on_first(functools.partial(save_model, result, model))
                 first, base = first + stage.steps, str(result)
-            if stage.lora is None or stage.lora.save_merged:
+            if config.stages[-1].lora is None or config.stages[-1].lora.save_merged:
                 finished = functools.partial(save_model, output / "model", model, jnp.dtype(config.model_dtype))
                 on_first(finished)
             log.text.info(
@@ -76,12 +74,29 @@ def fit(config: TrainConfig) -> Model:
     return model
 
 
-def _use(config: TrainConfig) -> str:
-    """The options that make videos with the run's result."""
-    adapted = config.stages[-1].lora
-    if adapted is None or adapted.save_merged:
-        return f"--checkpoint {config.output}"
-    return f"--checkpoint {config.init_from} --lora {config.output}"
+def check(config: TrainConfig, output: Path) -> None:
+    """Find, within a second or two, the mistakes that show without the model.
+
+    Raises:
+      ConfigError: a prompt, a mesh or the data of a stage cannot be used, or `output` holds something else.
+    """
+    if config.samples.every:
+        make_request(config.model, list(config.samples.prompts), frames=config.samples.frames)
+    for stage in config.stages:
+        stage_mesh(config, stage)
+    on_first(lambda: check_claim(output, config))
+    for number, stage in enumerate(config.stages):
+        if not is_model(result_folder(output, number, stage.name)):  # a finished stage is not read again
+            check_data(stage.data, clip_latents(config.model, stage.objective), config.model)
+
+
+def extension(stage: Stage, recorded: int) -> str:
+    """What it means that a run of `recorded` steps goes on to those of the stage."""
+    said = f"{stage.name}: extended from {recorded} to {stage.steps} steps"
+    before, now = (float(learning_rate(stage.optimizer, steps)(recorded)) for steps in (recorded, stage.steps))
+    if before == now:
+        return f"{said}; the learning rate stays {now:.3g}"
+    return f"{said}; the learning rate goes on along the new schedule: at step {recorded} it is {now:.3g}, not {before:.3g}"
 
 
 def make_batches(
@@ -94,35 +109,9 @@ def make_batches(
     return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, rows, feed.workers))
 
 
-def _load(path: str) -> Model:
-    """All of a model, in the host's memory."""
-    return load(path, PARTS, dict.fromkeys(PARTS, on_host()))
-
-
-def start_model(config: TrainConfig) -> Model:
-    """The model before the first step: loaded from `init_from`, or random with a tokenizer made for the shapes world."""
-    if config.init_from is not None:
-        model = _load(config.init_from)
-        if (model.config.stdit3, model.config.vae, model.config.t5) != (
-            config.model.stdit3,
-            config.model.vae,
-            config.model.t5,
-        ):
-            raise ConfigError(
-                f"init_from {config.init_from} holds the model '{model.config.name}' of another architecture than this config's"
-            )
-        return model.replace(config=config.model)
-    tokenizer = Tokenizer(
-        train_tokenizer(
-            sample_captions(np.random.default_rng(config.seed), 4000, split="train"), config.model.t5.vocab_size
-        )
-    )
-    params = jax.jit(functools.partial(init_params, config.model))(jax.random.key(config.seed))
-    return Model(params, config.model, tokenizer)
-
-
-def _random_start(config: TrainConfig, output: Path) -> tuple[Model, str]:
-    """The random model before the first step, and where it is on disk: checkpoints do not repeat what is never trained."""
-    folder = output / "start"
-    on_first(lambda: None if newest_step(output) else save_model(folder, start_model(config)))
-    return _load(str(folder)), str(folder)
+def _use(config: TrainConfig) -> str:
+    """The options that make videos with the run's result."""
+    adapted = config.stages[-1].lora
+    if adapted is None or adapted.save_merged:
+        return f"--checkpoint {config.output}"
+    return f"--checkpoint {config.init_from} --lora {config.output}"

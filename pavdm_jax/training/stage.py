@@ -1,4 +1,4 @@
-"""The loop over the steps of a stage: train, log, save, sample, and stop when told to."""
+"""A stage of training: prepare, run the steps (log, save, sample, stop when told to), finish."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +22,9 @@ from pavdm_jax.training.checkpoints import Checkpoints
 from pavdm_jax.training.config import JointReconstruction, Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective
 from pavdm_jax.training.log import FIRST_STEPS, RunLog, StageLog, loss_warning
-from pavdm_jax.training.parameters import trainable
+from pavdm_jax.training.parameters import Trainable, trainable
 from pavdm_jax.training.preemption import Preempted, Preemption
-from pavdm_jax.training.program import make_program, used_parts
+from pavdm_jax.training.program import Program, make_program, used_parts
 from pavdm_jax.training.reconstruction import measure_normalisation
 from pavdm_jax.training.samples import sample_videos
 from pavdm_jax.training.state import TrainState, read_totals
@@ -40,9 +40,59 @@ class Run:
     config: TrainConfig
     log: RunLog
     preemption: Preemption
+    feed: MakeBatches
 
 
-def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed: MakeBatches) -> Model:
+@dataclass(frozen=True)
+class PreparedStage:
+    """A stage before its next step.
+
+    Attributes:
+      number: of the stage in its run.
+      first: step of the whole run at which the stage starts.
+      done: its steps that are done.
+      model: what the stage started from, on the host.
+      parameters: what is trained and frozen of it, on the host.
+      mesh: the devices that it is trained on.
+      program: its compiled programs.
+      frozen: the frozen parameters that it uses, on the devices.
+      state: on the devices.
+      example: the first batch.
+      batches: from that one on.
+    """
+
+    run: Run
+    number: int
+    first: int
+    done: int
+    model: Model
+    parameters: Trainable
+    mesh: Mesh
+    program: Program
+    frozen: dict
+    state: TrainState
+    example: dict
+    batches: Iterator[dict]
+
+    @property
+    def stage(self) -> Stage:
+        return self.run.config.stages[self.number]
+
+    @property
+    def seed(self) -> int:
+        return stage_seed(self.run.config, self.number)
+
+    def averaged(self, state: TrainState) -> Model:
+        """The model of averaged weights."""
+        return self.model.replace(params=self.parameters.assemble(to_host(state.ema), self.parameters.frozen))
+
+
+def stage_seed(config: TrainConfig, number: int) -> int:
+    """Of the batches, levels and noise of a stage."""
+    return config.seed + 1000 * number
+
+
+def train_stage(run: Run, number: int, first: int, model: Model, base: str) -> Model:
     """Train a stage, or what is left of it, and return the model of averaged weights.
 
     Args:
@@ -51,110 +101,138 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str, feed
       first: step of the whole run at which it starts.
       model: what it starts from.
       base: where that is on disk.
-      feed: makes the batches.
 
     Raises:
       ConfigError, SaveError, Preempted: see `loop.fit`.
     """
     config, stage = run.config, run.config.stages[number]
-    seed, output = config.seed + 1000 * number, storage.as_path(config.output)
-    size = stage.batch_size
-    mesh = stage_mesh(config, stage)
-    on_host = trainable(model.params, stage, seed)
-    with (
-        Checkpoints(stage_folder(output, number, stage.name), config, stage, model, base) as checkpoints,
-        exit_if_peer_lost(),
-    ):
-        done = 0 if checkpoints.latest is None else checkpoints.latest - first
-        batches = feed(stage, model, seed, done, process_rows(mesh, size))
-        batches = (place_batch(batch, mesh, size) for batch in batches)
-        example = next(batches)
-        used = used_parts(stage, example)
-        frozen = {name: x for name, x in on_host.frozen.items() if name.split("/")[0] in used}
-        program = make_program(config, stage, on_host._replace(frozen=frozen), example, mesh)
-        frozen = to_devices(frozen, program.frozen)
-        if done:
-            state = checkpoints.restore(program.state)
-            run.log.text.info(f"{stage.name}: going on from the checkpoint of step {first + done}")
-        else:
-            places = jax.tree.map(lambda x: x.sharding, program.state.params)
-            state = program.init(to_devices(on_host.trained, places))
+    folder = stage_folder(storage.as_path(config.output), number, stage.name)
+    with Checkpoints(folder, config, stage, model, base) as checkpoints, exit_if_peer_lost():
+        prepared = prepare(run, number, first, model, checkpoints)
+        state = run_steps(prepared, checkpoints)
+        result = finish(prepared, state)
+    return with_measured_normalisation(prepared, result) if _changes_latents(prepared) else result
 
-        def averaged(state: TrainState) -> Model:
-            return model.replace(params=on_host.assemble(to_host(state.ema), on_host.frozen))
 
-        key, previous = jax.random.key(seed), None
-        batches = itertools.chain([example], batches)
-        with _stage_log(run, stage, first, done, example, mesh) as log, run.preemption.steps():
-            for index in range(done, stage.steps):
-                batch = next(batches)
-                with use_mesh(mesh):
-                    state, loss = program.step(state, frozen, batch, key)
-                if previous is not None:  # only then: the host prepares a step while the device works on the one before
-                    log.advance(float(previous))
-                previous, now = loss, index + 1
-                stops, ends = run.preemption.requested(first + now), now == stage.steps
-                logs, saves = now % config.log_every == 0 or ends, now % config.save_every == 0 or ends or stops
-                if logs or saves:  # before saving, so that no checkpoint holds what is not finite
-                    _check_finite(state, stage, first, output, checkpoints.latest)
-                if logs:
-                    metrics, state = read_totals(state)
-                    log.write(now, metrics)
-                if saves:
-                    checkpoints.save(first + now, state, float(state.smooth_loss))
-                    run.log.keep()
-                if now == FIRST_STEPS and isinstance(stage.objective, DiffusionObjective):
-                    loaded = config.init_from is not None or number > 0
-                    warning = loss_warning(config.model, loaded, float(state.smooth_loss))
-                    if warning is not None:
-                        run.log.text.warning(f"warning: {warning}")
-                if stops and not ends:
-                    checkpoints.wait()
-                    raise Preempted(
-                        f"stopped by SIGTERM: step {first + now} of {output} is saved; the same command goes on from it"
-                    )
-                if _samples(config, stage, now):
-                    sampled = averaged(state)
-                    if is_first():
-                        gifs = sample_videos(sampled, config.samples, run.log.folder / "samples", first + now)
-                        run.log.videos(first + now, gifs)
-            if previous is not None:
+def prepare(run: Run, number: int, first: int, model: Model, checkpoints: Checkpoints) -> PreparedStage:
+    """Open the data, make the programs, and place the state: that of the newest checkpoint, or of the first step."""
+    config, stage = run.config, run.config.stages[number]
+    seed, mesh = stage_seed(config, number), stage_mesh(config, stage)
+    parameters = trainable(model.params, stage, seed)
+    done = 0 if checkpoints.latest is None else checkpoints.latest - first
+    batches = run.feed(stage, model, seed, done, process_rows(mesh, stage.batch_size))
+    batches = (place_batch(batch, mesh, stage.batch_size) for batch in batches)
+    example = next(batches)
+    used = used_parts(stage, example)
+    frozen = {name: x for name, x in parameters.frozen.items() if name.split("/")[0] in used}
+    program = make_program(config, stage, parameters._replace(frozen=frozen), example, mesh)
+    frozen = to_devices(frozen, program.frozen)
+    if done:
+        state = checkpoints.restore(program.state)
+        run.log.text.info(f"{stage.name}: going on from the checkpoint of step {first + done}")
+    else:
+        places = jax.tree.map(lambda x: x.sharding, program.state.params)
+        state = program.init(to_devices(parameters.trained, places))
+    batches = itertools.chain([example], batches)
+    return PreparedStage(run, number, first, done, model, parameters, mesh, program, frozen, state, example, batches)
+
+
+def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
+    """Make the steps that are left; log, save and sample between them; stop when told to. Gives the last state."""
+    run, stage, first, state = prepared.run, prepared.stage, prepared.first, prepared.state
+    key, previous = jax.random.key(prepared.seed), None
+    with _stage_log(prepared) as log, run.preemption.steps():
+        for index in range(prepared.done, stage.steps):
+            batch = next(prepared.batches)
+            with use_mesh(prepared.mesh):
+                state, loss = prepared.program.step(state, prepared.frozen, batch, key)
+            if previous is not None:  # only then: the host prepares a step while the device works on the one before
                 log.advance(float(previous))
+            previous, step = loss, index + 1
+            stops, ends = run.preemption.requested(first + step), step == stage.steps
+            state = _record(prepared, checkpoints, log, state, step, saves_now=ends or stops)
+            if stops and not ends:
                 checkpoints.wait()
-                # A checkpoint before the new normalisation is no model to recommend.
-                best = "" if _changes_latents(stage, on_host.trained) else f"; lowest loss: {checkpoints.best}"
-                run.log.text.info(f"{stage.name}: {stage.steps} steps; {log.summary(state)}{best}")
+                raise Preempted(
+                    f"stopped by SIGTERM: step {first + step} of {run.config.output} is saved; the same command goes on from it"
+                )
+            if _samples(run.config, stage, step):
+                _sample(prepared, state, step)
+        if previous is not None:
+            log.advance(float(previous))
+            checkpoints.wait()
+            # A checkpoint before the new normalisation is no model to recommend.
+            best = "" if _changes_latents(prepared) else f"; lowest loss: {checkpoints.best}"
+            run.log.text.info(f"{stage.name}: {stage.steps} steps; {log.summary(state)}{best}")
+    return state
 
-        result = averaged(state)
-        if stage.lora is not None:
-            adapters = to_host(state.ema)
-            on_first(lambda: lora.save(output / lora.FILE, adapters, stage.lora.alpha, model.params))
-    if _changes_latents(stage, on_host.trained):
-        batches = feed(stage, result, config.seed + 7, 0, range(size))  # all rows: every process finds the same
-        vae = jax.device_put(result.params["vae"], on_first_device())
-        batches = [next(batches) for _ in range(16)]
-        params = measure_normalisation(config.model.vae, {**result.params, "vae": vae}, batches)
-        result = result.replace(params=params)
+
+def _record(
+    prepared: PreparedStage, checkpoints: Checkpoints, log: StageLog, state: TrainState, step: int, saves_now: bool
+) -> TrainState:
+    """Log and save the state after a step, where they are due; it comes back with its sums of metrics at zero if they were logged."""
+    run, stage, first = prepared.run, prepared.stage, prepared.first
+    logs = step % run.config.log_every == 0 or step == stage.steps
+    saves = step % run.config.save_every == 0 or saves_now
+    if logs or saves:  # before saving, so that no checkpoint holds what is not finite
+        _check_finite(state, stage, first, storage.as_path(run.config.output), checkpoints.latest)
+    if logs:
+        metrics, state = read_totals(state)
+        log.write(step, metrics)
+    if saves:
+        checkpoints.save(first + step, state, float(state.smooth_loss))
+        run.log.keep()
+    if step == FIRST_STEPS and isinstance(stage.objective, DiffusionObjective):
+        loaded = run.config.init_from is not None or prepared.number > 0
+        warning = loss_warning(run.config.model, loaded, float(state.smooth_loss))
+        if warning is not None:
+            run.log.text.warning(f"warning: {warning}")
+    return state
+
+
+def _sample(prepared: PreparedStage, state: TrainState, step: int) -> None:
+    """Make the sample videos of a step; all processes give their part of the weights, the first one samples."""
+    model, log, step = prepared.averaged(state), prepared.run.log, prepared.first + step
+    if is_first():
+        log.videos(step, sample_videos(model, prepared.run.config.samples, log.folder / "samples", step))
+
+
+def finish(prepared: PreparedStage, state: TrainState) -> Model:
+    """The model of averaged weights; of LoRA, the adapters are written."""
+    result, stage = prepared.averaged(state), prepared.stage
+    if stage.lora is not None:
+        adapters, alpha, path = to_host(state.ema), stage.lora.alpha, storage.as_path(prepared.run.config.output)
+        on_first(lambda: lora.save(path / lora.FILE, adapters, alpha, prepared.model.params))
     return result
+
+
+def with_measured_normalisation(prepared: PreparedStage, result: Model) -> Model:
+    """The model with the VAE's shift and scale measured on its new latents."""
+    run, stage = prepared.run, prepared.stage
+    # All rows: every process finds the same.
+    batches = run.feed(stage, result, run.config.seed + 7, 0, range(stage.batch_size))
+    vae = jax.device_put(result.params["vae"], on_first_device())
+    batches = [next(batches) for _ in range(16)]
+    return result.replace(params=measure_normalisation(run.config.model.vae, {**result.params, "vae": vae}, batches))
 
 
 def stage_mesh(config: TrainConfig, stage: Stage) -> Mesh:
     """The mesh that a stage is trained on.
 
     Raises:
-      ConfigError: see `sharding.train_mesh`.
+      ConfigError: see `mesh.train_mesh`.
     """
     return make_mesh(train_mesh(config.mesh, stage.batch_size // stage.optimizer.accumulate, jax.device_count()))
 
 
-def _stage_log(run: Run, stage: Stage, first: int, done: int, example: dict, mesh: Mesh) -> StageLog:
-    """The stage's log, which knows what a step on a batch like `example` costs."""
+def _stage_log(prepared: PreparedStage) -> StageLog:
+    """The stage's log, which knows what a step costs."""
     flops = peak = None
-    if isinstance(stage.objective, DiffusionObjective):
-        flops = train_flops(run.config.model.stdit3, example["latents"].shape)
+    if isinstance(prepared.stage.objective, DiffusionObjective):
+        flops = train_flops(prepared.run.config.model.stdit3, prepared.example["latents"].shape)
         of_one = peak_flops(jax.devices()[0].device_kind)
-        peak = None if of_one is None else of_one * mesh.size
-    return StageLog(run.log, stage, first, done, flops, peak)
+        peak = None if of_one is None else of_one * prepared.mesh.size
+    return StageLog(prepared.run.log, prepared.stage, prepared.first, prepared.done, flops, peak)
 
 
 def _samples(config: TrainConfig, stage: Stage, step: int) -> bool:
@@ -163,10 +241,10 @@ def _samples(config: TrainConfig, stage: Stage, step: int) -> bool:
     return every > 0 and step % every == 0 and isinstance(stage.objective, DiffusionObjective)
 
 
-def _changes_latents(stage: Stage, trained: dict) -> bool:
+def _changes_latents(prepared: PreparedStage) -> bool:
     """Whether a stage trained what makes latents of whole clips, so that these have another mean and deviation."""
-    whole = isinstance(stage.objective, TemporalReconstruction | JointReconstruction)
-    return whole and any(name.startswith("vae/") and makes_latents(name) for name in trained)
+    whole = isinstance(prepared.stage.objective, TemporalReconstruction | JointReconstruction)
+    return whole and any(name.startswith("vae/") and makes_latents(name) for name in prepared.parameters.trained)
 
 
 def _check_finite(state: TrainState, stage: Stage, first: int, output: Path, kept: int | None) -> None:

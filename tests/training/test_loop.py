@@ -17,6 +17,7 @@ from pavdm_jax.models.model import PARTS
 from pavdm_jax.training import loop
 from pavdm_jax.training.config import (
     JointReconstruction,
+    LatentData,
     OptimizerConfig,
     ProgressiveDiffusion,
     ShapesData,
@@ -130,7 +131,7 @@ def test_the_spatial_loss_falls_from_random_weights(tmp_path):
 
 
 def test_the_folder_of_another_run_is_refused(runs):
-    with pytest.raises(ConfigError, match="run of another config"):
+    with pytest.raises(ConfigError, match="vae holds a run with seed 0, not 1; choose"):
         loop.fit(config(runs, "vae", *VAE_STAGES, seed=1))
 
 
@@ -143,8 +144,52 @@ def test_a_run_that_fails_at_its_start_leaves_its_folder_to_another_config(runs,
         with pytest.raises(ConfigError, match="there is no manifest"):
             loop.fit(dataclasses.replace(config(runs, "x", stage), output=str(tmp_path), init_from=start))
     loop.fit(dataclasses.replace(config(runs, "x", VAE_STAGES[0]), output=str(tmp_path)))
-    with pytest.raises(ConfigError, match="run of another config"):
+    with pytest.raises(ConfigError, match=r"a run with stages\.0\.data\.kind ShapesData, not VideoData"):
         loop.fit(dataclasses.replace(config(runs, "x", stage), output=str(tmp_path)))
+
+
+def test_a_run_gets_more_steps_as_if_it_had_had_them_from_the_beginning(runs):
+    """The rate does not decay here; what is said where it does is tested with the run's record."""
+    speed = dataclasses.replace(SPEED, decay=False)
+    stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial/decoder",), 4, 1, speed)
+    loop.fit(config(runs, "longer", dataclasses.replace(stage, steps=2)))
+    longer = loop.fit(config(runs, "longer", stage))
+    whole = loop.fit(config(runs, "at once", stage))
+    jax.tree.map(np.testing.assert_array_equal, longer.params, whole.params)
+    assert "extended from 2 to 4 steps; the learning rate stays 0.003" in (runs / "longer" / "train.log").read_text()
+
+
+def test_a_run_of_an_earlier_version_is_loaded_but_not_continued(runs):
+    stage = dataclasses.replace(VAE_STAGES[0], steps=2, train=("vae/spatial/decoder",))
+    given = config(runs, "former", stage)
+    loop.fit(given)
+    (runs / "former" / "train_config.json").rename(runs / "former" / "train_config.txt")
+    with pytest.raises(ConfigError, match=r"earlier version .*--init-from .*former"):
+        loop.fit(given)
+    assert load(runs / "former").config == SHAPES
+    loop.fit(dataclasses.replace(given, output=str(runs / "after"), init_from=str(runs / "former")))
+
+
+def test_mistakes_that_need_no_model_are_found_before_one_is_loaded(runs, monkeypatch, tmp_path):
+    def forbidden(*_):
+        raise AssertionError("a model was loaded or made")
+
+    for name in ("given_model", "random_start"):
+        monkeypatch.setattr(loop, name, forbidden)
+    data = (
+        (VideoData("nowhere.csv", 68), "there is no manifest nowhere.csv"),
+        (ShapesData(67), r"67 frames are too short: the stage trains on 20 latent frames; give at least 68 frames"),
+        (LatentData("nowhere"), "there are no latents in nowhere"),
+    )
+    for wrong, says in data:
+        stage = Stage("base", ProgressiveDiffusion(), wrong, ("stdit3",), 1, 1)
+        with pytest.raises(ConfigError, match=says):
+            loop.fit(config(tmp_path, "x", stage))
+        assert not (tmp_path / "x").exists()
+    with pytest.raises(ConfigError, match="LatentData has no pixels"):
+        loop.fit(config(tmp_path, "x", dataclasses.replace(VAE_STAGES[0], data=LatentData("nowhere"))))
+    with pytest.raises(ConfigError, match="stage base: train names 'stdit', which is no part of the model; parts are"):
+        Stage("base", ProgressiveDiffusion(), ShapesData(68), ("stdit",), 1, 1)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(runs):

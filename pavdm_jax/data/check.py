@@ -1,0 +1,54 @@
+"""Mistakes of a data config that are found without a model, in a moment: before one is loaded, or anything compiled."""
+
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.data.config import Data, LatentData, ShapesData, VideoData
+from pavdm_jax.data.latent_cache import LatentCache
+from pavdm_jax.data.manifest import read_manifest
+from pavdm_jax.data.shapes_world import canvas_size
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.geometry import latent_frames, least_frames
+
+
+def check_length(frames: int, clip_latents: int, model: ModelConfig) -> None:
+    """`ConfigError`, which says how many pixel frames are needed, unless clips of `frames` of them have `clip_latents` latent frames."""
+    if latent_frames(frames, model.vae) < clip_latents:
+        raise ConfigError(
+            f"clips of {frames} frames are too short: the stage trains on {clip_latents} latent frames; "
+            f"give at least {least_frames(clip_latents, model.vae)} frames (data.frames)"
+        )
+
+
+def check_latents(cache: LatentCache, clip_latents: int, model: ModelConfig) -> None:
+    """`ConfigError` unless every clip of a cache has `clip_latents` latent frames."""
+    shortest = int(cache.shapes[:, 0].min())
+    if shortest < clip_latents:
+        raise ConfigError(
+            f"{cache.folder}: a clip has {shortest} latent frames; {clip_latents} are needed: "
+            f"precompute clips of at least {least_frames(clip_latents, model.vae)} frames (--frames)"
+        )
+
+
+def check_data(data: Data, clip_latents: int | None, model: ModelConfig, files: bool = True) -> None:
+    """Find what is wrong with the data of a stage.
+
+    Args:
+      data: what it reads.
+      clip_latents: latent frames of a sample; None for a stage that works on pixels.
+      model: the architecture and the size of its videos.
+      files: also look whether the data is there; TFDS data sets are looked for when they are opened, which takes longer.
+
+    Raises:
+      ConfigError: clips are too short, or the data is not there.
+    """
+    if isinstance(data, LatentData):
+        if clip_latents is None:
+            raise ConfigError("LatentData has no pixels; stages of the VAE need videos")
+        if files:
+            check_latents(LatentCache(data.folder), clip_latents, model)
+        return
+    if clip_latents is not None:
+        check_length(data.frames, clip_latents, model)
+    if isinstance(data, ShapesData):
+        canvas_size(model.height)
+    if isinstance(data, VideoData) and files:
+        read_manifest(data.manifest)

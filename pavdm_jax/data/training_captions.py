@@ -1,0 +1,51 @@
+"""The captions of training data, of which a tokenizer is made where training starts from random weights."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.data.clips import open_clips
+from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
+from pavdm_jax.data.latent_cache import LatentCache
+from pavdm_jax.data.manifest import read_manifest
+from pavdm_jax.data.shapes_world import sample_captions
+from pavdm_jax.text.captions import clean_caption
+
+SHAPES_CAPTIONS = 4000
+"""Captions of the shapes world: each word of its grammar occurs among them."""
+
+CAPTIONS = 100_000
+"""Captions of a manifest or of latents, at most, taken evenly."""
+
+TFDS_EXAMPLES = 4000
+"""Examples of a TFDS data set, at most: a caption is read with its whole video."""
+
+
+def training_captions(stages: Sequence[Data], model: ModelConfig, seed: int) -> list[str]:
+    """Captions of the data of a run's stages, cleaned; data that several stages share counts once.
+
+    Args:
+      stages: the data of each.
+      model: for its videos' size and rate.
+      seed: of the captions of the shapes world, which are drawn.
+
+    Raises:
+      ConfigError: data cannot be opened.
+    """
+    captions = []
+    if any(isinstance(data, ShapesData) for data in stages):
+        captions += sample_captions(np.random.default_rng(seed), SHAPES_CAPTIONS, split="train")
+    for manifest in dict.fromkeys(data.manifest for data in stages if isinstance(data, VideoData)):
+        captions += [clean_caption(row.caption) for row in _evenly(read_manifest(manifest), CAPTIONS)]
+    for folder in dict.fromkeys(data.folder for data in stages if isinstance(data, LatentData)):
+        cache = LatentCache(folder)
+        captions += [text for index in _evenly(range(len(cache)), CAPTIONS) for text in cache.about(index)["captions"]]
+    for data in dict.fromkeys(data for data in stages if isinstance(data, TfdsData)):
+        clips = open_clips(data, model)
+        captions += [text for index in _evenly(range(len(clips)), TFDS_EXAMPLES) for text in clips.captions(index)]
+    return captions
+
+
+def _evenly(items: Sequence, most: int) -> Sequence:
+    return items[:: -(-len(items) // most) or 1]

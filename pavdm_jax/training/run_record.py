@@ -1,0 +1,156 @@
+"""Whose run a folder is: `train_config.json` holds the config, and the same run goes on only with the same config.
+
+Some fields may change between the parts of a run (`MAY_CHANGE`), and the last stage may get more steps. What such an extension means:
+the state goes on as it is, and the learning rate follows the schedule of the new number of steps. Where the rate does not decay (and the
+warm-up is not cut short by the old number of steps), the run ends bit for bit as if it had had the new number from the beginning; with
+decay, it does not: the rate rises again to where the longer cosine is.
+"""
+
+import contextlib
+import dataclasses
+import json
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints.run_folder import newest_step
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.config import Data, Objective, TrainConfig
+
+RECORD = "train_config.json"
+
+FORMER_RECORD = "train_config.txt"
+
+MAY_CHANGE = re.compile(
+    r"""
+    output | mesh | remat                       # where it is computed and kept: results are equal up to rounding
+    | save_every | keep | keep_best | log_every # what is seen and kept of it
+    | samples(\..*)?
+    | stages\.\d+\.data\.workers
+    """,
+    re.VERBOSE,
+)
+"""Fields, by dotted names, that may differ between the parts of a run."""
+
+KINDS = (*typing.get_args(Objective), *typing.get_args(Data))
+"""Classes of which one stands where any may; a record names them."""
+
+ABSENT = object()
+
+
+def check_claim(output: Path, config: TrainConfig) -> int | None:
+    """The steps of the last stage for which a run of this config was recorded in the folder; None if the folder is free.
+
+    Raises:
+      ConfigError: it holds a run of another config, of an earlier version, or something else.
+    """
+    with storage.cloud_errors(output):
+        if (output / RECORD).exists():
+            return _check_same(output, (output / RECORD).read_text(), config)
+        if (output / FORMER_RECORD).exists():
+            raise ConfigError(
+                f"{output} holds a run of an earlier version of pavdm_jax ({FORMER_RECORD}), which this one cannot go on with; "
+                f"start from its weights in another folder: --init-from {output} --output NEW"
+            )
+        others = [name for name in ("config.json", "model", "checkpoints") if (output / name).exists()]
+        others += ["stages"] if newest_step(output) else []
+    if others:
+        raise ConfigError(f"{output} is no run of this trainer, but holds {', '.join(others)}; choose another --output")
+    return None
+
+
+@contextlib.contextmanager
+def claim(output: Path, config: TrainConfig) -> Iterator[int | None]:
+    """Make the run's folder, or go on in it; a run that fails before its first checkpoint leaves it free for another config.
+
+    Of several processes one calls it. Gives what `check_claim` does.
+
+    Raises:
+      ConfigError: see `check_claim`; or the folder cannot be made.
+    """
+    recorded = check_claim(output, config)
+    text = json.dumps(_as_json(config), indent=2)
+    if recorded is None:
+        storage.make_folder(output)
+    if recorded is None or (output / RECORD).read_text() != text:
+        storage.write(output / RECORD, text.encode())
+    try:
+        yield recorded
+    except (ConfigError, OSError):
+        if not newest_step(output):
+            with contextlib.suppress(OSError):  # the failure itself is what matters
+                storage.remove(output / RECORD)
+        raise
+
+
+def _check_same(output: Path, text: str, config: TrainConfig) -> int:
+    """The recorded steps of the last stage; `ConfigError` where a field differs that may not."""
+    try:
+        record = json.loads(text)
+        there = dict(_leaves(record))
+        last = f"stages.{len(record['stages']) - 1}.steps"
+        recorded = int(there[last])
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{output / RECORD} is damaged; choose another --output or remove that folder") from None
+    given, defaults = dict(_leaves(_as_json(config))), dict(_leaves(_defaults(config)))
+    for name in dict.fromkeys([*given, *there]):
+        ours = given.get(name, ABSENT)
+        theirs = there.get(name, defaults.get(name, ABSENT))
+        if ours == theirs or MAY_CHANGE.fullmatch(name):
+            continue
+        if name == last and isinstance(ours, int):
+            if ours > theirs:
+                continue
+            raise ConfigError(
+                f"{output} holds a run with {name} {theirs}, not {ours}: the last stage may get more steps, not fewer; "
+                "choose another --output"
+            )
+        raise ConfigError(
+            f"{output} holds a run with {name} {_shown(theirs)}, not {_shown(ours)}; choose another --output or remove that folder"
+        )
+    return recorded
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is ABSENT else str(value)
+
+
+def _as_json(value: Any) -> Any:
+    """A config as JSON values; what may be of several classes says of which it is."""
+    if dataclasses.is_dataclass(value):
+        kind = {"kind": type(value).__name__} if isinstance(value, KINDS) else {}
+        return kind | {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return [_as_json(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _defaults(value: Any) -> Any:
+    """The defaults of a config's fields, in the form of `_as_json`; fields without one are left out."""
+    if isinstance(value, tuple):
+        return [_defaults(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    found = {}
+    for field in dataclasses.fields(value):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = _as_json(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = _as_json(field.default_factory())
+        elif dataclasses.is_dataclass(getattr(value, field.name)) or isinstance(getattr(value, field.name), tuple):
+            found[field.name] = _defaults(getattr(value, field.name))
+    return found
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of all that is in nested dictionaries and lists of dictionaries."""
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        parts = enumerate(value)
+    else:
+        yield name, value
+        return
+    for key, item in parts:
+        yield from _leaves(item, f"{name}.{key}" if name else str(key))

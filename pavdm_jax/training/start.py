@@ -1,0 +1,100 @@
+"""The model before the first step of a run: loaded, or random with a tokenizer of its own."""
+
+import functools
+from pathlib import Path
+
+import jax
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.model_folder import open_model, save_model
+from pavdm_jax.checkpoints.run_folder import is_unfinished_run, newest_step
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.data.training_captions import training_captions
+from pavdm_jax.distributed.placement import on_host
+from pavdm_jax.distributed.processes import on_first
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import PARTS, Model, init_params
+from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
+from pavdm_jax.training.config import TrainConfig
+
+
+def load_whole(path: str) -> Model:
+    """All of a model, in the host's memory."""
+    return load(path, PARTS, dict.fromkeys(PARTS, on_host()))
+
+
+def given_model(config: TrainConfig) -> Model | None:
+    """The model of `init_from`, or None for a run from random weights.
+
+    Raises:
+      ConfigError: it cannot be loaded, or is of another architecture; the latter is found before its parameters are read.
+    """
+    if config.init_from is None:
+        return None
+    if not is_unfinished_run(storage.as_path(config.init_from)):
+        _check_architecture(config, open_model(config.init_from, PARTS).config)
+    model = load_whole(config.init_from)
+    _check_architecture(config, model.config)
+    return model.replace(config=config.model)
+
+
+def random_start(config: TrainConfig, output: Path) -> tuple[Model, str]:
+    """The random model before the first step, and where it is on disk: checkpoints do not repeat what is never trained."""
+    folder = output / "start"
+    on_first(lambda: None if newest_step(output) else save_model(folder, random_model(config)))
+    return load_whole(str(folder)), str(folder)
+
+
+def random_model(config: TrainConfig) -> Model:
+    """A model of random weights, with the config's tokenizer or one made from the captions of the stages' data."""
+    tokenizer = make_tokenizer(config)
+    params = jax.jit(functools.partial(init_params, config.model))(jax.random.key(config.seed))
+    return Model(params, config.model, tokenizer)
+
+
+def make_tokenizer(config: TrainConfig) -> Tokenizer:
+    """The tokenizer of a run from random weights.
+
+    Raises:
+      ConfigError: its file is missing, no sentencepiece model, or larger than the model's vocabulary; or the data has no captions.
+    """
+    known = config.model.t5.vocab_size
+    if config.tokenizer is None:
+        captions = training_captions([stage.data for stage in config.stages], config.model, config.seed)
+        try:
+            return Tokenizer(train_tokenizer(captions, known))
+        except ConfigError as error:
+            raise ConfigError(
+                f"no tokenizer can be made from the captions of the data: {error}; or give one: --tokenizer spiece.model, or a "
+                "model that has one: --init-from MODEL"
+            ) from None
+    path = storage.as_path(config.tokenizer)
+    with storage.cloud_errors(path):
+        if not path.is_file():
+            raise ConfigError(f"there is no tokenizer {path}; give the path of a spiece.model file")
+        content = path.read_bytes()
+    try:
+        tokenizer = Tokenizer(content)
+    except ConfigError as error:
+        raise ConfigError(f"the tokenizer {path} cannot be used: {error}") from None
+    if tokenizer.vocab_size > known:
+        raise ConfigError(
+            f"the tokenizer {path} has {tokenizer.vocab_size} ids and the text encoder {known}; "
+            f"give --model.t5.vocab-size {tokenizer.vocab_size} or more"
+        )
+    return tokenizer
+
+
+def _check_architecture(config: TrainConfig, found: ModelConfig) -> None:
+    ours, theirs = ((model.stdit3, model.vae, model.t5) for model in (config.model, found))
+    if ours != theirs:
+        raise ConfigError(
+            f"init_from {config.init_from} holds the model '{found.name}' of another architecture than this config's"
+        )
+
+
+def start_model(config: TrainConfig) -> Model:
+    """The model before the first step, in memory only."""
+    given = given_model(config)
+    return random_model(config) if given is None else given

@@ -1,0 +1,124 @@
+"""Whose run a folder is: which configs may go on in it, and what is said to the others."""
+
+import dataclasses
+import json
+
+import pytest
+from support.tiny_model import TINY
+
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.config import (
+    LoRAConfig,
+    OptimizerConfig,
+    ProgressiveDiffusion,
+    SampleConfig,
+    ShapesData,
+    Stage,
+    TrainConfig,
+    UniformDiffusion,
+    VideoData,
+)
+from pavdm_jax.training.loop import extension
+from pavdm_jax.training.run_record import RECORD, check_claim, claim
+
+STAGE = Stage("base", UniformDiffusion(), VideoData("x.csv", 119), ("stdit3",), 6, 2)
+CONFIG = TrainConfig(TINY, (STAGE,), init_from="demo")
+
+
+def with_stage(**changes):
+    return dataclasses.replace(CONFIG, stages=(dataclasses.replace(STAGE, **changes),))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with claim(tmp_path / "run", CONFIG) as before:
+        assert before is None
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (dataclasses.replace(CONFIG, seed=1), "seed 0, not 1"),
+        (dataclasses.replace(CONFIG, init_from=None), "init_from demo, not None"),
+        (dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, fps=8.0)), r"model\.fps 24\.0, not 8\.0"),
+        (with_stage(optimizer=OptimizerConfig(3e-4)), r"stages\.0\.optimizer\.learning_rate 0\.0001, not 0\.0003"),
+        (with_stage(data=VideoData("y.csv", 119)), r"stages\.0\.data\.manifest x\.csv, not y\.csv"),
+        (with_stage(data=ShapesData(119)), r"stages\.0\.data\.kind VideoData, not ShapesData"),
+        (with_stage(objective=UniformDiffusion(masks=None)), r"stages\.0\.objective\.masks absent, not None"),
+        (with_stage(lora=LoRAConfig()), r"stages\.0\.lora\.rank"),
+        (with_stage(steps=5), r"stages\.0\.steps 6, not 5: the last stage may get more steps, not fewer"),
+        (
+            dataclasses.replace(CONFIG, stages=(STAGE, dataclasses.replace(STAGE, name="more"))),
+            r"stages\.1\.name absent, not more",
+        ),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_config_and_the_field_is_named(folder, changed, says):
+    with pytest.raises(ConfigError, match=f"run holds a run with {says}"):
+        check_claim(folder, changed)
+
+
+def test_a_stage_that_is_gone_is_named(tmp_path):
+    two = dataclasses.replace(CONFIG, stages=(STAGE, dataclasses.replace(STAGE, name="more")))
+    with claim(tmp_path / "run", two):
+        pass
+    with pytest.raises(ConfigError, match=r"stages\.1\.name more, not absent"):
+        check_claim(tmp_path / "run", CONFIG)
+    longer = dataclasses.replace(two, stages=(dataclasses.replace(STAGE, steps=7), two.stages[1]))
+    with pytest.raises(ConfigError, match=r"stages\.0\.steps 6, not 7; choose"):  # only the last stage may get more
+        check_claim(tmp_path / "run", longer)
+
+
+def test_what_is_kept_and_where_it_is_computed_may_change(folder):
+    seen = SampleConfig(every=3, prompts=("a", "b"))
+    changed = dataclasses.replace(
+        CONFIG,
+        output="elsewhere",
+        mesh="fsdp=2",
+        remat="full",
+        save_every=1,
+        keep=9,
+        keep_best=0,
+        log_every=7,
+        samples=seen,
+    )
+    changed = dataclasses.replace(changed, stages=with_stage(data=VideoData("x.csv", 119, workers=4)).stages)
+    assert check_claim(folder, changed) == 6
+
+
+def test_the_last_stage_may_get_more_steps_and_the_record_follows(folder):
+    longer = with_stage(steps=8)
+    with claim(folder, longer) as before:
+        assert before == 6
+    assert check_claim(folder, longer) == 8
+    with pytest.raises(ConfigError, match="more steps, not fewer"):
+        check_claim(folder, CONFIG)
+
+
+def test_what_an_extension_does_to_the_learning_rate_is_said():
+    decays = Stage("base", ProgressiveDiffusion(), STAGE.data, ("stdit3",), 8, 2, OptimizerConfig(1e-3, 0))
+    assert extension(decays, 6) == (
+        "base: extended from 6 to 8 steps; the learning rate goes on along the new schedule: at step 6 it is 0.000146, not 0"
+    )
+    stays = dataclasses.replace(decays, optimizer=OptimizerConfig(1e-3, 2, decay=False))
+    assert extension(stays, 6) == "base: extended from 6 to 8 steps; the learning rate stays 0.001"
+
+
+def test_fields_that_an_older_record_does_not_have_take_their_default(folder):
+    record = json.loads((folder / RECORD).read_text())
+    del record["tokenizer"], record["stages"][0]["objective"]["masks"], record["stages"][0]["freeze"]
+    (folder / RECORD).write_text(json.dumps(record))
+    assert check_claim(folder, CONFIG) == 6
+    with pytest.raises(ConfigError, match=r"stages\.0\.objective\.masks\.image_head 0\.22, not 0\.5"):
+        masks = dataclasses.replace(STAGE.objective.masks, image_head=0.5)
+        check_claim(folder, with_stage(objective=UniformDiffusion(masks=masks)))
+
+
+def test_a_damaged_record_and_one_of_an_earlier_version_are_refused_with_the_remedy(folder):
+    (folder / RECORD).write_text("{")
+    with pytest.raises(ConfigError, match=r"train_config\.json is damaged; choose another --output"):
+        check_claim(folder, CONFIG)
+    (folder / RECORD).rename(folder / "train_config.txt")
+    with pytest.raises(ConfigError, match=r"earlier version of pavdm_jax .*--init-from .*run --output NEW"):
+        check_claim(folder, CONFIG)

@@ -1,0 +1,69 @@
+"""The model before the first step: its tokenizer comes from the config or the data."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support.small_videos import gradient, write_csv, write_video
+from support.tiny_model import SHAPES, TINY
+
+from pavdm_jax.data.shapes_world import sample_captions
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.tokenizer import UNKNOWN_ID, Tokenizer, train_tokenizer
+from pavdm_jax.training import start
+from pavdm_jax.training.config import ShapesData, SpatialReconstruction, Stage, TrainConfig, VideoData
+
+
+def config(*data, **changes):
+    stages = (Stage(f"s{n}", SpatialReconstruction(), one, ("vae",), 1, 1) for n, one in enumerate(data))
+    return TrainConfig(SHAPES, tuple(stages), **changes)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    write_video(tmp_path / "a.mp4", gradient(2, 64, 64))
+    rows = ["a.mp4,Quick foxes jump", "a.mp4,über 7 zebras"]
+    return write_csv(tmp_path / "clips.csv", rows)
+
+
+def unknown(tokenizer, text):
+    ids, lengths = tokenizer.tokenize([text], 40)
+    return int((ids[0, : lengths[0]] == UNKNOWN_ID).sum())
+
+
+def test_the_shapes_world_gives_the_tokenizer_that_it_always_gave():
+    captions = sample_captions(np.random.default_rng(5), 4000, split="train")
+    made = start.make_tokenizer(config(ShapesData(1), ShapesData(17, samples=4), seed=5))
+    assert made.model_bytes == train_tokenizer(captions, SHAPES.t5.vocab_size)
+
+
+def test_captions_of_a_manifest_make_the_tokenizer(manifest):
+    made = start.make_tokenizer(config(VideoData(manifest, 1)))
+    assert unknown(made, "quick zebras jump über 7 foxes") == 0
+    shapes = start.make_tokenizer(config(ShapesData(1)))
+    assert unknown(shapes, "quick zebras jump über 7 foxes") > 0
+    both = start.make_tokenizer(config(ShapesData(1), VideoData(manifest, 1)))
+    assert unknown(both, "a red circle jumps über 7 foxes") == 0
+
+
+def test_a_tokenizer_may_be_given(manifest, tmp_path):
+    content = train_tokenizer(["some other words"], 64)
+    (tmp_path / "spiece.model").write_bytes(content)
+    given = config(VideoData(manifest, 1), tokenizer=str(tmp_path / "spiece.model"))
+    assert start.make_tokenizer(given) == Tokenizer(content)
+    small = dataclasses.replace(TINY, t5=dataclasses.replace(TINY.t5, vocab_size=8))
+    with pytest.raises(ConfigError, match=r"spiece\.model has \d+ ids and the text encoder 8; give --model\.t5\.vocab"):
+        start.make_tokenizer(dataclasses.replace(given, model=small))
+    with pytest.raises(ConfigError, match="there is no tokenizer nowhere"):
+        start.make_tokenizer(dataclasses.replace(given, tokenizer="nowhere"))
+    with pytest.raises(ConfigError, match="is for random weights"):
+        dataclasses.replace(given, init_from="demo")
+    (tmp_path / "spiece.model").write_bytes(b"no")
+    with pytest.raises(ConfigError, match=r"the tokenizer .*spiece\.model cannot be used: these 2 bytes"):
+        start.make_tokenizer(given)
+
+
+def test_captions_that_make_no_tokenizer_are_refused_with_the_remedy(tmp_path, manifest):
+    empty = write_csv(tmp_path / "empty.csv", ["a.mp4,\u4e00"])  # of which the cleaning leaves nothing
+    with pytest.raises(ConfigError, match=r"no captions .*; or give one: --tokenizer spiece\.model, or .*--init-from"):
+        start.make_tokenizer(config(VideoData(empty, 1)))
