@@ -11,26 +11,6 @@ Never run: no duration or quality is known. Learning rate, epsilon, warm-up,
 clipping and EMA are the reference's; the batch is a clip a chip.
 """
 
-from pavdm_jax.config import ModelConfig
-from pavdm_jax.training.config import OptimizerConfig, ProgressiveDiffusion, Stage, TrainConfig, VideoData
+from pavdm_jax.training.presets import open_sora_finetune
 
-config = TrainConfig(
-    model=ModelConfig(),
-    init_from="checkpoints/open-sora-1.2",
-    output="runs/tpu_v4",
-    stages=(
-        Stage(
-            "progressive",
-            ProgressiveDiffusion(),
-            VideoData("clips.csv", frames=119),
-            train=("stdit3",),
-            freeze=("stdit3/caption_in", "stdit3/caption_out", "stdit3/null_caption"),
-            steps=10_000,
-            batch_size=128,
-            optimizer=OptimizerConfig(1e-4, warmup_steps=1000, decay=False),
-        ),
-    ),
-    compute_dtype="bfloat16",
-    remat="attention",
-    mesh="data=8,fsdp=16",
-)
+config = open_sora_finetune("runs/tpu_v4", batch_size=128, mesh="data=8,fsdp=16")

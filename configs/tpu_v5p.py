@@ -10,26 +10,6 @@ Measured: the step is compiled for the topology, without chips, and fits (README
 Never run: no duration or quality is known. The paper's settings, as in `configs/tpu_v4.py`.
 """
 
-from pavdm_jax.config import ModelConfig
-from pavdm_jax.training.config import OptimizerConfig, ProgressiveDiffusion, Stage, TrainConfig, VideoData
+from pavdm_jax.training.presets import open_sora_finetune
 
-config = TrainConfig(
-    model=ModelConfig(),
-    init_from="checkpoints/open-sora-1.2",
-    output="runs/tpu_v5p",
-    stages=(
-        Stage(
-            "progressive",
-            ProgressiveDiffusion(),
-            VideoData("clips.csv", frames=119),
-            train=("stdit3",),
-            freeze=("stdit3/caption_in", "stdit3/caption_out", "stdit3/null_caption"),
-            steps=10_000,
-            batch_size=128,
-            optimizer=OptimizerConfig(1e-4, warmup_steps=1000, decay=False),
-        ),
-    ),
-    compute_dtype="bfloat16",
-    remat="attention",
-    mesh="data=4,fsdp=16",
-)
+config = open_sora_finetune("runs/tpu_v5p", batch_size=128, mesh="data=4,fsdp=16")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pavdm_jax.ahead_of_time.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.ahead_of_time.compile import Report, compile_program
+from pavdm_jax.data.check import check_data
 from pavdm_jax.data.config import LatentData
 from pavdm_jax.distributed.mesh import MeshConfig, make_mesh, train_mesh, use_mesh
 from pavdm_jax.distributed.partitioning import batch_sharding, replicated
@@ -16,7 +17,7 @@ from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.geometry import latent_size
 from pavdm_jax.models.model import abstract_params
 from pavdm_jax.training.config import Stage, TrainConfig
-from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
+from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks, clip_latents
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.program import Program, make_program, used_parts
 
@@ -65,12 +66,14 @@ def compile_train(config: TrainConfig, topology: str) -> None:
     """Compile the step of every diffusion stage, and print what it takes.
 
     Raises:
-      ConfigError: the compiler or the topology is not there, the mesh does not fit it, or no stage trains the transformer.
+      ConfigError: the compiler or the topology is not there, the mesh does not fit it, clips are too short, or no stage trains the transformer.
     """
     stages = [stage for stage in config.stages if isinstance(stage.objective, DiffusionObjective)]
     if not stages:
         raise ConfigError("--compile-only is for stages that train the transformer; this config has none")
     _, chip = parse_topology(topology)
+    for stage in stages:
+        check_data(stage.data, clip_latents(config.model, stage.objective), config.model, files=False)
     devices = topology_devices(topology)
     problems = []
     for stage in stages:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
-from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -46,6 +44,8 @@ class RunLog:
         if not shown:
             self._handlers = [logging.NullHandler()]
             return
+        from tensorboardX import SummaryWriter  # imports PyTorch where it is installed: seconds, not for every mistake
+
         self._mirror = Mirror(output, ("log.csv", "train.log"))
         self.folder = self._mirror.folder
         self.table = Table(self.folder / "log.csv", done)
@@ -88,6 +88,8 @@ class RunLog:
 
     def videos(self, step: int, gifs: list[Path]) -> None:
         """Sample videos, to TensorBoard, which plays GIFs among its images."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
         for number, path in enumerate(gifs):
             with Image.open(path) as image:
                 width, height = image.size
