@@ -16,7 +16,7 @@ config = TrainConfig(
     stages=(
         Stage(
             "progressive",
-            ProgressiveDiffusion(growing=0.4, shrinking=0.1),
+            ProgressiveDiffusion(growing=0.4, shrinking=0.1, short=0.0),
             ShapesData(frames=17 * 8, samples=1600, seed=2),
             train=("stdit3", "t5"),
             steps=3550,

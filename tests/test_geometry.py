@@ -24,6 +24,9 @@ def with_chunk_size(chunk_size: int) -> ModelConfig:
 )
 def test_latent_frames_with_remainders(frames, latents):
     assert geometry.latent_frames(frames, VAE) == latents
+    least = geometry.least_frames(latents, VAE)
+    assert geometry.latent_frames(least, VAE) == latents
+    assert least == 1 or geometry.latent_frames(least - 1, VAE) == latents - 1
 
 
 def test_chunks_are_whole_micro_clips():

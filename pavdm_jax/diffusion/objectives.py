@@ -43,20 +43,21 @@ class ProgressiveDiffusion:
     """Levels that rise along the window (the paper's method, sections 3.2 and 3.3).
 
     A growing window holds fewer noisy chunks, at the highest levels, as at the start of a video; a shrinking one holds fewer, at the
-    lowest, as at its end; the others are full. Two zeros are the fixed-length design. Without a start clip, what is seen is
-    decided in growing windows without context.
+    lowest, as at its end; a short one holds fewer, between the two, as in a video that never fills the window; the others are full.
+    Three zeros are the fixed-length design. Without a start clip, what is seen is decided in growing windows without context.
     """
 
     growing: float = 0.25  # share of windows that grow
     shrinking: float = 0.25  # share of windows that shrink
+    short: float = 0.1  # share of windows of short videos, of fewer new chunks than the window holds
     level_shift: float = 0.4  # standard deviation of the shift of all levels, in grid steps (1 / sampling steps)
     caption_dropout: float = 0.1  # share of the captions that are replaced by the null caption
 
     def __post_init__(self) -> None:
-        if not min(self.growing, self.shrinking) >= 0 or not self.growing + self.shrinking <= 1:
-            raise ConfigError(
-                f"growing {self.growing} and shrinking {self.shrinking} are shares of all windows; give numbers from 0, together at most 1"
-            )
+        shares = {"growing": self.growing, "shrinking": self.shrinking, "short": self.short}
+        if not min(shares.values()) >= 0 or not sum(shares.values()) <= 1 + 1e-6:
+            given = ", ".join(f"{name} {share}" for name, share in shares.items())
+            raise ConfigError(f"{given} are shares of all windows; give numbers from 0, together at most 1")
         if not self.level_shift >= 0:
             raise ConfigError(f"level_shift must be 0 or more, not {self.level_shift}")
         _check_dropout(self.caption_dropout)
@@ -180,8 +181,9 @@ def sample_progressive(
 
     A row of the level table, all its levels moved together by a random part of a grid step, clamped to 0..1, then the noise shift.
     A full window is context and all noisy chunks. A growing one has n of them, at the highest levels, a shrinking one n at the lowest,
-    n uniform in 1..K; the rest of it is empty, at the end.
-    Deviations: growing windows have any number of context chunks down to none with equal chance, so that videos can start from text
+    n uniform in 1..K; the rest of it is empty, at the end. A short one has n in 1..K-1 of them, below the highest levels by any number
+    of places that leaves them in the table: the windows of a video of n new chunks after its growth, until its first chunk is clean.
+    Deviations: growing and short windows have any number of context chunks down to none with equal chance, so that videos can start from text
     alone (the released code always has all; the paper's design allows none); and the paper does not say how often windows are full.
 
     Args:
@@ -193,6 +195,7 @@ def sample_progressive(
       base_size: pixels, of the noise shift, see `flow.shift_levels`.
     """
     row_key, move_key, kind_key, active_key, context_key = jax.random.split(key, 5)
+    few_key, place_key = jax.random.split(jax.random.fold_in(key, 5))
     k_chunks, context_chunks = window.noisy_chunks, window.context_chunks
 
     row = jax.random.randint(row_key, (batch,), 0, window.steps_per_shift)
@@ -201,13 +204,20 @@ def sample_progressive(
 
     kind = jax.random.uniform(kind_key, (batch,))
     grows, shrinks = kind < objective.growing, kind >= 1.0 - objective.shrinking
+    is_short = ~grows & ~shrinks & (kind < objective.growing + objective.short)
     active = jnp.where(grows | shrinks, jax.random.randint(active_key, (batch,), 1, k_chunks + 1), k_chunks)
-    context = jnp.where(grows, jax.random.randint(context_key, (batch,), 0, context_chunks + 1), context_chunks)
+    active = jnp.where(is_short, jax.random.randint(few_key, (batch,), 1, max(k_chunks, 2)), active)
+    any_context = jax.random.randint(context_key, (batch,), 0, context_chunks + 1)
+    context = jnp.where(grows | is_short, any_context, context_chunks)
+    lowest = jax.random.randint(place_key, (batch,), 0, jnp.maximum(k_chunks - active, 1))
+    begin = jnp.where(
+        grows, k_chunks - active, jnp.where(is_short, lowest, 0)
+    )  # column of the first chunk in the table
 
     slot = jnp.arange(window.slots)[None, :]
     place = slot - context[:, None]  # among the chunks that are being denoised
     denoised = (place >= 0) & (place < active[:, None])
-    column = place + jnp.where(grows, k_chunks - active, 0)[:, None]
+    column = place + begin[:, None]
     levels = jnp.take_along_axis(table, jnp.clip(column, 0, k_chunks - 1), axis=1)
     sizes = (jnp.broadcast_to(jnp.asarray(size, jnp.float32), (batch,))[:, None] for size in (height, width))
     levels = jnp.where(denoised, shift_levels(levels, *sizes, window.window_size, base_size), 0.0)

@@ -132,7 +132,7 @@ def test_the_cache_of_another_model_or_of_other_clips_is_refused(cached, manifes
     clips = open_clips(VideoData(manifest, frames=17), MODEL)
     with pytest.raises(ConfigError, match="holds other clips"):
         write_cache(clips, encoder, cached, CacheOptions(caption_features=True, shard_size=2))
-    with pytest.raises(ConfigError, match="15 are needed"):
+    with pytest.raises(ConfigError, match=r"10 latent frames; 15 are needed: precompute clips of at least 51 frames"):
         open_feed(LatentData(str(cached)), model, 3, cached.parent)
     with pytest.raises(ConfigError, match="has no pixels"):
         open_feed(LatentData(str(cached)), model, None, cached.parent)

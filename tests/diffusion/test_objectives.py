@@ -32,8 +32,8 @@ def progressive(key, config, batch, objective):
     return objectives.sample_progressive(key, objective, config, batch, SIZE, SIZE, SIZE)
 
 
-def still(growing, shrinking):
-    return ProgressiveDiffusion(growing, shrinking, level_shift=0.0)
+def still(growing, shrinking, short=0.0):
+    return ProgressiveDiffusion(growing, shrinking, short, level_shift=0.0)
 
 
 def named(levels):
@@ -74,14 +74,32 @@ def test_windows_grow_and_shrink_in_the_shares_that_are_asked_for():
     assert abs(float(low.mean()) - 0.2 / 2) < 0.03
     only = progressive(KEY, config, 200, still(1.0, 0.0)).levels
     assert (np.asarray(only).max(axis=1) == 1).all()  # a growing window always holds the newest chunk
-    with pytest.raises(ConfigError, match=r"growing 0\.7 and shrinking 0\.4 are shares"):
+    with pytest.raises(ConfigError, match=r"growing 0\.7, shrinking 0\.4, short 0\.1 are shares"):
         ProgressiveDiffusion(growing=0.7, shrinking=0.4)
+
+
+def test_every_window_of_a_short_video_is_drawn():
+    """Videos of 1 to 4 new chunks, from text and after a start clip, as the sampler makes them; half of them need short windows."""
+    config = WindowConfig(chunk_size=1, noisy_chunks=4, context_chunks=1, steps=8)
+    table = np.asarray(shift_levels(level_table(config), SIZE, SIZE, config.window_size))
+    needed = set()
+    for row, chunks, given in itertools.product(table, (1, 2, 3), (0, 1)):
+        for moved in range(4 - chunks + 1):  # how far the newest chunk is below the top
+            needed.add((0.0,) * given + tuple(row[4 - chunks - moved : 4 - moved]))
+
+    def drawn(objective):
+        found = progressive(KEY, config, 4 * MANY, objective)
+        return {named(levels[:valid]) for levels, valid in zip(np.asarray(found.levels), found.num_valid, strict=True)}
+
+    needed = {named(window) for window in needed}
+    assert needed <= drawn(ProgressiveDiffusion(level_shift=0.0))
+    assert not needed <= drawn(still(0.25, 0.25))
 
 
 def test_the_level_shift_moves_a_window_by_part_of_a_grid_step_and_stays_in_range():
     """At 512 x 512 pixels and one latent frame the noise shift changes nothing: grid steps can be read off."""
     config = WindowConfig(chunk_size=1, noisy_chunks=1, context_chunks=0, steps=10)
-    drawn = progressive(KEY, config, MANY, ProgressiveDiffusion(0.0, 0.0, level_shift=0.4))
+    drawn = progressive(KEY, config, MANY, ProgressiveDiffusion(0.0, 0.0, 0.0, level_shift=0.4))
     levels = np.asarray(drawn.levels[:, 0])
     assert levels.min() >= 0 and levels.max() == 1
     inner = levels[(levels > 0.15) & (levels < 0.85)]

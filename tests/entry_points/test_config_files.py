@@ -20,7 +20,13 @@ from pavdm_jax.training.config import VideoData, read_config
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-DEVICES = {"tpu_v4": (128, "v4"), "tpu_v5e": (64, "v5e"), "tpu_v5p": (64, "v5p"), "gpu_h100x8": (8, "h100")}
+DEVICES = {
+    "tpu_v4": (128, "v4"),
+    "tpu_v5e": (64, "v5e"),
+    "tpu_v5p": (64, "v5p"),
+    "gpu_h100x8": (8, "h100"),
+    "open_sora_rw": (8, "h100"),
+}
 """Of the files that name their hardware: how many, and which chip. The others run on one device of any kind."""
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -125,6 +131,14 @@ def test_a_step_is_compiled_for_gpus_that_are_not_there(tmp_path):
     assert "stage progressive on h100:2x4: 8 chips, mesh data=2,fsdp=2,sequence=2" in done.stdout
     for words in ("GiB of 59.32", "all-gather", "all-to-all", "estimate of step time"):
         assert words in done.stdout
+
+
+def test_clips_that_are_too_short_are_named_in_pixel_frames_before_anything_is_compiled(tmp_path):
+    done = compile_only(tmp_path, "v5e:2x4", "--data.frames", "67")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: clips of 67 frames are too short: the stage trains on 20 latent frames; give at least 68 frames (data.frames)\n"
+    )
 
 
 def test_a_topology_that_is_none_is_named(tmp_path):

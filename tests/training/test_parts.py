@@ -176,7 +176,7 @@ def test_a_mix_draws_its_objectives_by_weight():
     config = dataclasses.replace(tiny(), window=WindowConfig(chunk_size=1, noisy_chunks=3, steps=3))
     uniform, progressive = (
         UniformDiffusion(clip_chunks=2, masks=None, caption_dropout=0.0),
-        ProgressiveDiffusion(0.0, 0.0, level_shift=0.0, caption_dropout=1.0),
+        ProgressiveDiffusion(0.0, 0.0, 0.0, level_shift=0.0, caption_dropout=1.0),
     )
     mix = MixedDiffusion((uniform, progressive), (1.0, 3.0))
     assert clip_chunks(config, mix) == 4
