@@ -10,8 +10,7 @@ def open_sora_finetune(
 ) -> TrainConfig:
     """A finetune of Open-Sora 1.2 XL/2 on clips of 119 frames (35 latent frames) at 240p, its text layers frozen.
 
-    Learning rate, epsilon, warm-up, clipping and EMA are the reference's; the number of steps is a guess, for the paper does not say
-    what a run takes.
+    Learning rate, epsilon, warm-up, clipping and EMA are the reference's; the number of steps is ours.
 
     Args:
       output: the run's folder.
