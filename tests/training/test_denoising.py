@@ -1,0 +1,94 @@
+"""The diffusion loss: levels of a mix, losses by level, and a clip of the published size that is learnt."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pavdm_jax.config import WindowConfig, tiny
+from pavdm_jax.diffusion.objectives import TrainLevels
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import abstract_params
+from pavdm_jax.training.config import (
+    MixedDiffusion,
+    OptimizerConfig,
+    ProgressiveDiffusion,
+    ShapesData,
+    Stage,
+    UniformDiffusion,
+)
+from pavdm_jax.training.denoising import clip_chunks, denoising_loss, draw_levels, losses_by_level
+from pavdm_jax.training.parameters import trainable
+from pavdm_jax.training.state import init_state
+from pavdm_jax.training.step import learning_rate, make_gradients, make_optimizer, make_train_step, metric_shapes
+
+KEY = jax.random.key(0)
+
+
+def test_a_mix_draws_its_objectives_by_weight():
+    config = dataclasses.replace(tiny(), window=WindowConfig(chunk_size=1, noisy_chunks=3, steps=3))
+    uniform, progressive = (
+        UniformDiffusion(clip_chunks=2, masks=None, caption_dropout=0.0),
+        ProgressiveDiffusion(0.0, 0.0, 0.0, level_shift=0.0, caption_dropout=1.0),
+    )
+    mix = MixedDiffusion((uniform, progressive), (1.0, 3.0))
+    assert clip_chunks(config, mix) == 4
+    drawn, dropout = jax.jit(draw_levels(config, mix), static_argnums=(1, 2))(KEY, 1000, 4)
+    is_progressive = np.asarray(dropout) == 1.0
+    assert abs(is_progressive.mean() - 0.75) < 0.05
+    np.testing.assert_array_equal(np.asarray(drawn.num_valid), np.where(is_progressive, 4, 2))
+    levels = np.asarray(drawn.levels)
+    assert (levels[is_progressive, 0] == 0).all() and (np.diff(levels[is_progressive]) > 0).all()
+    assert (levels[~is_progressive, 0] == levels[~is_progressive, 1]).all()
+    assert (levels[~is_progressive, 2:] == 0).all() and not np.asarray(drawn.loss_mask)[~is_progressive, 2:].any()
+    with pytest.raises(ConfigError, match="2 weights are given for 1 objectives"):
+        MixedDiffusion((uniform,), (1.0, 2.0))
+
+
+def test_losses_are_kept_apart_by_level():
+    levels = jnp.array([[0.0, 0.1, 0.5], [0.55, 0.99, 1.0]])
+    drawn = TrainLevels(levels, (levels > 0).astype(jnp.float32), jnp.array([3, 3]))
+    found = losses_by_level(jnp.array([[0.0, 2.0, 3.0], [5.0, 7.0, 9.0]]), drawn)
+    means = {name: float(total / weight) for name, (total, weight) in found.items() if weight > 0}
+    assert means == {"loss_level_0.0_0.2": 2.0, "loss_level_0.4_0.6": 4.0, "loss_level_0.8_1.0": 8.0}
+
+
+def test_one_clip_of_the_published_size_is_learnt():
+    """35 latent frames of 30 x 53, as of 119 frames at 240p, through a transformer of one thin pair of blocks."""
+    config = tiny()
+    config = dataclasses.replace(
+        config,
+        stdit3=dataclasses.replace(config.stdit3, depth=1, hidden_size=16, num_heads=1),
+        window=WindowConfig(),
+        height=240,
+        width=424,
+    )
+    shapes = abstract_params(config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.1, jnp.float32),
+        {name: shapes[name] for name in ("stdit3", "t5")},
+    )
+    t, h, w = np.meshgrid(np.arange(35), np.arange(30), np.arange(53), indexing="ij")
+    clip = np.stack([np.sin(0.2 * (w + channel * h) + 0.3 * t) for channel in range(4)], -1)[None]
+    batch = {
+        "latents": clip.astype(np.float32),
+        "ids": np.ones((1, 8), np.int32),
+        "length": np.array([4]),
+        "fps": np.array([24.0], np.float32),
+    }
+    stage = Stage("one", ProgressiveDiffusion(caption_dropout=0.0), ShapesData(119), ("stdit3", "t5"), 30, 1)
+    trained, frozen, assemble = trainable(params, stage)
+    settings = OptimizerConfig(2e-2, warmup_steps=1, decay=False)
+    optimizer = make_optimizer(settings, 30)
+    loss_of = denoising_loss(config, stage.objective, remat="full")
+    gradients_of = make_gradients(loss_of, assemble, 1)
+    state = init_state(trained, optimizer, metric_shapes(loss_of, params, batch))
+    step = make_train_step(gradients_of, optimizer, learning_rate(settings, 30), 0.9, None)
+    losses = []
+    for _ in range(stage.steps):
+        state, loss = step(state, frozen, batch, KEY)
+        losses.append(float(loss))
+    assert np.mean(losses[-5:]) < 0.65 * np.mean(losses[:3])

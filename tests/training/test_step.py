@@ -1,0 +1,82 @@
+"""One step of training: gradients in parts, metrics, the moving average, faults, the learning rate."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from pavdm_jax.training.config import (
+    OptimizerConfig,
+)
+from pavdm_jax.training.loss import LossReport, scalar_metric
+from pavdm_jax.training.parameters import join
+from pavdm_jax.training.state import init_state, read_totals
+from pavdm_jax.training.step import learning_rate, make_gradients, make_train_step, metric_shapes
+
+KEY = jax.random.key(0)
+
+
+def squares(params, batch, key):
+    """The loss of a line, a value a sample."""
+    per_sample = jnp.square(params["w"] * batch["x"] - batch["y"])
+    return jnp.mean(per_sample), LossReport(per_sample, {"error": scalar_metric(jnp.mean(jnp.abs(batch["y"])))})
+
+
+def run(batch, steps=1, accumulate=1, ema_decay=0.9):
+    optimizer = optax.sgd(0.02)
+    gradients_of = make_gradients(squares, join, accumulate)
+    trained = {"w": jnp.float32(0.5)}
+    state = init_state(trained, optimizer, metric_shapes(squares, trained, batch))
+    step = make_train_step(gradients_of, optimizer, optax.constant_schedule(0.02), ema_decay, None)
+    for _ in range(steps):
+        state, loss = step(state, {}, batch, KEY)
+    return state, loss
+
+
+BATCH = {"x": jnp.arange(1.0, 7.0), "y": jnp.array([2.0, 1.0, 0.0, -1.0, 3.0, 5.0])}
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(parts):
+    whole, in_parts = run(BATCH)[0], run(BATCH, accumulate=parts)[0]
+    assert whole.params["w"] != 0.5
+    np.testing.assert_allclose(in_parts.params["w"], whole.params["w"], rtol=1e-6)
+    metrics, fresh = read_totals(in_parts)
+    np.testing.assert_allclose(metrics["loss"], read_totals(whole)[0]["loss"], rtol=1e-6)
+    assert all(not total.any() and not weight.any() for total, weight in fresh.totals.values())
+
+
+def test_metrics_are_means_over_the_steps_since_the_last_line():
+    state, _ = run(BATCH, steps=3)
+    losses = [float(run(BATCH, steps=n)[1]) for n in (1, 2, 3)]
+    assert losses[0] > losses[1]
+    np.testing.assert_allclose(read_totals(state)[0]["loss"], np.mean(losses), rtol=1e-6)
+    assert int(state.step) == 3
+
+
+def test_the_moving_average_is_float32_and_lags():
+    state, _ = run(BATCH, steps=30, ema_decay=0.9)
+    solution = float(jnp.sum(BATCH["x"] * BATCH["y"]) / jnp.sum(BATCH["x"] ** 2))
+    assert state.ema["w"].dtype == jnp.float32
+    one, _ = run(BATCH, steps=1)
+    np.testing.assert_array_equal(one.ema["w"], one.params["w"])  # it does not remember the start
+    assert abs(float(state.ema["w"]) - solution) < 1e-2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_first_step_and_sample_that_are_not_finite_are_kept(accumulate):
+    bad = {**BATCH, "y": BATCH["y"].at[3].set(jnp.inf).at[4].set(jnp.nan)}
+    state, _ = run(bad, steps=3, accumulate=accumulate)
+    assert state.fault[0] == 0 and state.fault[1] == 3 and state.fault[2] == 2
+    assert run(BATCH, steps=2)[0].fault.tolist() == [-1, -1, 0]
+
+
+def test_the_learning_rate_warms_up_and_decays_or_stays():
+    settings = OptimizerConfig(1e-3, warmup_steps=10)
+    rate = learning_rate(settings, 100)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(100)], [0, 5e-4, 1e-3, 0], atol=1e-9)
+    rate = learning_rate(dataclasses.replace(settings, decay=False), 100)
+    np.testing.assert_allclose([rate(5), rate(10), rate(1000)], [5e-4, 1e-3, 1e-3], rtol=1e-6)
