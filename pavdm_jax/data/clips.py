@@ -8,7 +8,7 @@ import numpy as np
 from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data import shapes_world
-from pavdm_jax.data.config import ShapesData, TfdsData, VideoData
+from pavdm_jax.data.config import Data, ShapesData, TfdsData, VideoData
 from pavdm_jax.data.manifest import ManifestClips
 from pavdm_jax.data.tfds_clips import TfdsClips
 from pavdm_jax.errors import ConfigError
@@ -84,7 +84,7 @@ class ShapesClips:
         return f"scene {index} of the shapes world"
 
 
-def open_clips(data: ShapesData | VideoData | TfdsData, model: ModelConfig) -> Clips:
+def open_clips(data: Data, model: ModelConfig) -> Clips:
     """The clips of a data config, for a model of this size and rate; `ConfigError` where there are none."""
     match data:
         case ShapesData():

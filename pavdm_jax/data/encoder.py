@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax.distributed.placement import on_first_device
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.models.vae import VideoVAE
@@ -25,7 +27,8 @@ class Encoder:
         self.model, self.text_dtype = model, jnp.dtype(text_dtype)
         # On the accelerator, wherever the model waits; the text encoder, which may be large, when it is asked for.
         self._vae = jax.device_put(model.params["vae"], on_first_device())
-        vae, t5 = VideoVAE(model.config.vae), T5Encoder(model.config.t5, text_dtype)
+        vae: Any = VideoVAE(model.config.vae)  # what `apply` gives depends on the method
+        t5: Any = T5Encoder(model.config.t5, text_dtype)
         self._encode = jax.jit(
             lambda params, frames: vae.apply(
                 {"params": params}, frames.astype(np.float32) / 127.5 - 1.0, method="encode"
@@ -43,6 +46,8 @@ class Encoder:
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
         """Caption features without their padding, float16 `[l, d]` each."""
+        if self.model.tokenizer is None:
+            raise ConfigError("the model has no tokenizer, without which captions cannot be read")
         ids, lengths = self.model.tokenizer.tokenize(captions, self.model.config.text.max_tokens)
         features = np.asarray(self._read(self._t5, ids, lengths))
         return [padded[:length] for padded, length in zip(features, lengths, strict=True)]

@@ -22,13 +22,12 @@ ENDLESS = 2**48
 
 
 class Source(Protocol):
-    """Samples by number. `draw` may use the generator for all that should differ between visits (cuts, paraphrases).
+    """Samples by number. `draw` may use the generator for all that should differ between visits (cuts, paraphrases)."""
 
-    Attributes:
-      groups: the numbers of the samples, sorted, in groups whose samples have equal shapes; a batch is of one group.
-    """
-
-    groups: Sequence[np.ndarray]
+    @property
+    def groups(self) -> Sequence[np.ndarray]:
+        """The numbers of the samples, sorted, in groups whose samples have equal shapes; a batch is of one group."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -197,7 +197,7 @@ def _unfolded(
 # --- pixels -----------------------------------------------------------------------------------------------------------
 
 
-def signed_distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
+def signed_distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float | np.floating) -> np.ndarray:
     """Distance in pixels from the points (x, y), relative to the shape's centre, to its outline; negative inside."""
     if kind == "circle":
         return np.sqrt(x * x + y * y) - radius
@@ -354,7 +354,7 @@ def _meaning(word: str, after_verb: bool, text: str) -> tuple[str, str]:
     after = (("speed", _ADVERBS), ("direction", DIRECTIONS))
     for name, words in after if after_verb else before:
         if word in words:
-            return name, words[word] if words in (_SIZE_WORDS, _ADJECTIVES, _ADVERBS) else word
+            return name, str(words[word]) if words in (_SIZE_WORDS, _ADJECTIVES, _ADVERBS) else word
     place = "after a verb" if after_verb else "before a verb"
     known = ", ".join(word for _, words in (after if after_verb else before) for word in words)
     raise ConfigError(f"prompt {text!r}: cannot read {word!r} {place}; the words known there are {known}")

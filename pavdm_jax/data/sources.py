@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -128,7 +129,7 @@ class LatentSource:
     def __len__(self) -> int:
         return len(self.cache)
 
-    def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         first = self.cut.draw_first_chunk(int(self.cache.shapes[index, 0]), rng) * self.cut.chunk_size
         latents = self.cache.latents(index, first, first + self.cut.latents)
         about = self.cache.about(index)
@@ -152,7 +153,7 @@ class UncachedSource:
     def __len__(self) -> int:
         return len(self.readable.clips)
 
-    def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         first = self.cut.draw_first_chunk(self.latents, rng) * self.chunk_frames
         index, frames = self.readable.read(index, first, self.cut.chunks * self.chunk_frames)
         _, sample = self.cut.draw_caption(self.readable.clips.captions(index), rng)
@@ -196,6 +197,8 @@ def open_feed(
     """
     if clip_chunks is None:
         return Feed(PixelSource(open_clips(data, model.config)), data.workers)
+    if model.tokenizer is None:
+        raise ConfigError("the model has no tokenizer, without which captions cannot be read")
     cut = Cut(clip_chunks, model.config.window.chunk_size, model.tokenizer, model.config.text.max_tokens)
     if isinstance(data, LatentData):
         cache = LatentCache(data.folder)

@@ -87,8 +87,7 @@ def _check_dropout(share: float) -> None:
 # --- levels and loss --------------------------------------------------------------------------------------------------
 
 
-@struct.dataclass
-class TrainLevels:
+class TrainLevels(struct.PyTreeNode):
     """What the samples of a training batch are noised to.
 
     Attributes:
@@ -219,8 +218,8 @@ def sample_progressive(
     denoised = (place >= 0) & (place < active[:, None])
     column = place + begin[:, None]
     levels = jnp.take_along_axis(table, jnp.clip(column, 0, k_chunks - 1), axis=1)
-    sizes = (jnp.broadcast_to(jnp.asarray(size, jnp.float32), (batch,))[:, None] for size in (height, width))
-    levels = jnp.where(denoised, shift_levels(levels, *sizes, window.window_size, base_size), 0.0)
+    rows, columns = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), (batch,))[:, None] for x in (height, width))
+    levels = jnp.where(denoised, shift_levels(levels, rows, columns, window.window_size, base_size), 0.0)
     denoised &= levels > 0  # moved down to 0, a chunk is clean, and has nothing to learn from
     return TrainLevels(
         levels=jnp.repeat(levels, window.chunk_size, axis=1),

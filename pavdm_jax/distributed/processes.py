@@ -62,7 +62,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def on_first(action: Callable[[], None]) -> None:
+def on_first(action: Callable[[], object]) -> None:
     """Let process 0 do something while the others wait; all have to call it.
 
     Raises:

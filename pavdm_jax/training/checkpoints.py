@@ -137,5 +137,5 @@ class Checkpoints:
 
 def _items(state: TrainState) -> dict:
     """What is kept apart, so that the averaged weights can be read alone."""
-    state = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {"ema": state.pop("ema"), "state": state}
+    items = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {"ema": items.pop("ema"), "state": items}

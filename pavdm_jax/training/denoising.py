@@ -6,6 +6,7 @@ encoder has run before, its `features` `[b, l, d]`.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +116,8 @@ def denoising_loss(
       remat: see `STDiT3`.
       backend: of attention, see `choose_backend`.
     """
-    network, text_encoder = STDiT3(model.stdit3, dtype, remat, backend), T5Encoder(model.t5, dtype)
+    network: Any = STDiT3(model.stdit3, dtype, remat, backend)  # what `apply` gives depends on the method
+    text_encoder: Any = T5Encoder(model.t5, jnp.dtype(dtype))
     draw = draw_levels(model, objective)
 
     def loss(params, batch, key):

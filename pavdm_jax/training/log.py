@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -88,14 +89,15 @@ class RunLog:
 
     def videos(self, step: int, gifs: list[Path]) -> None:
         """Sample videos, to TensorBoard, which plays GIFs among its images."""
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]: generated
 
+        writer: Any = self.board.file_writer
         for number, path in enumerate(gifs):
             with Image.open(path) as image:
                 width, height = image.size
             shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
             value = Summary.Value(tag=f"samples/{number}", image=shown)
-            self.board.file_writer.add_summary(Summary(value=[value]), step)
+            writer.add_summary(Summary(value=[value]), step)
 
 
 class Table:

@@ -84,7 +84,7 @@ def check(config: TrainConfig, output: Path) -> None:
         make_request(config.model, list(config.samples.prompts), frames=config.samples.frames)
     for stage in config.stages:
         stage_mesh(config, stage)
-    on_first(lambda: check_claim(output, config))
+    on_first(functools.partial(check_claim, output, config))
     for number, stage in enumerate(config.stages):
         if not is_model(result_folder(output, number, stage.name)):  # a finished stage is not read again
             check_data(stage.data, clip_latents(config.model, stage.objective), config.model)
@@ -93,7 +93,9 @@ def check(config: TrainConfig, output: Path) -> None:
 def extension(stage: Stage, recorded: int) -> str:
     """What it means that a run of `recorded` steps goes on to those of the stage."""
     said = f"{stage.name}: extended from {recorded} to {stage.steps} steps"
-    before, now = (float(learning_rate(stage.optimizer, steps)(recorded)) for steps in (recorded, stage.steps))
+    before, now = (
+        float(jnp.asarray(learning_rate(stage.optimizer, steps)(recorded))) for steps in (recorded, stage.steps)
+    )
     if before == now:
         return f"{said}; the learning rate stays {now:.3g}"
     return f"{said}; the learning rate goes on along the new schedule: at step {recorded} it is {now:.3g}, not {before:.3g}"

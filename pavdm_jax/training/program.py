@@ -37,7 +37,7 @@ class Program(NamedTuple):
     frozen: dict
 
 
-def make_loss(config: TrainConfig, stage: Stage, device: jax.Device | None) -> Loss:
+def make_loss(config: TrainConfig, stage: Stage, device: jax.Device | None) -> Loss:  # pyright: ignore[reportInvalidTypeForm]
     """The loss of a stage's objective, for programs on such a device; None: any."""
     objective = stage.objective
     if isinstance(objective, DiffusionObjective):
@@ -46,7 +46,7 @@ def make_loss(config: TrainConfig, stage: Stage, device: jax.Device | None) -> L
         return at_size_of_batch(
             lambda sized: denoising_loss(sized, objective, dtype, config.remat, backend), config.model
         )
-    return reconstruction_loss(config.model.vae, stage.objective)
+    return reconstruction_loss(config.model.vae, objective)
 
 
 def used_parts(stage: Stage, example: dict) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 Each is a `loss.Loss` of a batch with `frames`, uint8 `[b, f, h, w, 3]`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -53,7 +55,7 @@ def _report(per_sample: jax.Array, **metrics: jax.Array) -> tuple[jax.Array, Los
 
 def spatial_loss(config: VAEConfig, kl_weight: float) -> Loss:
     """Single frames through the spatial VAE."""
-    vae = VideoVAE(config)
+    vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method
 
     def loss(params, batch, key):
         variables = {"params": params["vae"]}
@@ -72,7 +74,7 @@ def spatial_loss(config: VAEConfig, kl_weight: float) -> Loss:
 
 def temporal_loss(config: VAEConfig, kl_weight: float) -> Loss:
     """Micro clips of spatial latents through the temporal VAE; errors are relative to the spread of the latents."""
-    vae = VideoVAE(config)
+    vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method
 
     def loss(params, batch, key):
         variables = {"params": params["vae"]}
@@ -93,7 +95,7 @@ def joint_loss(config: VAEConfig, kl_weight: float, decoded_frames: int | None =
 
     The spatial decoder is most of the cost and sees frames one by one: fewer frames of more clips teach more in the same time.
     """
-    vae = VideoVAE(config)
+    vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method
 
     def loss(params, batch, key):
         variables = {"params": params["vae"]}
@@ -115,7 +117,7 @@ def joint_loss(config: VAEConfig, kl_weight: float, decoded_frames: int | None =
 
 def measure_normalisation(config: VAEConfig, params: dict, batches: list[dict]) -> dict:
     """`params` with the VAE's shift and scale set to the mean and the deviation of its latents on `batches`."""
-    vae = VideoVAE(config)
+    vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method
 
     @jax.jit
     def latents(frames):

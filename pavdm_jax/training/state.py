@@ -10,8 +10,7 @@ from pavdm_jax.training.loss import Average
 NO_FAULT = (-1, -1, 0)
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """What a step takes and gives.
 
     Attributes:

@@ -1,6 +1,7 @@
 """One step of training: gradients of a batch (in parts, if memory is short), the optimiser, the moving average, the sums for the log."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,10 +92,13 @@ def make_train_step(
     def train_step(state: TrainState, frozen: dict, batch: dict, key: jax.Array) -> tuple[TrainState, jax.Array]:
         gradients, per_sample, metrics = gradients_of(state.params, frozen, batch, jax.random.fold_in(key, state.step))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: dict[str, Any] = optax.apply_updates(state.params, updates)  # pyright: ignore[reportAssignmentType]
         loss = metrics["loss"][0] / metrics["loss"][1]
         grad_norm = optax.tree.norm(gradients)
-        metrics |= {"grad_norm": scalar_metric(grad_norm), "learning_rate": scalar_metric(schedule(state.step))}
+        metrics |= {
+            "grad_norm": scalar_metric(grad_norm),
+            "learning_rate": scalar_metric(jnp.asarray(schedule(state.step))),
+        }
         new = TrainState(
             step=state.step + 1,
             params=params,
@@ -111,8 +115,8 @@ def make_train_step(
 
 def _moving_average(decay: float, step: jax.Array, average, new):
     """The average after one more value; that of few steps should not remember the start."""
-    decay = jnp.minimum(decay, step / (10.0 + step))
-    return jax.tree.map(lambda old, value: decay * old + (1.0 - decay) * value, average, new)
+    used = jnp.minimum(decay, step / (10.0 + step))
+    return jax.tree.map(lambda old, value: used * old + (1.0 - used) * value, average, new)
 
 
 def _find_fault(step: jax.Array, per_sample: jax.Array, grad_norm: jax.Array) -> jax.Array:
