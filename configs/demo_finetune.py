@@ -1,6 +1,6 @@
 """The embedded model on videos of your own: a short progressive finetune, to see on a laptop that everything works.
 
-    python -m pavdm_jax.train --config configs/demo_finetune.py --data.manifest clips.csv
+    pavdm train --config configs/demo_finetune.py --data.manifest clips.csv
 
 `clips.csv` has the columns `path` and `caption`; each video needs at least 119 frames at 24 fps, 5 seconds, and is cut and resized to
 64x64. The embedded model knows the words of the shapes world only: other words are spelled in letters, so captions should be short.

@@ -1,6 +1,6 @@
 """The RW baseline (replacement with noise) at the demo's size: all frames of a clip always share one level, no frame is kept clean.
 
-    python -m pavdm_jax.train --config configs/demo_rw.py        (after configs/demo_base.py)
+    pavdm train --config configs/demo_rw.py        (after configs/demo_base.py)
 
 Trained at the length of the clips that it is sampled at: three chunks, 51 frames. The paper gives its RW three times the finetuning
 steps of its progressive model; here they are as many as in `configs/demo_progressive.py`, with twice as many clips a step.

@@ -157,7 +157,8 @@ def _print_row(measurement: Measurement, header: bool) -> None:
 
 def benchmark_loader(settings: LoaderConfig, config: TrainConfig) -> float:
     """Print the loader's speed; clips a second. Latents that a stage keeps are computed first, untimed."""
-    from pavdm_jax.training.loop import make_batches, start_model  # slow to import, and wanted here only
+    from pavdm_jax.training.loop import make_batches  # slow to import, and wanted here only
+    from pavdm_jax.training.start import start_model
 
     if settings.step_seconds is None:
         raise ConfigError("--step-seconds is missing; give those of a training step, from a run's log")

@@ -42,7 +42,7 @@ config = TrainConfig(tiny(), (stage,))
 
 def test_the_loader_is_timed_against_a_step_with_data_of_the_command_line(tmp_path, monkeypatch, run):
     (tmp_path / "config.py").write_text(CONFIG)
-    monkeypatch.setattr("pavdm_jax.training.loop.start_model", lambda config: tiny_model())
+    monkeypatch.setattr("pavdm_jax.training.start.start_model", lambda config: tiny_model())
     common = ["--loader", "--config", tmp_path / "config.py", "--data.manifest", write_examples(tmp_path)]
     code, told, _ = run(*common, "--step-seconds", "1e-9", "--batches", 2, "--batch-size", 3)
     assert code == 0
