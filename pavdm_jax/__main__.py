@@ -1,4 +1,4 @@
-"""The command `pavdm`, also `python -m pavdm_jax`: its first word names what is to be done, and without such a word it makes a video."""
+"""The command `pavdm`, also `python -m pavdm_jax`: its first word says what is done; without such a word, a video."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "score a model of the shapes world"),
     "benchmark": ("benchmark", "measure speed, memory and compile time of this machine, or the loader of a training"),
 }
-"""By name, the module whose `main` it is, and what it does. Modules are imported when they are needed, since that takes seconds."""
+"""By name, the module whose `main` it is, and what it does. Modules are imported when needed: it takes seconds."""
 
 HELP = f"""usage: pavdm COMMAND [OPTIONS], or pavdm "PROMPT" [OPTIONS]
 

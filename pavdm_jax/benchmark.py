@@ -1,10 +1,10 @@
 """Speed, memory and compile time of generation on this machine: `pavdm benchmark`.
 
-Each measurement runs in a process of its own, so that peaks of memory do not mix. A cold start has an empty compilation cache, a warm
-one the cache that the cold one left. Two other measurements have options of their own (add --help):
+Each measurement runs in a process of its own, so that peaks of memory do not mix. A cold start has an empty compilation
+cache, a warm one the cache that the cold one left. Two other measurements have options of their own (add --help):
 
-    pavdm benchmark --compile-only v5e:1x1 h100:1                         memory of generation on chips that are not there
-    pavdm benchmark --loader --config tpu_v4 --step-seconds 0.8           the loader against the training step that it must feed
+    pavdm benchmark --compile-only v5e:1x1 h100:1                  memory of generation on chips that are not there
+    pavdm benchmark --loader --config tpu_v4 --step-seconds 0.8    the loader against a training step
 """
 
 import json
@@ -28,7 +28,7 @@ from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.pipeline import generate_stream
-from pavdm_jax.generation.request import Options
+from pavdm_jax.generation.request import DEFAULT_FRAMES, Options
 from pavdm_jax.geometry import chunk_frames
 from pavdm_jax.outputs import check_output
 from pavdm_jax.training.config import TrainConfig
@@ -46,7 +46,7 @@ class BenchmarkConfig:
     """a model folder, or demo, the embedded model"""
     prompt: str = "a small blue square and a large red circle bounce slowly"
     """of all videos"""
-    frames: tuple[int, ...] = (1440, 5760)
+    frames: tuple[int, ...] = (DEFAULT_FRAMES, 4 * DEFAULT_FRAMES)
     """lengths of video; memory should not depend on them"""
     segment: int = Options.segment
     """shifts of a compiled call"""
@@ -146,11 +146,13 @@ def benchmark(config: BenchmarkConfig) -> list[Measurement]:
 def _print_row(measurement: Measurement, header: bool) -> None:
     if header:
         print(
-            f"{'frames':>7} {'cache':>6} {'start s':>8} {'compile s':>10} {'generate s':>11} {'frames/s':>9} {'peak MB':>8}"
+            f"{'frames':>7} {'cache':>6} {'start s':>8} {'compile s':>10} {'generate s':>11} "
+            f"{'frames/s':>9} {'peak MB':>8}"
         )
     print(
-        f"{measurement.frames:7} {measurement.cache:>6} {measurement.start_seconds:8.1f} {measurement.compile_seconds:10.1f} "
-        f"{measurement.generate_seconds:11.1f} {measurement.frames_per_second:9.1f} {measurement.peak_memory_mb:8.0f}",
+        f"{measurement.frames:7} {measurement.cache:>6} {measurement.start_seconds:8.1f} "
+        f"{measurement.compile_seconds:10.1f} {measurement.generate_seconds:11.1f} "
+        f"{measurement.frames_per_second:9.1f} {measurement.peak_memory_mb:8.0f}",
         flush=True,
     )
 
@@ -177,10 +179,12 @@ def benchmark_loader(settings: LoaderConfig, config: TrainConfig) -> float:
     seconds = (time.perf_counter() - started) / settings.batches
     wanted, found = stage.batch_size / settings.step_seconds, stage.batch_size / seconds
     print(
-        f"first batch after {first:.2f} s; then {found:.1f} clips/s, {1000 * seconds:.1f} ms a batch of {stage.batch_size}"
+        f"first batch after {first:.2f} s; then {found:.1f} clips/s, "
+        f"{1000 * seconds:.1f} ms a batch of {stage.batch_size}"
     )
     print(
-        f"a step of {settings.step_seconds:g} s takes {wanted:.1f} clips/s: the loader is {found / wanted:.1f} times as fast"
+        f"a step of {settings.step_seconds:g} s takes {wanted:.1f} clips/s: "
+        f"the loader is {found / wanted:.1f} times as fast"
     )
     if found < wanted:
         print("steps wait for the loader; give the data workers, or compute the latents beforehand")

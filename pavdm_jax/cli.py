@@ -1,4 +1,4 @@
-"""What the command lines share: a frozen dataclass is read by tyro; a mistake is one line, with a suggestion, and exit code 2."""
+"""What the commands share: a frozen dataclass is read by tyro; a mistake is one line, with a suggestion, and code 2."""
 
 import contextlib
 import dataclasses
@@ -78,7 +78,7 @@ def read_command(
 
 
 def read_known(kind: type[T], arguments: Sequence[str], **options: Any) -> tuple[T, list[str]]:
-    """A dataclass's fields as in `read_command`, and the arguments that belong to none of them; `options` are those of `tyro.cli`.
+    """A dataclass's fields as in `read_command`, and the arguments that belong to none; `options` are of `tyro.cli`.
 
     Raises:
       ConfigError: a value that a field cannot have.
@@ -131,7 +131,7 @@ def _names(command: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _reason(stopped: SystemExit, box: str) -> str:
-    """Why tyro stopped, in one line: the package's own complaint about a value as it is, else what tyro's box says first.
+    """Why tyro stopped, in one line: the package's own complaint as it is, else what tyro's box says first.
 
     Where the terminal's encoding is not UTF-8, a box's frame is of blanks and dashes.
     """
@@ -149,7 +149,7 @@ def _reason(stopped: SystemExit, box: str) -> str:
 
 
 def enable_cache() -> None:
-    """Keep compiled programs in the cache folder, unless JAX has been told of another one (`JAX_COMPILATION_CACHE_DIR`).
+    """Keep compiled programs in the cache folder, unless JAX has been told of another (`JAX_COMPILATION_CACHE_DIR`).
 
     To be called before anything is compiled.
     """

@@ -1,7 +1,7 @@
 """Convert published weights: `pavdm convert-weights --output checkpoints/open-sora-1.2`.
 
-Without paths, the three published repositories of Open-Sora v1.2 are downloaded and converted: about 25 GB, and 10 (bfloat16) to 25 GB more for
-the result. `pavdm_jax.load("checkpoints/open-sora-1.2")` and `pavdm --checkpoint` read it.
+Without paths, the three published repositories of Open-Sora v1.2 are downloaded and converted: about 25 GB, and
+10 (bfloat16) to 25 GB more for the result, which `pavdm_jax.load(PATH)` and `pavdm --checkpoint PATH` read.
 """
 
 import sys
@@ -39,8 +39,9 @@ examples:
   pavdm convert-weights --export-stdit runs/finetune --output model.safetensors
       goes back: a transformer trained here, as Open-Sora loads it
 
-Understood are *.safetensors and PyTorch's .bin, .pt and .pth, whole or sharded with an index. PyTorch's files need the extra
-pavdm_jax[torch]; they are read without executing anything in them. Half-written results never load: run the command again.
+Understood are *.safetensors and PyTorch's .bin, .pt and .pth, whole or sharded with an index. PyTorch's files need the
+extra pavdm_jax[torch]; they are read without executing anything in them. Half-written results never load: run the
+command again.
 """
 
 

@@ -1,7 +1,7 @@
 """Score a model of the shapes world: `pavdm evaluate --videos 20 --frames 1440`.
 
-Prompts describe sets of shapes that training never showed (`shapes_world.held_out`); the tracker reads the shapes back from the pixels.
-For every moment asked for, the two seconds before it are looked at.
+Prompts describe sets of shapes that training never showed (`shapes_world.held_out`); the tracker reads the shapes back
+from the pixels. For every moment asked for, the two seconds before it are looked at.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.scores import held_out_prompts, reconstruction_psnr, score_video
 from pavdm_jax.generation.pipeline import generate
-from pavdm_jax.generation.request import Options
+from pavdm_jax.generation.request import DEFAULT_FRAMES, Options
 from pavdm_jax.models.model import PARTS
 from pavdm_jax.video.images import check_output, contact_sheet, write_png
 
@@ -33,7 +33,7 @@ class EvaluateConfig:
     """a model folder, or demo, the embedded model"""
     videos: int = 20
     """each with a prompt and a seed of its own"""
-    frames: int = Options.frames or 0
+    frames: int = DEFAULT_FRAMES
     """of each video"""
     seconds: tuple[float, ...] = (5, 30, 60)
     """when to look; moments after the end are left out"""

@@ -1,6 +1,6 @@
 """Make a long video from a prompt: `pavdm "a small red circle moves left" --output video.mp4`.
 
-The video is written while it is made, to NAME.partial.mp4, which plays at any moment; it gets its name when it is whole.
+The video is written while it is made, to NAME.partial.mp4, which plays at any moment; once whole it gets its name.
 A prompt of one word that is also a command, such as train, goes after `pavdm generate`.
 """
 

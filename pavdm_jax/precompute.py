@@ -1,8 +1,11 @@
-"""Latents, and caption features, of videos, computed once: `pavdm precompute --manifest clips.csv --checkpoint MODEL --output latents/`.
+"""Latents, and caption features, of videos, computed once.
 
-The same command goes on where it was interrupted. Several processes, on as many hosts as you like, share the work when they write to
-the same folder: give each its --process-index and the common --process-count, or --distributed on a pod or cluster. Train on the result
-with `LatentData("latents/")`. Manifest, videos, model and latents may be in buckets, gs://BUCKET/NAME.
+    pavdm precompute --manifest clips.csv --checkpoint MODEL --output latents/
+
+The same command goes on where it was interrupted. Several processes, on as many hosts as you like, share the work when
+they write to the same folder: give each its --process-index and the common --process-count, or --distributed on a pod
+or cluster. Train on the result with `LatentData("latents/")`. Manifest, videos, model and latents may be in buckets,
+gs://BUCKET/NAME.
 """
 
 import sys

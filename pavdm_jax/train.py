@@ -1,9 +1,9 @@
 """Train a model: `pavdm train --config demo_vae [--field.name value ...]`.
 
-The config is a Python file that defines `config = TrainConfig(...)`, or the name of a shipped one; any of its fields can be given on the
-command line by its dotted name (of a run of one stage without `stages.0.`). A run that was interrupted goes on when the same command is
-given again. Of several processes, TPU pods and SLURM tell which this one is; elsewhere JAX_COORDINATOR_ADDRESS=HOST:PORT,
-JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+The config is a Python file that defines `config = TrainConfig(...)`, or the name of a shipped one; any of its fields
+can be given on the command line by its dotted name (of a run of one stage without `stages.0.`). A run that was interrupted
+goes on when the same command is given again. Of several processes, TPU pods and SLURM tell which this one is; elsewhere
+JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
 """
 
 import sys
@@ -25,8 +25,7 @@ class TrainCommand(ConfigCommand):
     """What is to be done with a config."""
 
     compile_only: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None
-    """train nothing: compile the steps for TPUs such as v4:4x4x8 or v5e:16x16, or GPUs such as h100:8 or h100:4x8 (hosts x GPUs
-    of each), without any, and print memory"""
+    """train nothing: print the memory of steps compiled for v4:4x4x8, h100:8, h100:4x8 (hosts x GPUs), without any"""
     distributed: tyro.conf.FlagCreatePairsOff[bool] = False
     """one of several processes: of a TPU pod, a SLURM job, or as the environment says"""
 

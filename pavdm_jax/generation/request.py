@@ -23,6 +23,9 @@ Timeline = tuple[tuple[float, str], ...]
 
 _EXAMPLE = "give a text such as 'a red circle moves left'"
 
+DEFAULT_FRAMES = 1440
+"""A minute at 24 frames per second."""
+
 MAX_FRAMES = 10**9
 
 MAX_SEGMENT = 1000
@@ -34,7 +37,7 @@ METHODS = ("progressive", "replacement", "noisy-replacement")
 class Options:
     """What may be asked for beside the prompt, in Python and on the command line; None takes the model's default."""
 
-    frames: int | None = 1440
+    frames: int | None = DEFAULT_FRAMES
     """pixel frames of the whole video, a start clip's included; None makes a video without end"""
     seconds: float | None = None
     """the length in seconds instead of `frames`"""
@@ -53,20 +56,19 @@ class Options:
     guidance_scale: float | None = None
     """1 follows the model's plain prediction; higher follows the prompt more closely"""
     seed: int | Sequence[int] = 0
-    """sample n of a prompt is the video of seed + n, alone or in a batch; a list gives each video of the batch its own"""
+    """sample n of a prompt is the video of seed + n, alone or in a batch; a list gives each video its own"""
     samples: int = 1
     """videos of each prompt"""
     start: str | os.PathLike | np.ndarray | None = None
-    """the beginning of the video: a path of a clip or an image, or uint8 frames [f, h, w, 3]; an image is held for a chunk"""
+    """how the video begins: a path of a clip or an image, or uint8 frames [f, h, w, 3]; an image is held for a chunk"""
     method: str = "progressive"
-    """how the video is extended: progressive (the paper's), or its baselines replacement and noisy-replacement (see `clip_by_clip`)"""
+    """how the video is extended: progressive (the paper's), or its baselines replacement and noisy-replacement"""
     dtype: str = "float32"
     """in which the transformer and the text encoder compute, and their matrices are kept, float32 or bfloat16"""
     segment: int = 2
     """shifts of one compiled call; frames come out after each"""
     mesh: str = "auto"
-    """which devices share the work: auto (all), single, or such as data=2,sequence=4 (see `distributed.mesh.generation_mesh`); the
-    video is the same but for rounding"""
+    """which devices share the work: auto (all), single, or such as data=2,sequence=4; videos differ by rounding only"""
 
 
 @dataclass(frozen=True)
