@@ -115,7 +115,7 @@ class ReadAhead:
         elements = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer))
         if workers:
             if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()  # grain asks for a flag of its own, which nobody gives here
+                flags.FLAGS.mark_as_parsed()  # grain asks for a flag of its own, which is not given here
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
             elements = elements.mp_prefetch(options)
         self._open = [iter(elements)]

@@ -103,7 +103,7 @@ class JointReconstruction:
     """Whole micro clips through both parts of the VAE, compared in pixels.
 
     The stage's `train` says what learns: with decoders only, latents keep their meaning; with "vae/temporal", the normalisation
-    is measured anew at the end.
+    is measured again at the end.
     """
 
     kl_weight: float = 1e-6  # of the temporal posterior
