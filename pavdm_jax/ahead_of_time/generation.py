@@ -94,9 +94,8 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
     first = jax.tree.map(lambda array: array[0], plan)
     state = jax.eval_shape(functools.partial(first_window, chunk=chunk), keys, jnp.zeros((1, 0, *cell)), first)
     backend = choose_backend(device, dtype, config.stdit3.head_width)
-    conditions = Conditions(
-        params["stdit3"], caption, *[shape((), jnp.float32)] * 4, config=config, dtype=dtype, backend=backend
-    )
+    scalars: Any = [shape((), jnp.float32)] * 4  # in the place of the numbers
+    conditions = Conditions(params["stdit3"], caption, *scalars, config=config, dtype=dtype, backend=backend)
     return [
         GenerationProgram(
             "text",

@@ -97,14 +97,14 @@ def shift_step(
       The window after the shift, and the finished chunk.
     """
     inputs = jax.tree.map(jnp.asarray, inputs)
-    table = jnp.asarray(inputs.levels)
+    table, num_valid, prompt_index = map(jnp.asarray, (inputs.levels, inputs.num_valid, inputs.prompt_index))
     b, t, *cell = state.latents.shape
     k = t // inputs.chunks.shape[0]
     first = inputs.chunks[0]
 
     def step(r: jax.Array, latents: jax.Array) -> jax.Array:
         now, later = (_frame_levels(table[row], b, t) for row in (r, r + 1))
-        prediction = velocity(latents, now, inputs.num_valid, inputs.prompt_index).astype(jnp.float32)
+        prediction = velocity(latents, now, num_valid, prompt_index).astype(jnp.float32)
         return euler_step(latents, prediction, now, later)
 
     entered = jax.lax.dynamic_update_slice_in_dim(

@@ -133,7 +133,7 @@ def _fit(amount: np.ndarray, seen: np.ndarray, own: np.ndarray, scale: float) ->
     """Kind, radius, centre (x, y) in pixels and score of the template nearest to `amount` where it is `seen`."""
     templates = _templates(scale)
     half = templates.masks.shape[1] // 2
-    row, column = (round(float(value)) for value in ndimage.center_of_mass(own))
+    row, column = (round(float(value)) for value in np.ravel(ndimage.center_of_mass(own)))
     crop, visible = (
         np.pad(image, half)[row : row + 2 * half, column : column + 2 * half]
         for image in (amount, seen.astype(np.float32))
