@@ -29,7 +29,6 @@ from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.pipeline import generate_stream
 from pavdm_jax.generation.request import DEFAULT_FRAMES, Options
-from pavdm_jax.geometry import chunk_frames
 from pavdm_jax.outputs import check_output
 from pavdm_jax.training.config import TrainConfig
 from pavdm_jax.training.config_files import ConfigCommand, read_command_and_config
@@ -99,7 +98,7 @@ def measure(checkpoint: str, prompt: str, frames: int, segment: int, began: floa
     short = []
     for _ in range(2):
         started = time.perf_counter()
-        list(generate_stream(model, prompt, chunk_frames(model.config), segment=segment))
+        list(generate_stream(model, prompt, model.config.vae.micro_frames, segment=segment))
         short.append(time.perf_counter() - started)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -147,9 +147,16 @@ class TextConfig:
     """From a prompt to token ids: what is appended to a prompt, and how many tokens are kept."""
 
     max_tokens: int = 300
-    aesthetic_score: float | None = 6.5  # appended as " aesthetic score: 6.5."; None appends nothing
+    # Appended to captions in training and to prompts alike (`text.captions.complete`); None appends nothing.
+    aesthetic_score: float | None = 6.5  # 4 to 7; as " aesthetic score: 6.5."
+    motion_score: float | None = None  # 0 to 20, optical flow; as " motion score: 4.0."
+    camera_motion: str | None = None  # such as "pan right"; as " camera motion: pan right."
 
     def __post_init__(self) -> None:
+        for name in ("aesthetic_score", "motion_score"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 100:
+                raise ConfigError(f"{name} must be from 0 to 100, not {value}")
         if self.max_tokens <= 1:
             raise ConfigError(f"max_tokens {self.max_tokens} leaves no room for a word")
 
@@ -163,10 +170,23 @@ class WindowConfig:
 
     chunk_size: int = 5  # latent frames that share a level and leave the window together
     noisy_chunks: int = 6  # chunks being denoised, from nearly clean to pure noise
-    context_chunks: int = 1  # finished chunks kept clean at the head of the window
+    context_chunks: int = 1  # finished chunks kept at the head of the window
     steps: int = 30  # network calls that each latent frame receives
+    context_noise: float = 0.0  # level to which the context is noised, and which the network is told; 0 keeps it clean
+    partition: int | None = None  # latent frames of a network call, where the window is longer than it (FIFO-Diffusion)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.context_noise < 1:
+            raise ConfigError(f"context_noise is a level from 0 to below 1, not {self.context_noise}; try 0.02")
+        if self.context_noise > 0 and self.context_chunks <= 0:
+            raise ConfigError(f"context_noise {self.context_noise} needs a context; give context_chunks 1")
+        if self.partition is not None:
+            half, rest = divmod(self.partition, 2)
+            if half < 1 or rest or half % self.chunk_size or self.window_size % half:
+                raise ConfigError(
+                    f"partition {self.partition} does not divide this window: half of it must be a multiple of the "
+                    f"chunk_size {self.chunk_size} and a divisor of the window's {self.window_size} latent frames"
+                )
         for name in ("chunk_size", "noisy_chunks", "steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -192,6 +212,49 @@ class WindowConfig:
     def window_size(self) -> int:
         """Latent frames of the window."""
         return self.slots * self.chunk_size
+
+    @property
+    def seen_at_once(self) -> int:
+        """Latent frames of one network call; they decide the noise shift."""
+        return self.window_size if self.partition is None else self.partition
+
+
+SCHEDULES = {
+    "pa-o": WindowConfig(),
+    "pa-m": WindowConfig(noisy_chunks=10, steps=50),
+    "no-context": WindowConfig(context_chunks=0),
+    "no-chunks": WindowConfig(chunk_size=1, noisy_chunks=30, context_chunks=0),
+    "fifo": WindowConfig(chunk_size=1, noisy_chunks=30, context_chunks=5, partition=10),
+}
+"""Named windows: the paper's settings O and M, its two ablations, and FIFO-Diffusion (arXiv 2405.11473) with three partitions and
+lookahead: the context is what the lookahead of the first partition sees. Deviations of the last from its source (FIFO-Diffusion_public,
+scripts/evaluation/funcs.py): the window grows from the prompt alone instead of starting from copies of a sampled clip; finished
+frames are at level 0 instead of the lowest level of the table; at the end the window runs empty; Euler steps of rectified flow instead of DDIM's."""
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Clips of one noise level, each continued from the end of the last: the paper's baselines (section 4)."""
+
+    frames: int = 51  # pixel frames of a clip, its context included
+    context_frames: int = (
+        17  # of these, taken from the end of the clip before; 1 conditions on one frame, as SVD-XT does
+    )
+    keep_latents: bool = False  # hand the context on as latents, instead of decoding it and encoding it again
+    edit_ratio: float = 0.0  # level below which the context is denoised along with the clip (Open-Sora); 0 keeps it
+    steps: int = 30  # network calls of a clip
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps must be at least 1, not {self.steps}")
+        if not 0 <= self.edit_ratio <= 1:
+            raise ConfigError(
+                f"edit_ratio must be from 0 (keep the context) to 1 (make it again), not {self.edit_ratio}"
+            )
+        if not 1 <= self.context_frames < self.frames:
+            raise ConfigError(
+                f"context_frames must be at least 1 and fewer than the clip's {self.frames} frames, not {self.context_frames}"
+            )
 
 
 NOISE_BASE_SIZE = 512

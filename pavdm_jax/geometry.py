@@ -1,8 +1,7 @@
 """Pixel frames ↔ latent frames ↔ chunks, pixels ↔ latent cells, and the names of sizes.
 
 A video is coded in *micro clips* that do not see each other (17 frames ↔ 5 latent frames in Open-Sora's VAE), and is generated in
-*chunks* of `WindowConfig.chunk_size` latent frames. A chunk must therefore be a whole number of micro clips: only then can it be
-decoded, and shown, as soon as it leaves the window.
+*chunks* of `WindowConfig.chunk_size` latent frames. What has left the window is decoded, and shown, as soon as it fills a micro clip.
 """
 
 import math
@@ -46,10 +45,31 @@ def chunk_frames(config: ModelConfig) -> int:
 
 
 def num_chunks(num_frames: int, config: ModelConfig) -> int:
-    """Chunks to generate for `num_frames` frames: rounded up, and the video is cut to `num_frames`. Raises like `chunk_frames`."""
+    """Chunks to generate for `num_frames` frames: whole micro clips, which are cut to `num_frames` once they are decoded."""
     if num_frames < 1:
         raise ConfigError(f"a video of {num_frames} frames cannot be made; ask for at least 1")
-    return -(-num_frames // chunk_frames(config))
+    micro_clips = -(-num_frames // config.vae.micro_frames)
+    return -(-micro_clips * config.vae.micro_latents // config.window.chunk_size)
+
+
+def window_frames(config: ModelConfig) -> int:
+    """Frames of a clip that fills the window: its latent frames, in whole micro clips."""
+    return -(-config.window.window_size // config.vae.micro_latents) * config.vae.micro_frames
+
+
+def check_context(num_frames: int, vae: VAEConfig) -> int:
+    """Latent frames of a context of `num_frames` frames, whose last micro clip may be begun only where a latent frame ends.
+
+    Raises:
+      ConfigError: the frames of a latent frame would be torn apart; the nearest numbers are named.
+    """
+    step, rest = vae.temporal.downsample, num_frames % vae.micro_frames
+    first = vae.micro_frames - (vae.micro_latents - 1) * step  # frames of a micro clip's first latent frame
+    if rest and (rest - first) % step:
+        near = [n for n in range(num_frames - step, num_frames + step + 1) if n > 0]
+        near = [n for n in near if not n % vae.micro_frames or not (n % vae.micro_frames - first) % step]
+        raise ConfigError(f"context_frames {num_frames} ends inside a latent frame; use {' or '.join(map(str, near))}")
+    return latent_frames(num_frames, vae)
 
 
 def seconds_to_frames(seconds: float, fps: float) -> int:

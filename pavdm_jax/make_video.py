@@ -63,6 +63,8 @@ class VideoOptions(Options):
     """of the whole video, a start clip's included, or inf: until Ctrl-C"""
     seed: int = 0
     """the same seed makes the same video; the samples of a prompt have SEED, SEED+1, ..."""
+    negative_prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """what guidance leads away from, instead of the null caption"""
     start: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """a clip, or an image, that the video begins with and continues"""
 

@@ -26,7 +26,7 @@ from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.distributed.placement import on_host
 from pavdm_jax.distributed.processes import connect
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.geometry import chunk_frames
+from pavdm_jax.geometry import window_frames
 from pavdm_jax.models.model import DTYPES
 
 
@@ -98,7 +98,7 @@ def precompute(config: PrecomputeConfig) -> int:
     if config.caption_features:
         text = load(config.checkpoint, ["t5"], {"t5": on_host()}, config.text_dtype)
         model = model.replace(params=model.params | text.params)
-    frames = config.frames or model.config.window.slots * chunk_frames(model.config)
+    frames = config.frames or window_frames(model.config)
     if config.manifest is not None:
         data = VideoData(config.manifest, frames, config.fps, config.resolution)
     else:

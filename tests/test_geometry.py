@@ -38,12 +38,23 @@ def test_chunks_are_whole_micro_clips():
 
 
 def test_every_length_has_just_enough_chunks():
-    for config in (OPEN_SORA_1_2, with_chunk_size(10)):
-        step = geometry.chunk_frames(config)
+    for chunk_size in (1, 3, 5, 10):
+        config = with_chunk_size(chunk_size)
         for frames in range(1, 200):
-            chunks = geometry.num_chunks(frames, config)
-            assert (chunks - 1) * step < frames <= chunks * step
+            latents = geometry.num_chunks(frames, config) * chunk_size
+            assert (latents - chunk_size) // 5 * 17 < frames <= latents // 5 * 17
     assert geometry.num_chunks(1440, OPEN_SORA_1_2) == geometry.num_chunks(1445, OPEN_SORA_1_2) == 85
+
+
+@pytest.mark.parametrize(("frames", "latents"), [(1, 1), (5, 2), (13, 4), (17, 5), (18, 6), (22, 7), (34, 10)])
+def test_a_context_ends_where_a_latent_frame_ends(frames, latents):
+    assert geometry.check_context(frames, VAE) == latents
+
+
+@pytest.mark.parametrize(("frames", "near"), [(2, "1 or 5"), (16, "13 or 17 or 18"), (19, "17 or 18 or 22")])
+def test_a_context_that_tears_a_latent_frame_apart_is_refused(frames, near):
+    with pytest.raises(ConfigError, match=f"context_frames {frames} .*use {near}"):
+        geometry.check_context(frames, VAE)
 
 
 def test_seconds_become_frames():

@@ -22,10 +22,10 @@ from pavdm_jax.distributed.mesh import generation_mesh, make_mesh, use_mesh
 from pavdm_jax.distributed.partitioning import replicated
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.flops import peak_flops, shift_flops
-from pavdm_jax.generation.programs import Conditions, decode_chunk, first_window, guidance_caption, run_segment
+from pavdm_jax.generation.programs import Conditions, decode_frames, first_window, guidance_caption, run_segment
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import Request, make_request
-from pavdm_jax.geometry import chunk_frames, latent_size
+from pavdm_jax.geometry import latent_size
 from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.models.model import DTYPES, abstract_params
 from pavdm_jax.outputs import check_output
@@ -87,7 +87,7 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
     caption = jax.eval_shape(
         functools.partial(guidance_caption, config=config), params["stdit3"], features, shape((1, 1), jnp.int32)
     )
-    plan = make_plan(config, request).segment(0, 1)
+    plan = make_plan(request).segment(0, 1)
     cell = (*latent_size(request.height, request.width, config.vae), config.vae.latent_channels)
     chunk = (config.window.chunk_size, *cell)
     keys = jax.eval_shape(lambda: sample_keys(request.seeds))
@@ -112,9 +112,9 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
         ),
         GenerationProgram(
             "decode",
-            decode_chunk,
-            {"params": params["vae"], "latents": shape((1, *chunk), jnp.float32)},
-            {"config": config, "num_frames": chunk_frames(config)},
+            decode_frames,
+            {"params": params["vae"], "latents": shape((1, config.vae.micro_latents, *cell), jnp.float32)},
+            {"config": config, "num_frames": config.vae.micro_frames},
         ),
     ]
 

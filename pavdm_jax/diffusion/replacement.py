@@ -84,6 +84,7 @@ def extend_by_replacement(
     levels: jax.Array,
     clip_number: jax.Array | int,
     noisy_context: bool,
+    edit_ratio: jax.Array | float = 0.0,
 ) -> jax.Array:
     """The next clip of a video that is extended clip by clip: RW if `noisy_context`, else RN.
 
@@ -96,6 +97,7 @@ def extend_by_replacement(
       levels: [steps + 1] from 1 down to 0, after the noise shift.
       clip_number: 0 for the video's first clip.
       noisy_context: noise the context to the clip's level at every step, instead of keeping it clean.
+      edit_ratio: of RN's context, 0 keeps it; above, it is denoised with the rest once the level has come down to it.
 
     Returns:
       [b, num_frames, h, w, c] float32, the context at its head.
@@ -103,6 +105,6 @@ def extend_by_replacement(
     b, g, *cell = context.shape
     given = jnp.concatenate([context, jnp.zeros((b, num_frames - g, *cell), context.dtype)], axis=1)
     is_given = jnp.broadcast_to(jnp.arange(num_frames)[None, :] < g, (b, num_frames))
-    plan = with_noise(levels, is_given) if noisy_context else without_noise(levels, 1.0 - is_given)
+    plan = with_noise(levels, is_given) if noisy_context else without_noise(levels, 1.0 - is_given * (1.0 - edit_ratio))
     first = clip_number * levels.shape[0]
     return sample_clip(velocity, lambda step: noise(first + step), given, plan)

@@ -53,7 +53,9 @@ def gaussian_noise(keys: jax.Array, shape: tuple[int, ...]) -> Noise:
     return noise
 
 
-def initial_state(noise: Noise, keys: jax.Array, known: jax.Array, first_shift: ShiftInputs) -> WindowState:
+def initial_state(
+    noise: Noise, keys: jax.Array, known: jax.Array, first_shift: ShiftInputs, held: jax.Array | None = None
+) -> WindowState:
     """The window before the first shift: each known chunk, noised to the level at which that shift expects it.
 
     Args:
@@ -62,6 +64,7 @@ def initial_state(noise: Noise, keys: jax.Array, known: jax.Array, first_shift: 
       known: [b, known chunks · k, h, w, c], the video's first chunks; 0 frames to start from text alone. Chunks at level 0 are
         taken as they are; a plan of fixed length expects more of them, and noises those.
       first_shift: the first entry of the plan.
+      held: [b, `first_shift.held`, h, w, c], the given latent frames of chunk 0, or None.
     """
     first_shift = jax.tree.map(jnp.asarray, first_shift)
     b, frames, *cell = known.shape
@@ -77,7 +80,10 @@ def initial_state(noise: Noise, keys: jax.Array, known: jax.Array, first_shift: 
         einops.rearrange(array, "j b k h w c -> b (j k) h w c") for array in (clean, jax.lax.map(noise, chunks))
     )
     levels = _frame_levels(jnp.asarray(first_shift.levels)[0], b, slots * k)
-    return WindowState(latents=interpolate(clean, drawn, levels), key=keys)
+    latents = interpolate(clean, drawn, levels)
+    if held is not None:
+        latents = jnp.concatenate([held.astype(jnp.float32), latents[:, held.shape[1] :]], axis=1)
+    return WindowState(latents=latents, key=keys)
 
 
 def shift_step(
@@ -85,7 +91,7 @@ def shift_step(
 ) -> tuple[WindowState, FinishedChunk]:
     """Let a noise chunk in, denoise the window by one shift's steps, emit the chunk that is clean, and move on.
 
-    Clean context is never updated, and an inert shift calls no network. Times stay float32 (the reference rounds them to bfloat16).
+    Context is never updated, and an inert shift calls no network. Times stay float32 (the reference rounds them to bfloat16).
 
     Args:
       velocity: see `flow.Velocity`; what it returns beyond `num_valid` is ignored.
@@ -102,20 +108,27 @@ def shift_step(
     k = t // inputs.chunks.shape[0]
     first = inputs.chunks[0]
 
+    is_held = jnp.arange(t) < inputs.held
+
     def step(r: jax.Array, latents: jax.Array) -> jax.Array:
-        now, later = (_frame_levels(table[row], b, t) for row in (r, r + 1))
+        now, later = (jnp.where(is_held, 0.0, _frame_levels(table[row], b, t)) for row in (r, r + 1))
         prediction = velocity(latents, now, num_valid, prompt_index).astype(jnp.float32)
         return euler_step(latents, prediction, now, later)
 
     entered = jax.lax.dynamic_update_slice_in_dim(
         state.latents, noise(jnp.maximum(inputs.entering, 0)), (inputs.entering - first) * k, axis=1
     )
-    latents = jnp.where(inputs.entering >= 0, entered, state.latents)
+    enters = (inputs.entering >= 0) & ~is_held[:, None, None, None]
+    latents = jnp.where(enters, entered, state.latents)
     steps = jnp.where(inputs.num_valid > 0, inputs.levels.shape[0] - 1, 0)
     latents = jax.lax.fori_loop(0, steps, step, latents)
 
     finished = jax.lax.dynamic_slice_in_dim(latents, (inputs.emitted - first) * k, k, axis=1)
     finished = jnp.where(inputs.emitted >= 0, finished, jnp.zeros_like(finished))
+    # Numbers below 0, which no chunk has, for the noise of the context.
+    noised = interpolate(finished, noise(-1 - inputs.emitted), jnp.full((b, k), inputs.context_noise))
+    context = jax.lax.dynamic_update_slice_in_dim(latents, noised, (inputs.emitted - first) * k, axis=1)
+    latents = jnp.where((inputs.emitted >= 0) & (inputs.context_noise > 0), context, latents)
     moved = jnp.concatenate([latents[:, k:], jnp.zeros((b, k, *cell), latents.dtype)], axis=1)
     latents = jnp.where(inputs.roll > 0, moved, latents)
     return dataclasses.replace(state, latents=latents), FinishedChunk(

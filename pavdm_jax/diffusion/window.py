@@ -21,13 +21,16 @@ class ShiftInputs:
     """What one shift does; with a leading axis, the plan of many shifts. Axis `slots` = `config.slots`, r = `steps_per_shift`.
 
     Attributes:
-      levels: [r + 1, slots] float32: levels before each step and after the last; 0 in clean and empty slots.
+      levels: [r + 1, slots] float32: levels before each step and after the last; the context's level in finished chunks, 0 in empty
+        slots.
       num_valid: [] int32: latent frames that the window holds, a prefix; 0 marks an inert shift, which does nothing.
       chunks: [slots] int32: chunk number in each slot; −1 in empty ones.
       entering: [] int32: the chunk that enters as noise at the start of the shift; −1 for none.
       emitted: [] int32: the chunk that is clean at the end of the shift; −1 for none.
       roll: [] int32: 1 when the window moves on by a chunk at the end of the shift, else 0.
       prompt_index: [slots] int32: the prompt that each slot follows; 0 in empty ones.
+      held: [] int32: latent frames at the window's head that are given while the rest of their chunk is made.
+      context_noise: [] float32: level to which a finished chunk is noised when it becomes context.
     """
 
     levels: jax.Array | np.ndarray
@@ -37,6 +40,8 @@ class ShiftInputs:
     emitted: jax.Array | np.ndarray
     roll: jax.Array | np.ndarray
     prompt_index: jax.Array | np.ndarray
+    held: jax.Array | np.ndarray
+    context_noise: jax.Array | np.ndarray
 
 
 def num_shifts(config: WindowConfig, num_chunks: int, num_given: int) -> int:
@@ -55,7 +60,8 @@ def plan_shifts(
     table: jax.Array | np.ndarray,
     num_chunks: int,
     num_given: int = 0,
-    prompt_of_chunk: Sequence[int] = (0,),
+    prompt_starts: Sequence[int] = (0,),
+    held: int = 0,
     start: int = 0,
     stop: int | None = None,
 ) -> ShiftInputs:
@@ -69,7 +75,8 @@ def plan_shifts(
       table: [steps_per_shift, noisy_chunks], `level_table(config)` after the noise shift.
       num_chunks: chunks of the whole video, the given ones included.
       num_given: chunks at the video's start that are given and clean; 0 starts from text alone.
-      prompt_of_chunk: prompt number of each chunk; the last entry holds for all later chunks.
+      prompt_starts: the first chunk of each prompt, not falling; of several that begin with the same chunk the last one holds.
+      held: latent frames of chunk 0 that are given, such as an image, while the rest of the chunk is made.
 
     Raises:
       ConfigError: there is nothing to generate.
@@ -92,9 +99,9 @@ def plan_shifts(
     column = np.where(denoised, config.noisy_chunks - 1 - age, 0)
     after = np.concatenate([np.zeros(1, np.float32), table[0, :-1]])
     rows = np.concatenate([table, after[None, :]])
-    levels = np.where(denoised[:, None, :], np.moveaxis(rows[:, column], 0, 1), np.float32(0))
-
-    prompts = np.asarray(prompt_of_chunk, np.int32)
+    finished = np.where(present, np.float32(config.context_noise), np.float32(0))
+    levels = np.where(denoised[:, None, :], np.moveaxis(rows[:, column], 0, 1), finished[:, None, :])
+    prompts = np.searchsorted(np.asarray(prompt_starts), chunks, side="right") - 1
     return ShiftInputs(
         levels=levels,
         num_valid=_int32((end - first) * config.chunk_size),
@@ -102,26 +109,10 @@ def plan_shifts(
         entering=_int32(np.where(num_given + shifts < num_chunks, num_given + shifts, -1)),
         emitted=_int32(np.where(shifts >= config.noisy_chunks - 1, num_given + shifts - config.noisy_chunks + 1, -1)),
         roll=_int32(_first_chunk(config, shifts + 1, num_given) - first),
-        prompt_index=np.where(present, prompts[np.clip(chunks, 0, len(prompts) - 1)], np.int32(0)),
+        prompt_index=_int32(np.where(present, prompts, 0)),
+        held=_int32(np.where(first == 0, held, 0)),
+        context_noise=np.full(len(shifts), config.context_noise, np.float32),
     )
-
-
-def fixed_length(config: WindowConfig, plan: ShiftInputs) -> ShiftInputs:
-    """The part of a whole plan in which the window is full of noisy chunks: the paper's base design, without variable length.
-
-    It starts from a known video of `num_given + noisy_chunks − 1` chunks, noised (`sampler.initial_state`), and leaves the last
-    `noisy_chunks − 1` chunks unfinished.
-
-    Raises:
-      ConfigError: the video is too short to ever fill the window.
-    """
-    ends = config.noisy_chunks - 1
-    new_chunks = len(plan.num_valid) - ends
-    if new_chunks <= ends:
-        raise ConfigError(
-            f"{new_chunks} new chunks never fill a window of {config.noisy_chunks} noisy chunks; ask for a longer video"
-        )
-    return jax.tree.map(lambda array: array[ends:new_chunks], plan)
 
 
 def segments(plan: ShiftInputs, length: int) -> Iterator[ShiftInputs]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from pavdm_jax.data.shapes_world import SPEED_PX_PER_S, Description, caption, parse_caption, render, sample_scene
 from pavdm_jax.evaluation.tracker import detect, measured_speed, present, scene_cuts, track
-from pavdm_jax.generation.programs import decode_chunk, encode_frames
+from pavdm_jax.generation.programs import decode_frames, encode_frames
 from pavdm_jax.models.model import Model
 
 WINDOW_SECONDS = 2
@@ -54,7 +54,7 @@ def reconstruction_psnr(model: Model, clips: int, seed: int) -> float:
         rng = np.random.default_rng([seed, number])
         frames = render(sample_scene(rng, config.height, split="test"), config.vae.micro_frames, config.height)
         latents = encode_frames(model.params["vae"], frames[None], config=config)
-        decoded = decode_chunk(model.params["vae"], latents, config=config, num_frames=len(frames))
+        decoded = decode_frames(model.params["vae"], latents, config=config, num_frames=len(frames))
         error = np.mean(np.square((np.asarray(decoded[0], np.float32) - frames) / 255))
         ratios.append(-10 * np.log10(error))
     return float(np.mean(ratios))

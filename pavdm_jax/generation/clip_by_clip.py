@@ -1,7 +1,7 @@
 """The paper's baselines as a stream: clips of one noise level, each continued from the end of the last (paper, section 4).
 
-"replacement" keeps the context clean (RN, Open-Sora's way): its last frames, decoded and encoded again. "noisy-replacement" noises
-the context's latents to the level of the clip at every step (RW).
+"replacement" keeps the context clean (RN): its last frames, decoded and encoded again as Open-Sora does, or its latents as they are.
+"noisy-replacement" noises the context's latents to the level of the clip at every step (RW).
 """
 
 import jax
@@ -17,63 +17,85 @@ from pavdm_jax.generation.programs import run_clip
 from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
-from pavdm_jax.geometry import num_chunks
+from pavdm_jax.geometry import check_context, latent_frames
 from pavdm_jax.models.model import Model
-
-CLIP_CHUNKS = 3
-"""Chunks of a clip, as Open-Sora samples: 51 frames, of which 17 are context in all clips but a first one."""
 
 
 class ClipStream(VideoStream):
-    """Sampling by replacement; a round is a clip. Deviation: the context goes through 8-bit frames before it is encoded again."""
+    """Sampling by replacement; a round is a clip. Deviation: frames that are encoded again have gone through 8 bits."""
 
     unit = "clip"
     before_first_frames = "sampling the first clip"
 
     def __init__(self, model: Model, request: Request, prompts: PromptFeatures):
-        super().__init__(model, request, prompts)
+        clip, vae = request.clip, request.config.vae
         if request.change_seconds:
             raise ConfigError(f"method {request.method} takes one prompt; timelines need method progressive")
-        config, window = model.config, request.window
-        given = 0 if request.start is None else len(request.start)
-        if given != 0 and given < self.chunk_frames:
-            raise ConfigError(f"the start clip has {given} frames; at least {self.chunk_frames} (one chunk) are needed")
-        chunks = ENDLESS_CHUNKS
+        if clip.frames % vae.micro_frames:
+            near = clip.frames // vae.micro_frames * vae.micro_frames
+            raise ConfigError(
+                f"clip_frames {clip.frames} is no multiple of the VAE's {vae.micro_frames} frames; "
+                f"use {near or vae.micro_frames} or {near + vae.micro_frames}"
+            )
+        check_context(clip.context_frames, vae)
+        self._keeps_latents = clip.keep_latents or request.method == "noisy-replacement"
+        if self._keeps_latents and clip.context_frames % vae.micro_frames:
+            raise ConfigError(
+                f"a context of {clip.context_frames} frames has no latents of its own to hand on; use a multiple of "
+                f"{vae.micro_frames} frames, or method replacement without keep_latents"
+            )
+        start = request.start if request.image is None else request.image
+        given = 0 if start is None else min(start.shape[1], clip.context_frames)
+        if request.start is not None and given < clip.context_frames:
+            raise ConfigError(
+                f"the start clip has {given} frames; at least the {clip.context_frames} of context_frames are needed"
+            )
+        super().__init__(model, request, prompts)
+        self._clip_latents = latent_frames(clip.frames, vae)
+        self.num_rounds = ENDLESS_CHUNKS
         if request.frames is not None:
-            if request.frames <= given:
-                raise ConfigError(
-                    f"{request.frames} frames are asked for, and the start clip has {given} already; ask for more"
-                )
-            chunks = num_chunks(request.frames - given, config)
-        first = CLIP_CHUNKS - (given > 0)
-        self.num_rounds = 1 + max(0, -(-(chunks - first) // (CLIP_CHUNKS - 1)))
-        self._clip_latents = CLIP_CHUNKS * window.chunk_size
+            first = clip.frames - (given if request.image is None else 0)
+            rest = request.frames - request.given_frames - first
+            self.num_rounds = 1 + max(0, -(-rest // (clip.frames - clip.context_frames)))
         self._levels = shift_levels(
-            uniform_levels(window.steps), request.height, request.width, self._clip_latents, config.noise_base_size
+            uniform_levels(clip.steps), *request.told_size, self._clip_latents, request.config.noise_base_size
         )
-        context = jnp.zeros((request.batch, window.chunk_size, *self._cell))
-        if given:
-            context = self._encode(request.start[-self.chunk_frames :])
+        context = jnp.zeros((request.batch, 0, *self._cell))
+        if start is not None:
+            context = self._encode(start[:, start.shape[1] - given :])
         self._state = place_replicated(WindowState(context, sample_keys(request.seeds)), self._mesh)
 
-    def _sample(self) -> list[jax.Array]:
-        k = self.request.window.chunk_size
-        begins = self.round == 0 and self.request.start is None  # a first clip has nothing to continue
-        clip = self._call(
+    def advance(self) -> list[np.ndarray]:
+        clip, vae = self.request.clip, self.request.config.vae
+        # An image that is one latent frame is decoded with the clip that it begins.
+        shown_before = self.round > 0 or self.request.image is None
+        context = self._state.latents.shape[1]
+        known_frames = 0
+        if context and shown_before:
+            known_frames = clip.context_frames
+        latents = self._call(
             run_clip,
             self._conditions,
             keys=self._state.key,
-            context=self._state.latents[:, : 0 if begins else k],
+            context=self._state.latents,
             clip_number=np.int32(self.round),
             levels=self._levels,
+            edit_ratio=np.float32(clip.edit_ratio),
             num_frames=self._clip_latents,
             noisy_context=self.request.method == "noisy-replacement",
         )
-        self._state = self._state.replace(latents=self._next_context(clip[:, -k:]))
         self.round += 1
-        return [clip[:, at : at + k] for at in range(0 if begins else k, self._clip_latents, k)]
+        known_clips, known_rest = divmod(known_frames, vae.micro_frames)
+        decoded = []
+        for at in range(known_clips * vae.micro_latents, self._clip_latents, vae.micro_latents):
+            decoded.append(self._decode(latents[:, at : at + vae.micro_latents]))
+        self._state = self._state.replace(latents=self._next_context(latents, decoded))
+        new = [decoded[0][:, known_rest:], *decoded[1:]]
+        made = self._start_frames()
+        return made + [frames for frames in map(self._cut, new) if frames.shape[1]]
 
-    def _next_context(self, latents: jax.Array) -> jax.Array:
-        if self.request.method == "noisy-replacement":
-            return latents
-        return self._encode(self._frames(latents))
+    def _next_context(self, latents: jax.Array, decoded: list[np.ndarray]) -> jax.Array:
+        frames = self.request.clip.context_frames
+        if self._keeps_latents:
+            return latents[:, -latent_frames(frames, self.request.config.vae) :]
+        return self._encode(np.concatenate(decoded, axis=1)[:, -frames:])

@@ -1,93 +1,145 @@
 """The paper's method as a stream: a request becomes a `Plan` in chunks and shifts, and the window slides along it."""
 
-from dataclasses import dataclass
+import itertools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.config import ModelConfig, WindowConfig
+from pavdm_jax.config import WindowConfig
 from pavdm_jax.diffusion.flow import shift_levels
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.diffusion.window import ShiftInputs, num_shifts, plan_shifts, segments
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.programs import first_window, run_segment
-from pavdm_jax.generation.prompts import PromptFeatures
+from pavdm_jax.generation.prompts import PromptFeatures, encode_texts
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
-from pavdm_jax.geometry import chunk_frames
 from pavdm_jax.geometry import num_chunks as count_chunks
 from pavdm_jax.models.model import Model
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked request in the sampler's units.
+    """A checked request in the sampler's units. Chunk 0 is the first one that the window sees: the start clip may begin before it.
 
     Attributes:
-      window: the model's, with the request's number of steps.
+      window: of the request.
       table: noise levels after the noise shift, see `level_table`.
-      num_given: chunks of the start clip that the window sees.
-      num_chunks: these, and the chunks to make.
-      num_shifts: of the whole video.
-      prompt_of_chunk: the timeline, in chunks.
+      num_given: chunks of the start clip that the window sees as clean context.
+      num_noised: chunks of the start clip behind these that are noised to the levels of a window on its way, and made again.
+      num_chunks: all of these, and the chunks to make.
+      held: latent frames of chunk 0 that are given (an image).
+      first_shift: where the plan begins; `num_noised` shifts are skipped.
+      num_shifts: the number of the shift after the last one.
+      prompt_starts: the first chunk of each prompt.
     """
 
     window: WindowConfig
     table: np.ndarray
     num_given: int
+    num_noised: int
     num_chunks: int
+    held: int
     num_shifts: int
-    prompt_of_chunk: tuple[int, ...]
+    prompt_starts: tuple[int, ...]
+
+    @property
+    def first_shift(self) -> int:
+        return self.num_noised
+
+    @property
+    def known_latents(self) -> int:
+        """Latent frames of the start clip that the window sees."""
+        return (self.num_given + self.num_noised) * self.window.chunk_size
 
     def segment(self, start: int, length: int) -> ShiftInputs:
-        """`length` shifts from `start` on, filled up with inert ones."""
+        """`length` shifts from `start` on, filled up with shifts that do nothing."""
         stop = min(start + length, self.num_shifts)
-        part = plan_shifts(self.window, self.table, self.num_chunks, self.num_given, self.prompt_of_chunk, start, stop)
+        part = plan_shifts(
+            self.window, self.table, self.num_chunks, self.num_given, self.prompt_starts, self.held, start, stop
+        )
         return next(segments(part, length))
 
 
-def make_plan(config: ModelConfig, request: Request) -> Plan:
+def make_plan(request: Request) -> Plan:
     """Count the chunks and shifts of a request.
 
     Raises:
-      ConfigError: the start clip is too short, or leaves nothing to make.
+      ConfigError: the start clip is too short, or leaves nothing to make; or a prompt begins after the end.
     """
-    window, frames = request.window, chunk_frames(config)
-    given_frames = 0 if request.start is None else len(request.start)
-    num_given = 0
-    if request.start is not None:
-        if window.context_chunks <= 0:
-            raise ConfigError("this window has no context chunk, so no start clip can be continued")
-        num_given = min(window.context_chunks, given_frames // frames)
-        if num_given <= 0:
-            raise ConfigError(f"the start clip has {given_frames} frames; at least {frames} (one chunk) are needed")
-    num_chunks = ENDLESS_CHUNKS
+    config, window = request.config, request.config.window
+    num_given, num_noised = _known_chunks(request)
+    num_new = ENDLESS_CHUNKS
     if request.frames is not None:
-        if request.frames <= given_frames:
-            raise ConfigError(
-                f"{request.frames} frames are asked for, and the start clip has {given_frames} already; ask for more"
-            )
-        num_chunks = num_given + count_chunks(request.frames - given_frames, config)
-    table = shift_levels(level_table(window), request.height, request.width, window.window_size, config.noise_base_size)
-    # Chunk 0 of the plan is the first one that the window sees; the start clip may begin before it.
-    first_frame = given_frames - num_given * frames
-    timeline, number = [], 0
-    for second in request.change_seconds:
-        chunks_before = max(0, -((first_frame - round(second * request.fps)) // frames))
-        if chunks_before >= num_chunks:
-            raise ConfigError(f"the prompt at second {second:g} would begin after the end of the video")
-        timeline += [number] * (chunks_before - len(timeline))
-        number += 1
-    return Plan(
+        num_new = count_chunks(request.frames - request.given_frames, config)
+    unfinished = window.noisy_chunks - 1 if request.fixed_length else 0
+    num_chunks = num_given + num_noised + num_new + unfinished
+    table = shift_levels(level_table(window), *request.told_size, window.seen_at_once, config.noise_base_size)
+    plan = Plan(
         window=window,
         table=np.asarray(table),
         num_given=num_given,
+        num_noised=num_noised,
         num_chunks=num_chunks,
-        num_shifts=num_shifts(window, num_chunks, num_given),
-        prompt_of_chunk=(*timeline, number),
+        held=0 if request.image is None else 1,
+        num_shifts=num_shifts(window, num_chunks, num_given) - unfinished,
+        prompt_starts=(0,),
     )
+    return replace(plan, prompt_starts=_prompt_starts(request, plan, num_chunks - unfinished))
+
+
+def _known_chunks(request: Request) -> tuple[int, int]:
+    """Chunks of the start clip that are context, and chunks that are noised (see `Plan`)."""
+    window, vae = request.config.window, request.config.vae
+    wanted = window.noisy_chunks - 1 if request.fixed_length or window.context_chunks == 0 else 0
+    least = window.context_chunks + wanted if request.fixed_length else 1
+    least_frames = -(-least * window.chunk_size // vae.micro_latents) * vae.micro_frames
+    if request.start is None:
+        if request.fixed_length:
+            raise ConfigError(
+                f"fixed_length starts from a known video of at least {least_frames} frames; give one as start "
+                "(the beginning of a video that was made without it will do)"
+            )
+        return 0, 0
+    available = len(request.start[0]) // vae.micro_frames * vae.micro_latents // window.chunk_size
+    if available < least:
+        raise ConfigError(
+            f"the start clip has {len(request.start[0])} frames; at least {least_frames} frames are needed"
+        )
+    num_noised = min(wanted, available)
+    return min(window.context_chunks, available - num_noised), num_noised
+
+
+def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
+    """The first chunk of each prompt of the timeline: the first whose frames all lie behind the second, or else the last chunk."""
+    vae, k = request.config.vae, plan.window.chunk_size
+    first_frame = request.given_frames - latent_to_frames(plan.known_latents, request)
+    starts = [0]
+    for second in request.change_seconds:
+        frame = round(second * request.fps)
+        if request.frames is not None and frame >= request.frames:
+            raise ConfigError(f"the prompt at second {second:g} would begin after the end of the video")
+        latents = -((first_frame - frame) * vae.micro_latents // vae.micro_frames)
+        starts.append(min(max(0, -(-latents // k)), end - 1))
+    for number, (start, later) in enumerate(itertools.pairwise(starts)):
+        if start == later:
+            never = request.prompts[0][number][1]
+            warnings.warn(
+                f"the prompt {never!r} is never seen: the next one begins within the same chunk (of {k} latent frames)",
+                stacklevel=2,
+            )
+    return tuple(starts)
+
+
+def latent_to_frames(num_latents: int, request: Request) -> int:
+    """Pixel frames of the micro clips that hold so many latent frames."""
+    vae = request.config.vae
+    return -(-num_latents // vae.micro_latents) * vae.micro_frames
 
 
 class ProgressiveStream(VideoStream):
@@ -97,22 +149,78 @@ class ProgressiveStream(VideoStream):
     before_first_frames = "filling the window"
 
     def __init__(self, model: Model, request: Request, prompts: PromptFeatures):
-        self.plan = make_plan(model.config, request)
+        self.plan = make_plan(request)
         self.num_rounds = self.plan.num_shifts
         super().__init__(model, request, prompts)
+        self.round = self.plan.first_shift
+        self._changes: list[tuple[int, tuple[str, ...]]] = []
         self._state = self._first_state()
 
     def _first_state(self) -> WindowState:
-        plan, request = self.plan, self.request
+        plan, request, vae = self.plan, self.request, self.request.config.vae
         known = jnp.zeros((request.batch, 0, *self._cell))
-        if plan.num_given:
-            known = self._encode(request.start[-plan.num_given * self.chunk_frames :])
-        first_shift = jax.tree.map(lambda array: array[0], plan.segment(0, 1))
+        if plan.known_latents and request.start is not None:
+            begin = request.given_frames - latent_to_frames(plan.known_latents, request)
+            latents = self._encode(request.start[:, begin:])
+            # What stays of a micro clip whose later latent frames are made again.
+            first_made = latents.shape[1] - plan.num_noised * plan.window.chunk_size
+            self._finished = latents[:, first_made - first_made % vae.micro_latents : first_made]
+            self.kept_frames = begin + first_made // vae.micro_latents * vae.micro_frames
+            known = latents[:, latents.shape[1] - plan.known_latents :]
+        held = None if request.image is None else self._encode(request.image)
+        first_shift = jax.tree.map(lambda array: array[0], plan.segment(plan.first_shift, 1))
         keys, chunk = sample_keys(request.seeds), (plan.window.chunk_size, *self._cell)
-        return self._call(first_window, keys, known, first_shift, chunk=chunk)
+        return self._call(first_window, keys, known, first_shift, held, chunk=chunk)
 
-    def _sample(self) -> list[jax.Array]:
+    def advance(self) -> list[np.ndarray]:
         segment = self.plan.segment(self.round, self.request.segment)
         self._state, finished = self._call(run_segment, self._conditions, self._state, segment)
         self.round = min(self.round + self.request.segment, self.num_rounds)
-        return [finished.latents[i] for i, number in enumerate(segment.emitted.tolist()) if number >= 0]
+        made = self._start_frames()
+        for i, number in enumerate(segment.emitted.tolist()):
+            if number >= 0:
+                made += self._decode_finished(finished.latents[i])
+        return [frames for frames in made if frames.shape[1]]
+
+    # Prompts that change while the video is made.
+
+    def set_prompt(self, prompt: str | Sequence[str]) -> None:
+        """Let another prompt hold from the next chunk on that enters the window; later changes of a timeline still come.
+
+        It shows when that chunk leaves the window, `noisy_chunks` chunks later. `save` keeps it.
+
+        Args:
+          prompt: for all samples, or one for each.
+
+        Raises:
+          ConfigError: as many prompts as samples are needed, or nothing is left of one when it is cleaned.
+        """
+        texts = (prompt,) * self.request.batch if isinstance(prompt, str) else tuple(prompt)
+        if len(texts) != self.request.batch:
+            raise ConfigError(f"{len(texts)} prompts are given for {self.request.batch} samples; give one each")
+        self._change(min(self.plan.num_given + self.round, self.plan.num_chunks - 1), texts)
+
+    def _change(self, chunk: int, texts: tuple[str, ...]) -> None:
+        features = encode_texts(self.model, self.request, texts)
+        starts = list(self.plan.prompt_starts)
+        place = int(np.searchsorted(starts, chunk, side="right"))
+        # Prompts that no chunk of the window or behind it follows are forgotten, so that their number stays small.
+        window_begins = max(0, self.plan.num_given + self.round - self.plan.window.slots)
+        forgotten = max(0, int(np.searchsorted(starts, window_begins, side="right")) - 1)
+        self._prompts = self._prompts.insert(place, features).without_first(forgotten)
+        starts.insert(place, chunk)
+        self.plan = replace(self.plan, prompt_starts=tuple(starts[forgotten:]))
+        self._changes.append((chunk, texts))
+        self._conditions = self._make_conditions(self._prompts)
+
+    def save(self) -> dict[str, np.ndarray]:
+        changes = {
+            "changed_at": np.asarray([chunk for chunk, _ in self._changes], np.int64),
+            "changed_to": np.asarray([texts for _, texts in self._changes], np.str_),
+        }
+        return super().save() | changes
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        super().restore(saved)
+        for chunk, texts in zip(saved["changed_at"].tolist(), saved["changed_to"].tolist(), strict=True):
+            self._change(chunk, tuple(texts))

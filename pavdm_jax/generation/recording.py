@@ -1,9 +1,9 @@
 """A stream of frames into files: a growing video that plays at any moment, and a record from which an interrupted run goes on."""
 
 import contextlib
-import dataclasses
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from pavdm_jax.checkpoints.fingerprint import fingerprint, model_fingerprint
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.checkpoints.fingerprint import model_fingerprint
+from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.generation.pipeline import open_stream
 from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
+from pavdm_jax.generation.request_json import describe
 from pavdm_jax.generation.stream import VideoStream
 from pavdm_jax.models.model import Model
 from pavdm_jax.outputs import check_output, new_file, partial_path
@@ -43,7 +44,11 @@ class Recording:
     def __init__(self, model: Model, request: Request, prompts: PromptFeatures, outputs: Sequence[Path], crf: int):
         self.model, self.request, self.prompts = model, request, prompts
         self.outputs, self.crf = list(outputs), crf
-        self.identity = _identity(request, model, crf)
+        self.identity = describe(request) | {
+            "model": model.config.name,
+            "weights": model_fingerprint(model),
+            "crf": crf,
+        }
         self.frames_done = 0
 
     @property
@@ -148,30 +153,23 @@ class Recording:
             np.savez(file, identity=self._comment, positions=positions, **stream.save())
 
     def _read_record(self) -> dict[str, np.ndarray]:
+        saved = read_arrays(self.record, "delete it to start again")
         try:
-            with np.load(self.record, allow_pickle=False) as file:
-                saved = {
-                    name: file[name]
-                    for name in ("identity", "positions", "latents", "key", "round", "frames_done", "pending")
-                }
             identity = json.loads(str(saved["identity"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ConfigError(f"{self.record} cannot be read ({error}); delete it to start anew") from None
+        except (ValueError, KeyError) as error:
+            raise ConfigError(f"{self.record} cannot be read ({error}); delete it to start again") from None
         differing = sorted(name for name in self.identity if identity.get(name) != self.identity[name])
         if differing:
             raise ConfigError(
-                f"{self.record} belongs to another run: {', '.join(differing)} differ; give that run's options, or delete it to start anew"
+                f"{self.record} belongs to another run: {', '.join(differing)} differ; give that run's options, or delete it to start again"
             )
         return saved
 
 
-def _identity(request: Request, model: Model, crf: int) -> dict:
-    """What must be equal for one run to continue another, as JSON values."""
-    fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    del fields["segment"], fields["mesh"]  # they do not change what the video is
-    start = fields.pop("start")
-    fields["start"] = None if start is None else fingerprint(start.shape, start.tobytes())
-    fields["window"] = dataclasses.asdict(request.window)
-    return json.loads(
-        json.dumps({**fields, "model": model.config.name, "weights": model_fingerprint(model), "crf": crf})
-    )
+def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """All arrays of a position that was saved; a damaged file is a `ConfigError` with the remedy."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f"{path} cannot be read ({first_line(error)}); {remedy}") from None

@@ -13,10 +13,10 @@ from pavdm_jax.diffusion.sampler import WindowState
 from pavdm_jax.distributed.mesh import make_mesh, use_mesh
 from pavdm_jax.distributed.placement import place_params, place_replicated
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.programs import Conditions, decode_chunk, encode_frames, guidance_caption
+from pavdm_jax.generation.programs import Conditions, decode_frames, encode_frames, guidance_caption
 from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
-from pavdm_jax.geometry import chunk_frames, latent_size
+from pavdm_jax.geometry import latent_size
 from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.models.model import DTYPES, Model
 
@@ -27,14 +27,16 @@ ENDLESS_CHUNKS = 2**30
 
 
 class VideoStream(ABC):
-    """An iterator over a video's frames, uint8 `[b, f, h, w, 3]`, a chunk at a time.
+    """An iterator over a video's frames, uint8 `[b, f, h, w, 3]`, one of the VAE's micro clips (17 frames) at a time.
 
-    At any moment `save()` gives all that is needed to go on later; a stream of the same request that is given it with `restore`
-    yields exactly the frames that are still to come. A round is what the sampling method does at a time: a shift, or a clip.
+    At any moment `save()` gives all that is needed to go on later. A stream of the same request that is given it with `restore`
+    yields exactly the frames that are still to come; one of another seed, prompt or length branches off there.
+    A round is what the sampling method does at a time: a shift, or a clip.
 
     Attributes:
       round: rounds done so far, of `num_rounds`.
       frames_done: frames made so far, the start clip's included.
+      kept_frames: frames of the start clip that are shown as they are.
     """
 
     unit: str  # what a round is called in a progress bar
@@ -46,31 +48,20 @@ class VideoStream(ABC):
         enable_cache()
         self._mesh = make_mesh(request.mesh)
         self.model, self.request = model.replace(params=place_params(model.params, self._mesh)), request
-        self.chunk_frames = chunk_frames(model.config)
-        self.round, self.frames_done = 0, 0
-        self._pending: list[np.ndarray] = []
+        self.round, self.frames_done, self.kept_frames = 0, 0, 0 if request.start is None else request.given_frames
+        self._prompts = prompts
         self._conditions = self._make_conditions(prompts)
+        self._pending: list[np.ndarray] = []
+        self._finished = jnp.zeros((request.batch, 0, *self._cell))  # latent frames that do not fill a micro clip yet
 
     @abstractmethod
-    def _sample(self) -> list[jax.Array]:
-        """Do some rounds, count them in `round`, and return the latents of the chunks that are finished."""
+    def advance(self) -> list[np.ndarray]:
+        """Run one compiled call, and return the frames that came out of it, a micro clip each: none while the window fills."""
 
     @property
     def done(self) -> bool:
         """Whether the video is whole."""
         return self.round >= self.num_rounds
-
-    def advance(self) -> list[np.ndarray]:
-        """Run one compiled call, and return the frames that came out of it, a chunk each: none while the window fills."""
-        chunks = []
-        start = self.request.start
-        if start is not None and self.frames_done == 0:
-            chunks.append(np.broadcast_to(start, (self.request.batch, *start.shape)))
-            self.frames_done = len(start)
-        for latents in self._sample():
-            chunks.append(self._decode(latents))
-            self.frames_done += chunks[-1].shape[1]
-        return [frames for frames in chunks if frames.shape[1]]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         while self._pending or not self.done:
@@ -82,26 +73,33 @@ class VideoStream(ABC):
     def save(self) -> dict[str, np.ndarray]:
         """The position in the video as plain arrays."""
         return {
+            "method": np.asarray(self.request.method),
             # Copies: the next call takes the memory of the window.
             "latents": np.array(self._state.latents),
-            "key": np.array(jax.random.key_data(self._state.key)),
+            "finished": np.array(self._finished),
             "round": np.asarray(self.round),
             "frames_done": np.asarray(self.frames_done),
             "pending": np.concatenate([self._no_frames(), *self._pending], axis=1),
         }
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """Go to a position that `save` gave.
+        """Go to a position that `save` gave. The noise of what enters from there on is that of this stream's seeds.
 
         Raises:
-          ConfigError: the position belongs to a video of another size.
+          ConfigError: the position belongs to a video of another method, size or window, or lies behind the end of this one.
         """
-        if saved["latents"].shape != self._state.latents.shape:
+        if (method := str(saved["method"])) != self.request.method:
+            raise ConfigError(f"the saved position is of method {method}; this request's is {self.request.method}")
+        shape, expected = saved["latents"].shape, self._state.latents.shape
+        clip_by_clip = self.request.method != "progressive"  # a first clip's context may be shorter or none
+        if (shape[0], *shape[2:]) != (expected[0], *expected[2:]) or (shape[1] != expected[1] and not clip_by_clip):
+            raise ConfigError(f"the saved position has a window of shape {shape}; this request's is {expected}")
+        if int(saved["round"]) > self.num_rounds:
             raise ConfigError(
-                f"the saved position has a window of shape {saved['latents'].shape}; this request's is {self._state.latents.shape}"
+                f"the saved position is after {int(saved['frames_done'])} frames, behind the end of this request; ask for more frames"
             )
-        state = WindowState(jnp.array(saved["latents"]), jax.random.wrap_key_data(jnp.array(saved["key"])))
-        self._state = place_replicated(state, self._mesh)
+        latents, finished = place_replicated((jnp.array(saved["latents"]), jnp.array(saved["finished"])), self._mesh)
+        self._state, self._finished = self._state.replace(latents=latents), finished
         self.round, self.frames_done = int(saved["round"]), int(saved["frames_done"])
         self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
 
@@ -115,30 +113,51 @@ class VideoStream(ABC):
     @property
     def _cell(self) -> tuple[int, int, int]:
         """Rows, columns and channels of a latent frame."""
-        vae = self.model.config.vae
+        vae = self.request.config.vae
         return (*latent_size(self.request.height, self.request.width, vae), vae.latent_channels)
 
-    def _encode(self, frames: np.ndarray) -> jax.Array:
-        """Latents [b, t, h, w, c] of uint8 frames, [f, h, w, 3] for all samples or [b, f, h, w, 3]."""
-        frames = np.broadcast_to(frames, (self.request.batch, *frames.shape[-4:]))
-        return self._call(encode_frames, self.model.params["vae"], frames, config=self.model.config)
-
-    def _decode(self, latents: jax.Array) -> np.ndarray:
-        """The frames of a chunk, cut at the end of the video."""
-        room = self.chunk_frames if self.request.frames is None else self.request.frames - self.frames_done
-        return self._frames(latents)[:, : max(0, room)]
-
-    def _frames(self, latents: jax.Array) -> np.ndarray:
-        static = {"config": self.model.config, "num_frames": self.chunk_frames}
-        return np.asarray(self._call(decode_chunk, self.model.params["vae"], latents, **static))
-
     def _make_conditions(self, prompts: PromptFeatures) -> Conditions:
-        params, config, request = self.model.params["stdit3"], self.model.config, self.request
-        caption = self._call(guidance_caption, params, prompts.features, prompts.lengths, config=config)
-        numbers = (request.fps, request.height, request.width, request.guidance_scale)
+        params, config, request = self.model.params["stdit3"], self.request.config, self.request
+        caption = self._call(guidance_caption, params, *prompts, config=config)
+        numbers = (request.fps, *request.told_size, request.guidance_scale)
         dtype = DTYPES[request.dtype]
         backend = choose_backend(self._mesh.devices.flat[0], dtype, config.stdit3.head_width)
         return Conditions(params, caption, *map(np.float32, numbers), config=config, dtype=dtype, backend=backend)
+
+    def _start_frames(self) -> list[np.ndarray]:
+        """What a video begins with, once: the frames of the start clip that are kept."""
+        if self.frames_done or not self.kept_frames or self.request.start is None:
+            return []
+        self.frames_done = self.kept_frames
+        start = self.request.start[:, : self.kept_frames]
+        return [np.broadcast_to(start, (self.request.batch, *start.shape[1:]))]
+
+    def _encode(self, frames: np.ndarray) -> jax.Array:
+        """Latents [b, t, h, w, c] of uint8 frames [b, f, h, w, 3], or [1, f, h, w, 3] for all samples."""
+        frames = np.broadcast_to(frames, (self.request.batch, *frames.shape[1:]))
+        return self._call(encode_frames, self.model.params["vae"], frames, config=self.request.config)
+
+    def _decode(self, latents: jax.Array) -> np.ndarray:
+        """The frames of a micro clip."""
+        config = self.request.config
+        static = {"config": config, "num_frames": config.vae.micro_frames}
+        return np.asarray(self._call(decode_frames, self.model.params["vae"], latents, **static))
+
+    def _decode_finished(self, latents: jax.Array) -> list[np.ndarray]:
+        """The frames of every micro clip that finished latent frames fill; the rest waits for more of them."""
+        size = self.request.config.vae.micro_latents
+        if self._finished.shape[1]:
+            latents = jnp.concatenate([self._finished, latents], axis=1)
+        whole = latents.shape[1] // size * size
+        self._finished = latents[:, whole:]
+        return [self._cut(self._decode(latents[:, at : at + size])) for at in range(0, whole, size)]
+
+    def _cut(self, frames: np.ndarray) -> np.ndarray:
+        """New frames up to the end of the video; they are counted."""
+        room = frames.shape[1] if self.request.frames is None else self.request.frames - self.frames_done
+        frames = frames[:, : max(0, room)]
+        self.frames_done += frames.shape[1]
+        return frames
 
     def _no_frames(self) -> np.ndarray:
         return np.zeros((self.request.batch, 0, self.request.height, self.request.width, 3), np.uint8)

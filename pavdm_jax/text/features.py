@@ -25,7 +25,7 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model, abstract_params, in_dtype
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.storage import cache_folder
-from pavdm_jax.text.captions import clean_caption, compose_prompt
+from pavdm_jax.text.captions import complete
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
 
 
@@ -48,7 +48,7 @@ def prompt_features(
         written.
     """
     config = model.config
-    captions = [_caption(prompt, config) for prompt in prompts]
+    captions = [complete(prompt, config.text) for prompt in prompts]
     texts = list(dict.fromkeys(captions))
     if "t5" in model.params:
         known = _encode_in_memory(model, texts, dtype)
@@ -102,13 +102,6 @@ def _encode_from_folder(
 def _without_padding(captions: list[str], encoded: Sequence, lengths: np.ndarray) -> dict[str, np.ndarray]:
     rows = zip(captions, encoded, lengths, strict=True)
     return {caption: np.asarray(features)[0, :length] for caption, features, length in rows}
-
-
-def _caption(prompt: str, config: ModelConfig) -> str:
-    """What the text encoder gets for a prompt."""
-    if not clean_caption(prompt):
-        raise ConfigError(f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words")
-    return clean_caption(compose_prompt(prompt, config.text.aesthetic_score))
 
 
 def _entry(folder: Path, caption: str) -> Path:

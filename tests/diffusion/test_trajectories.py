@@ -15,7 +15,7 @@ from pavdm_jax.diffusion import replacement, sampler
 from pavdm_jax.diffusion.flow import shift_levels
 from pavdm_jax.diffusion.guidance import guided
 from pavdm_jax.diffusion.noise_levels import level_table, uniform_levels
-from pavdm_jax.diffusion.window import fixed_length, plan_shifts, segments
+from pavdm_jax.diffusion.window import num_shifts, plan_shifts, segments
 
 COMMON = {"height": 240, "width": 424, "fps": 24, "cfg_scale": 7.0}
 """Settings of every trajectory."""
@@ -68,7 +68,9 @@ def progressive_video(name: str, dtype: jnp.dtype) -> tuple[np.ndarray, np.ndarr
         plan = plan_shifts(window, table, settings["total_latents"] // k, given)
     else:
         num_chunks = given + settings["total_latents"] // k + window.noisy_chunks - 1
-        plan = fixed_length(window, plan_shifts(window, table, num_chunks, given))
+        ends = window.noisy_chunks - 1
+        stop = num_shifts(window, num_chunks, given) - ends
+        plan = plan_shifts(window, table, num_chunks, given, start=ends, stop=stop)
 
     # One draw for the first window, one for each chunk after it: in the order of chunks, from the first that is not given.
     drawn = np.concatenate(noises, axis=1)

@@ -9,7 +9,7 @@ import pytest
 from pavdm_jax.config import WindowConfig
 from pavdm_jax.diffusion.flow import shift_levels
 from pavdm_jax.diffusion.noise_levels import level_table
-from pavdm_jax.diffusion.window import ShiftInputs, fixed_length, num_shifts, plan_shifts, segments
+from pavdm_jax.diffusion.window import ShiftInputs, num_shifts, plan_shifts, segments
 from pavdm_jax.errors import ConfigError
 
 CASES = [
@@ -84,16 +84,32 @@ def test_sizes_of_a_minute():
     assert [int(n) for n in plan.num_valid[-6:]] == [35, 30, 25, 20, 15, 10]
 
 
-def test_fixed_length_is_the_stretch_in_which_the_window_is_full_of_noisy_chunks():
+def test_without_its_ends_a_plan_is_the_stretch_in_which_the_window_is_full_of_noisy_chunks():
+    """The paper's fixed length."""
     config = WindowConfig(chunk_size=2, noisy_chunks=3, steps=6)
+    ends = config.noisy_chunks - 1
     plan = make_plan(config, 9, 1)
-    fixed = fixed_length(config, plan)
+    fixed = make_plan(config, 9, 1, start=ends, stop=num_shifts(config, 9, 1) - ends)
     full = (plan.levels[:, 0] > 0).sum(axis=1) == 3
     for ours, whole in zip(jax.tree.leaves(fixed), jax.tree.leaves(plan), strict=True):
         np.testing.assert_array_equal(ours, whole[full])
     assert list(fixed.emitted) == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(ConfigError, match="ask for a longer video"):
-        fixed_length(config, make_plan(config, 3, 1))
+
+
+def test_a_noised_context_keeps_its_level_in_every_row():
+    config = WindowConfig(chunk_size=2, noisy_chunks=3, steps=6, context_noise=0.02)
+    noised, clean = make_plan(config, 9, 1), make_plan(WindowConfig(chunk_size=2, noisy_chunks=3, steps=6), 9, 1)
+    finished = (clean.levels == 0).all(axis=1) & (clean.chunks >= 0)
+    expected = np.where(finished[:, None, :], np.float32(0.02), clean.levels)
+    # A chunk that is being denoised ends at 0; it is noised when it becomes context.
+    np.testing.assert_array_equal(noised.levels, expected)
+    assert (noised.context_noise == np.float32(0.02)).all()
+    assert (clean.context_noise == 0).all()
+
+
+def test_given_latent_frames_are_held_while_their_chunk_is_at_the_head():
+    plan = make_plan(WindowConfig(chunk_size=2, noisy_chunks=3, steps=6), 6, 0, held=1)
+    np.testing.assert_array_equal(plan.held, (plan.chunks[:, 0] == 0).astype(int))
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 100])
@@ -124,8 +140,8 @@ def test_a_plan_can_be_made_piece_by_piece_and_a_longer_video_starts_alike():
 
 def test_each_slot_follows_the_prompt_of_its_chunk():
     config = WindowConfig(chunk_size=2, noisy_chunks=3, steps=6)
-    plan = make_plan(config, 6, 1, prompt_of_chunk=[0, 0, 1, 2])
-    expected = np.where(plan.chunks < 0, 0, np.array([0, 0, 1, 2, 2, 2])[plan.chunks])
+    plan = make_plan(config, 6, 1, prompt_starts=[0, 2, 3, 3])
+    expected = np.where(plan.chunks < 0, 0, np.array([0, 0, 1, 3, 3, 3])[plan.chunks])
     np.testing.assert_array_equal(plan.prompt_index, expected)
 
 

@@ -15,7 +15,7 @@ from support.tiny_model import CHUNK, PROMPT, tiny_model
 from pavdm_jax import __main__ as command_line
 from pavdm_jax import make_video
 from pavdm_jax.checkpoints.model_folder import save_model
-from pavdm_jax.generation.stream import VideoStream
+from pavdm_jax.generation.progressive import ProgressiveStream
 from pavdm_jax.video.clips import read_video
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -96,7 +96,7 @@ def test_kill_and_resume_give_the_same_file(checkpoint, tmp_path):
 @pytest.fixture
 def ctrl_c(monkeypatch):
     """Ctrl-C arrives once, before the shift of the given number."""
-    advance = VideoStream.advance
+    advance = ProgressiveStream.advance
     pending = []
 
     def interrupted(stream):
@@ -105,7 +105,7 @@ def ctrl_c(monkeypatch):
             raise KeyboardInterrupt
         return advance(stream)
 
-    monkeypatch.setattr(VideoStream, "advance", interrupted)
+    monkeypatch.setattr(ProgressiveStream, "advance", interrupted)
     return pending.append
 
 

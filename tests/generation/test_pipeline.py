@@ -7,7 +7,7 @@ from support.tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import generate, generate_stream
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.programs import decode_chunk, run_segment
+from pavdm_jax.generation.programs import decode_frames, run_segment
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import make_request
 
@@ -31,10 +31,10 @@ def test_seconds_are_frames_at_the_rate():
 
 def test_one_compiled_program_serves_every_length_and_prompt():
     video()
-    before = run_segment._cache_size(), decode_chunk._cache_size()
+    before = run_segment._cache_size(), decode_frames._cache_size()
     video("a small blue square bounces fast", frames=7 * CHUNK)
     video(frames=2, seed=5, guidance_scale=2.0)
-    assert (run_segment._cache_size(), decode_chunk._cache_size()) == before
+    assert (run_segment._cache_size(), decode_frames._cache_size()) == before
 
 
 def test_a_longer_video_only_changes_the_frames_near_the_end():
@@ -127,7 +127,7 @@ def test_a_timeline_changes_the_prompt_from_its_second_on():
     other = "a large green triangle moves right"
     change = 4 * CHUNK / 24
     request = make_request(tiny_model().config, [(0, PROMPT), (change, other)], frames=8 * CHUNK)
-    assert make_plan(tiny_model().config, request).prompt_of_chunk == (0, 0, 0, 0, 1)
+    assert make_plan(request).prompt_starts == (0, 4)
     plain, timeline = video(frames=8 * CHUNK), video([(0, PROMPT), (change, other)], frames=8 * CHUNK)
     noisy = tiny_model().config.window.noisy_chunks
     before = (4 - noisy + 1) * CHUNK  # chunks that have left the window before the first of the new prompt enters

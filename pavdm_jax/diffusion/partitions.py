@@ -1,0 +1,34 @@
+"""Windows that are longer than what the network sees at once: overlapping partitions with lookahead (FIFO-Diffusion, section 4).
+
+Source: arXiv 2405.11473 and FIFO-Diffusion_public, scripts/evaluation/funcs.py. The partitions overlap by half. Of each but the first,
+the cleaner half is only looked at, and the noisier half is updated.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from pavdm_jax.diffusion.flow import Velocity
+
+
+def partitioned(velocity: Velocity, size: int) -> Velocity:
+    """A velocity for windows of any multiple of `size / 2` latent frames, by calls on `size` of them, one after another.
+
+    Args:
+      velocity: of `size` latent frames.
+      size: even; the half of it a whole number of chunks.
+    """
+    half = size // 2
+
+    def whole(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
+        t, slots = latents.shape[1], prompt_index.shape[0]
+
+        def one(start: jax.Array) -> jax.Array:
+            part, part_levels = (jax.lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in (latents, levels))
+            prompts = jax.lax.dynamic_slice_in_dim(prompt_index, start * slots // t, size * slots // t)
+            return velocity(part, part_levels, jnp.clip(num_valid - start, 0, size), prompts)
+
+        parts = jax.lax.map(one, jnp.arange(0, t - half, half))  # [partitions, b, size, h, w, c]
+        later = jnp.moveaxis(parts[:, :, half:], 0, 1)
+        return jnp.concatenate([parts[0, :, :half], later.reshape(latents.shape[0], -1, *later.shape[3:])], axis=1)
+
+    return whole
