@@ -98,8 +98,8 @@ class VideoStream(ABC):
             raise ConfigError(
                 f"the saved position is after {int(saved['frames_done'])} frames, behind the end of this request; ask for more frames"
             )
-        latents, finished = place_replicated((jnp.array(saved["latents"]), jnp.array(saved["finished"])), self._mesh)
-        self._state, self._finished = self._state.replace(latents=latents), finished
+        state = WindowState(jnp.array(saved["latents"]), self._state.key)
+        self._state, self._finished = place_replicated((state, jnp.array(saved["finished"])), self._mesh)
         self.round, self.frames_done = int(saved["round"]), int(saved["frames_done"])
         self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
 
