@@ -27,8 +27,8 @@ from pavdm_jax.ahead_of_time.generation import HEADER, CompileConfig, compile_on
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.options import DEFAULT_FRAMES, Options
 from pavdm_jax.generation.pipeline import generate_stream
-from pavdm_jax.generation.request import DEFAULT_FRAMES, Options
 from pavdm_jax.outputs import check_output
 from pavdm_jax.training.config import TrainConfig
 from pavdm_jax.training.config_files import ConfigCommand, read_command_and_config

@@ -19,8 +19,8 @@ from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.scores import held_out_prompts, reconstruction_psnr, score_video
+from pavdm_jax.generation.options import DEFAULT_FRAMES, Options
 from pavdm_jax.generation.pipeline import generate
-from pavdm_jax.generation.request import DEFAULT_FRAMES, Options
 from pavdm_jax.models.model import PARTS
 from pavdm_jax.video.images import check_output, contact_sheet, write_png
 

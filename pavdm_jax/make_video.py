@@ -17,7 +17,8 @@ import tyro
 from pavdm_jax import resolutions, storage
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.request import Options, make_request
+from pavdm_jax.generation.options import Options
+from pavdm_jax.generation.request import make_request
 from pavdm_jax.models.model import DTYPES, abstract_params
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pavdm_jax import __main__ as pavdm
 from pavdm_jax import make_video, resolutions
 from pavdm_jax.cli import exit_with, read_command
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.request import Options
+from pavdm_jax.generation.options import Options
 from pavdm_jax.training.config_files import find_config, shipped_names
 
 ROOT = Path(__file__).parents[2]

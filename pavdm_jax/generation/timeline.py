@@ -1,0 +1,52 @@
+"""Prompts and when they hold."""
+
+from collections.abc import Sequence
+
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.options import MAX_FRAMES
+
+Timeline = tuple[tuple[float, str], ...]
+"""Prompts by the second from which they hold; the first one is 0."""
+
+_EXAMPLE = "give a text such as 'a red circle moves left'"
+
+
+def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
+    """The timelines of a text, of one timeline `[(second, text), ...]`, or of a list of either; and whether it was a single one.
+
+    Raises:
+      ConfigError: no prompt, an empty one, or timelines that do not begin at 0, do not rise, or change at different seconds.
+    """
+    if not isinstance(prompt, str | list | tuple) or len(prompt) <= 0:
+        raise ConfigError(f"there is no prompt; {_EXAMPLE}")
+    single = isinstance(prompt, str) or isinstance(prompt[0], tuple)
+    videos = [prompt] if single else prompt
+    timelines = [
+        ((0.0, video),) if isinstance(video, str) else tuple((float(s), text) for s, text in video) for video in videos
+    ]
+    seconds = [second for second, _ in timelines[0]]
+    if seconds[0] != 0:
+        raise ConfigError(f"the first prompt of a timeline must begin at second 0, not {seconds[0]:g}")
+    shown = ", ".join(f"{second:g}" for second in seconds)
+    if not all(second <= MAX_FRAMES for second in seconds):
+        raise ConfigError(f"a timeline cannot reach that far: {shown} s")
+    if seconds != sorted(set(seconds)):
+        raise ConfigError(f"the seconds of a timeline must rise: {shown}")
+    for timeline in timelines:
+        if [second for second, _ in timeline] != seconds:
+            raise ConfigError(f"all videos of a batch must change prompts at the same seconds: {shown}")
+        for _, text in timeline:
+            if not text.strip():
+                raise ConfigError(f"a prompt is empty; {_EXAMPLE}")
+            if not _is_text(text):
+                raise ConfigError(f"the prompt {text!r} is not text; write it in UTF-8")
+    return timelines, single
+
+
+def _is_text(text: str) -> bool:
+    """Whether no byte of it was undecodable (Python keeps those of a command line as surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
