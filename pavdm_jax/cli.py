@@ -7,6 +7,7 @@ import io
 import re
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -26,8 +27,10 @@ FLAT = tyro.conf.arg(name="")
 def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
     """Do the work of a command and end the process with the exit code that it returns.
 
-    Mistakes and full memory are one line and 2; Ctrl-C is the line `interrupted` and 130.
+    Mistakes and full memory are one line and 2; Ctrl-C is the line `interrupted` and 130. Warnings of this package are a
+    line each.
     """
+    warnings.showwarning = _show_warning
     try:
         sys.exit(work())
     except (ConfigError, OSError) as error:
@@ -37,6 +40,12 @@ def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
     except KeyboardInterrupt:
         code, said = 130, interrupted
     end(code, said)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    """Without the line of code, which says nothing to the user of a command."""
+    kind = "warning" if category is UserWarning else f"warning ({category.__name__})"
+    print(f"{kind}: {first_line(Warning(message))}", file=sys.stderr)
 
 
 def read_command(

@@ -5,6 +5,7 @@ A prompt of one word that is also a command, such as train, goes after `pavdm ge
 """
 
 import dataclasses
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ import tyro
 
 from pavdm_jax import resolutions, storage
 from pavdm_jax.cli import enable_cache, exit_with, read_command
+from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import Options
-from pavdm_jax.generation.request import make_request
+from pavdm_jax.generation.prompts_file import PromptLine, read_prompts_file
+from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.models.model import DTYPES, abstract_params
 
 if TYPE_CHECKING:
@@ -93,7 +96,8 @@ class GenerateCommand:
     prompts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PROMPT ...]")] = ()
     """what the video shows; several prompts make several videos"""
     prompts_file: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """more prompts, one a line; empty lines and lines that begin with # are skipped"""
+    """more prompts: text with a line each, `a prompt` or `a prompt||start.mp4`; or .csv or .jsonl with prompt and, where
+    wanted, start, seed, seconds, negative_prompt, output"""
     prompt_at: Annotated[
         tuple[tuple[str, str], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SECOND PROMPT")
     ] = ()
@@ -114,25 +118,6 @@ class GenerateCommand:
             raise ConfigError(f"--samples must be at least 1, not {self.video.samples}")
 
 
-def read_prompts_file(path: str) -> list[str]:
-    """The prompts of a text file.
-
-    Raises:
-      ConfigError: no such file, not text, or no prompt in it.
-    """
-    try:
-        with storage.cloud_errors(path):
-            lines = storage.as_path(path).read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ConfigError(f"the prompts file {path} cannot be read: it is not a text file") from None
-    except OSError as error:
-        raise ConfigError(f"the prompts file {path} cannot be read: {error.strerror or error}") from None
-    prompts = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
-    if not prompts:
-        raise ConfigError(f"the prompts file {path} holds no prompt; write one a line")
-    return prompts
-
-
 def read_timeline(changes: Sequence[tuple[str, str]]) -> list[tuple[float, str]]:
     """The `--prompt-at` pairs, in order of time."""
     timeline = []
@@ -146,13 +131,40 @@ def read_timeline(changes: Sequence[tuple[str, str]]) -> list[tuple[float, str]]
     return sorted(timeline)
 
 
-def output_names(output: str, count: int) -> list[Path]:
-    """The name itself for one video, numbered names for several."""
+@dataclass(frozen=True)
+class Job:
+    """One video: a prompt with its settings, a seed, and a file."""
+
+    line: PromptLine
+    seed: int
+    name: Path
+
+    @property
+    def alike(self) -> tuple:
+        """Videos in which this is equal are one request."""
+        return self.line.seconds, self.line.start, self.line.negative_prompt is None
+
+
+def plan_jobs(lines: Sequence[PromptLine], video: VideoOptions, output: str) -> list[Job]:
+    """The videos of all prompts, in order. The file has the name that was asked for if there is one video; several are
+    numbered, and a line's own name stands for it and its number."""
     path = storage.local_path(output, "--output")
-    if count == 1:
-        return [path]
-    digits = max(3, len(str(count)))
-    return [path.with_name(f"{path.stem}-{n:0{digits}}{path.suffix}") for n in range(1, count + 1)]
+    count = len(lines) * video.samples
+    digits, jobs = max(3, len(str(count))), []
+    for line in lines:
+        for sample in range(video.samples):
+            name = path if count == 1 else path.with_name(f"{path.stem}-{len(jobs) + 1:0{digits}}{path.suffix}")
+            if line.output is not None:
+                stem = Path(line.output).stem
+                name = path.with_name(line.output if video.samples == 1 else f"{stem}-{sample + 1:0{digits}}.mp4")
+            jobs.append(Job(line, (video.seed if line.seed is None else line.seed) + sample, name))
+    names = [job.name for job in jobs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"two videos would be written to {twice}; give one of them another output in the prompts file"
+        )
+    return jobs
 
 
 def read(arguments: Sequence[str]) -> GenerateCommand:
@@ -163,14 +175,13 @@ def read(arguments: Sequence[str]) -> GenerateCommand:
 def run(command: GenerateCommand) -> int:
     """Make all videos that are asked for; returns the exit code."""
     video, file = command.video, command.file
-    in_file = [] if command.prompts_file is None else read_prompts_file(command.prompts_file)
-    prompts = [*command.prompts, *in_file]
-    if not prompts:
+    lines = [PromptLine(prompt) for prompt in command.prompts]
+    if command.prompts_file is not None:
+        lines += read_prompts_file(command.prompts_file)
+    if not lines:
         raise ConfigError('there is no prompt; give one, for instance: pavdm "a small red circle moves left"')
     changes = read_timeline(command.prompt_at)
-    timelines = [[(0.0, prompt), *changes] for prompt in prompts for _ in range(video.samples)]
-    seeds = [video.seed + n for _ in prompts for n in range(video.samples)]
-    names = output_names(file.output, len(seeds))
+    jobs = plan_jobs(lines, video, file.output)
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
     from pavdm_jax.checkpoints.load import load
@@ -179,24 +190,43 @@ def run(command: GenerateCommand) -> int:
     from pavdm_jax.generation.prompts import encode_prompts
     from pavdm_jax.generation.recording import Recording, check_outputs
 
-    check_outputs(names, file.crf)
+    check_outputs([job.name for job in jobs], file.crf)
     enable_cache()
-    options = {field.name: getattr(video, field.name) for field in dataclasses.fields(video)}
     # The text encoder is at work before the rest is read: together they might not fit.
     model = load(command.checkpoint, parts=())
-    request = make_request(model.config, timelines, command.batch_size, **options | {"seed": seeds, "samples": 1})
-    features = encode_prompts(model, request, progress=not file.quiet)
-    shardings = tree_shardings(abstract_params(model.config), make_mesh(request.mesh))
-    model = load(command.checkpoint, shardings=shardings, dtype=DTYPES[request.dtype], lora=command.lora)
-    for first in range(0, len(names), command.batch_size):
-        group = slice(first, first + command.batch_size)
-        recording = Recording(model, request.part(group), features.part(group), names[group], file.crf)
-        if not record(recording, names[group], file):
-            shown = ", ".join(map(str, recording.partial_paths))
-            kept = f"the {recording.frames_done} frames so far play: {shown}; " if shown else ""
-            print(f"interrupted; {kept}the same command with --resume goes on", file=sys.stderr)
-            return 130
+    groups = [list(group) for _, group in itertools.groupby(jobs, lambda job: job.alike)]
+    requests = [make_group_request(model.config, group, changes, command) for group in groups]
+    features = encode_prompts(model, *requests, progress=not file.quiet)
+    shardings = tree_shardings(abstract_params(model.config), make_mesh(requests[0].mesh))
+    model = load(command.checkpoint, shardings=shardings, dtype=DTYPES[requests[0].dtype], lora=command.lora)
+    for group, request, encoded in zip(groups, requests, features, strict=True):
+        for first in range(0, len(group), command.batch_size):
+            part = slice(first, first + command.batch_size)
+            names = [job.name for job in group[part]]
+            recording = Recording(model, request.part(part), encoded.part(part), names, file.crf)
+            if not record(recording, names, file):
+                shown = ", ".join(map(str, recording.partial_paths))
+                kept = f"the {recording.frames_done} frames so far play: {shown}; " if shown else ""
+                print(f"interrupted; {kept}the same command with --resume goes on", file=sys.stderr)
+                return 130
     return 0
+
+
+def make_group_request(
+    config: ModelConfig, group: Sequence[Job], changes: Sequence[tuple[float, str]], command: GenerateCommand
+) -> Request:
+    """The request of videos that are alike."""
+    video, line = command.video, group[0].line
+    options = {field.name: getattr(video, field.name) for field in dataclasses.fields(video)}
+    options |= {"seed": [job.seed for job in group], "samples": 1}
+    if line.seconds is not None:
+        options["seconds"] = line.seconds
+    if line.start is not None:
+        options["start"] = line.start
+    if line.negative_prompt is not None:
+        options["negative_prompt"] = [job.line.negative_prompt for job in group]
+    timelines = [[(0.0, job.line.prompt), *changes] for job in group]
+    return make_request(config, timelines, command.batch_size, **options)
 
 
 def record(recording: "Recording", names: Sequence[Path], file: OutputOptions) -> bool:

@@ -28,7 +28,7 @@ def generate_stream(model: Model, prompt, frames: int | None = 1440, **options) 
     the last chunk is cut), with b = 1 for a single prompt.
     """
     request = make_request(model.config, prompt, frames=frames, **options)
-    return open_stream(model, request, encode_prompts(model, request))
+    return open_stream(model, request, *encode_prompts(model, request))
 
 
 def generate(model: Model, prompt, frames: int = 1440, **options) -> np.ndarray:
@@ -38,7 +38,7 @@ def generate(model: Model, prompt, frames: int = 1440, **options) -> np.ndarray:
       model: from `load`.
       prompt: a text; a list of texts for a batch; or a timeline `[(second, text), ...]` that starts at second 0.
       frames: pixel frames of the whole video, a start clip's included; any number.
-      options: the other fields of `request.Options`: seconds, height and width or resolution and aspect_ratio, fps, steps,
+      options: the other fields of `options.Options`: seconds, height and width or resolution and aspect_ratio, fps, steps,
         guidance_scale, seed, samples, start, method, dtype, segment, mesh.
 
     Returns:

@@ -39,15 +39,30 @@ class PromptFeatures(NamedTuple):
         return self._replace(features=self.features[:, count:], lengths=self.lengths[:, count:])
 
 
-def encode_prompts(model: Model, request: Request, progress: bool = False) -> PromptFeatures:
-    """The features of a request, from the cache or from the text encoder (see `text.features.prompt_features` for the errors)."""
-    negative = list(request.negative_prompts or ())
-    model = model.replace(config=request.config)
-    # In one call, because the text encoder may have to be read from disk.
-    features, lengths = prompt_features(model, request.texts + negative, DTYPES[request.dtype], progress)
-    count, shape = len(request.texts), (request.batch, -1)
-    made = PromptFeatures(features[:count].reshape(*shape, *features.shape[1:]), lengths[:count].reshape(shape))
-    return made._replace(negative=features[count:], negative_lengths=lengths[count:]) if negative else made
+def encode_prompts(model: Model, *requests: Request, progress: bool = False) -> list[PromptFeatures]:
+    """The features of each request, from the cache or from the text encoder, which is read once for all of them.
+
+    Args:
+      model: see `text.features.prompt_features`, also for the errors.
+      requests: of the same model, and with the same scores and dtype.
+      progress: show a bar when reading the text encoder takes long.
+    """
+    first = requests[0]
+    texts = [text for request in requests for text in (*request.texts, *(request.negative_prompts or ()))]
+    features, lengths = prompt_features(model.replace(config=first.config), texts, DTYPES[first.dtype], progress)
+    encoded, at = [], 0
+    for request in requests:
+        middle = at + len(request.texts)
+        end = middle + len(request.negative_prompts or ())
+        shape = (request.batch, -1)
+        made = PromptFeatures(
+            features[at:middle].reshape(*shape, *features.shape[1:]), lengths[at:middle].reshape(shape)
+        )
+        if request.negative_prompts:
+            made = made._replace(negative=features[middle:end], negative_lengths=lengths[middle:end])
+        encoded.append(made)
+        at = end
+    return encoded
 
 
 def encode_texts(model: Model, request: Request, texts: Sequence[str]) -> PromptFeatures:

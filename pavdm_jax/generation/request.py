@@ -3,19 +3,20 @@
 import dataclasses
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pavdm_jax.config import ClipConfig, ModelConfig
+from pavdm_jax.config import SCHEDULES, ClipConfig, ModelConfig
 from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import MAX_FRAMES, Options, read_options
 from pavdm_jax.generation.timeline import Timeline, read_prompts
 from pavdm_jax.geometry import check_size, decoded_size, seconds_to_frames
 from pavdm_jax.resolutions import resolution
-from pavdm_jax.video.clips import read_video
+from pavdm_jax.video.clips import pad_start, read_video
 from pavdm_jax.video.images import resize_crop
 
 
@@ -246,6 +247,11 @@ def _read_start(
         raise ConfigError(
             f"start frames must be uint8 [frames, height, width, 3], not {frames.dtype} {list(frames.shape)}"
         )
+    vae = config.vae
     if len(frames) == 1 and image == "hold":
-        frames = np.repeat(frames, config.vae.micro_frames, axis=0)
+        frames = np.repeat(frames, vae.micro_frames, axis=0)
+    # The released start clips have 16 frames. What lacks a latent frame or more is refused, where it is too short.
+    if vae.micro_frames - vae.temporal.downsample < len(frames) < vae.micro_frames:
+        frames, note = pad_start(frames, vae.micro_frames)
+        warnings.warn(note, stacklevel=2)
     return resize_crop(frames, height, width)

@@ -1,4 +1,4 @@
-"""A request as JSON values: what a video's comment and an unfinished run's record say, and a request can be made from again."""
+"""A request as JSON values: what a video's comment and an unfinished run's record say."""
 
 import dataclasses
 import json

@@ -89,21 +89,19 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
     return np.stack(frames)
 
 
-def pad_start(frames: np.ndarray, least: int) -> tuple[np.ndarray, str | None]:
-    """A start clip of at least `least` frames: a shorter one begins with its first frame, held.
+def pad_start(frames: np.ndarray, least: int) -> tuple[np.ndarray, str]:
+    """A start clip that is too short, as one of `least` frames: its first frame is held.
 
     The VAE encodes groups of frames, 17 at a time of the published one, while the released start clips have 16.
 
     Args:
-      frames: uint8 `[f, h, w, 3]`, f ≥ 1.
+      frames: uint8 `[f, h, w, 3]`, 1 ≤ f < `least`.
       least: pixel frames that are needed.
 
     Returns:
-      the frames, and what to tell the user, or None where nothing was held.
+      the frames, and what to tell the user.
     """
     held = least - len(frames)
-    if held <= 0:
-        return frames, None
     note = f"the start clip has {len(frames)} frames; its first one is held for {held} more, to make {least}"
     return np.concatenate([frames[:1]] * held + [frames]), note
 

@@ -209,7 +209,6 @@ def test_an_image_may_be_the_first_latent_frame_instead_of_a_still_clip(method):
 
 
 def test_an_image_as_latent_stays_at_level_0():
-    """What is decoded from the held latent frame alone is the image as the VAE gives it back."""
     stream = generate_stream(tiny_model(), PROMPT, 3 * CHUNK, start=clip(1), image="latent")
     held = np.array(stream.save()["latents"][:, :1])
     assert np.abs(held).max() > 0
