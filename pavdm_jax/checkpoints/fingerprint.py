@@ -57,7 +57,7 @@ def text_fingerprint(model: Model) -> str | None:
     Raises:
       ConfigError: the model's folder is no longer there.
     """
-    settings = model.config.t5, model.config.text.max_tokens, model.tokenizer.model_bytes if model.tokenizer else b""
+    settings = model.config.t5, model.config.text, model.tokenizer.model_bytes if model.tokenizer else b""
     if "t5" in model.params:
         return fingerprint(*settings, params_fingerprint(model.params["t5"]))
     record = open_model(model.folder).parts.get("t5") if model.folder else None

@@ -13,6 +13,7 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.models.vae import VideoVAE
+from pavdm_jax.text.captions import complete
 
 
 class Encoder:
@@ -45,9 +46,10 @@ class Encoder:
         return self._encode(self._vae, frames)
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
-        """Caption features without their padding, float16 `[l, d]` each."""
+        """Features of captions, completed as prompts are, without their padding: float16 `[l, d]` each."""
         if self.model.tokenizer is None:
             raise ConfigError("the model has no tokenizer, without which captions cannot be read")
-        ids, lengths = self.model.tokenizer.tokenize(captions, self.model.config.text.max_tokens)
+        text = self.model.config.text
+        ids, lengths = self.model.tokenizer.tokenize([complete(caption, text) for caption in captions], text.max_tokens)
         features = np.asarray(self._read(self._t5, ids, lengths))
         return [padded[:length] for padded, length in zip(features, lengths, strict=True)]

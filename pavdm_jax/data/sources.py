@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint, vae_fingerprint
-from pavdm_jax.config import ModelConfig
+from pavdm_jax.config import ModelConfig, TextConfig
 from pavdm_jax.data.check import check_latents, check_length
 from pavdm_jax.data.clips import Clips, open_clips
 from pavdm_jax.data.config import Data, LatentData
@@ -24,6 +24,7 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.geometry import chunk_frames, latent_frames
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.tokenizer import Tokenizer
+from pavdm_jax.text.captions import complete
 
 ATTEMPTS = 100
 """Clips in a row that may be unreadable before reading gives up."""
@@ -93,13 +94,13 @@ class Cut:
       chunks: of a sample.
       chunk_size: latent frames of a chunk.
       tokenizer: of the model's text encoder.
-      max_tokens: ids of a sample.
+      text: how captions are completed, and cut to ids.
     """
 
     chunks: int
     chunk_size: int
     tokenizer: Tokenizer
-    max_tokens: int
+    text: TextConfig
 
     @property
     def latents(self) -> int:
@@ -112,7 +113,7 @@ class Cut:
     def draw_caption(self, captions: list[str], rng: np.random.Generator) -> tuple[int, dict[str, np.ndarray]]:
         """Which caption, and its `ids` int32 `[l]` with their `length`."""
         number = int(rng.integers(len(captions)))
-        ids, lengths = self.tokenizer.tokenize([captions[number]], self.max_tokens)
+        ids, lengths = self.tokenizer.tokenize([complete(captions[number], self.text)], self.text.max_tokens)
         return number, {"ids": ids[0], "length": lengths[0]}
 
 
@@ -137,7 +138,7 @@ class LatentSource:
         sample |= {"latents": latents.astype(np.float32), "fps": np.float32(about["fps"])}
         if self.features:
             features = self.cache.features(index, number)
-            sample["features"] = np.zeros((self.cut.max_tokens, features.shape[1]), np.float32)
+            sample["features"] = np.zeros((self.cut.text.max_tokens, features.shape[1]), np.float32)
             sample["features"][: len(features)] = features
         return sample
 
@@ -199,7 +200,7 @@ def open_feed(
         return Feed(PixelSource(open_clips(data, model.config)), data.workers)
     if model.tokenizer is None:
         raise ConfigError("the model has no tokenizer, without which captions cannot be read")
-    cut = Cut(clip_chunks, model.config.window.chunk_size, model.tokenizer, model.config.text.max_tokens)
+    cut = Cut(clip_chunks, model.config.window.chunk_size, model.tokenizer, model.config.text)
     if isinstance(data, LatentData):
         cache = LatentCache(data.folder)
         cache.check({"vae": vae_fingerprint(model)})

@@ -10,7 +10,7 @@ from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoD
 from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.manifest import read_manifest
 from pavdm_jax.data.shapes_world import sample_captions
-from pavdm_jax.text.captions import clean_caption
+from pavdm_jax.text.captions import clean_caption, complete
 
 SHAPES_CAPTIONS = 4000
 """Captions of the shapes world: each word of its grammar occurs among them."""
@@ -23,7 +23,7 @@ TFDS_EXAMPLES = 4000
 
 
 def training_captions(stages: Sequence[Data], model: ModelConfig, seed: int) -> list[str]:
-    """Captions of the data of a run's stages, cleaned; data that several stages share counts once.
+    """Captions of the data of a run's stages, as the text encoder gets them; data that several stages share counts once.
 
     Args:
       stages: the data of each.
@@ -44,7 +44,7 @@ def training_captions(stages: Sequence[Data], model: ModelConfig, seed: int) -> 
     for data in dict.fromkeys(data for data in stages if isinstance(data, TfdsData)):
         clips = open_clips(data, model)
         captions += [text for index in _evenly(range(len(clips)), TFDS_EXAMPLES) for text in clips.captions(index)]
-    return captions
+    return [complete(caption, model.text) for caption in captions]
 
 
 def _evenly(items: Sequence, most: int) -> Sequence:

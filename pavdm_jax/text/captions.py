@@ -14,7 +14,6 @@ from typing import NamedTuple
 import ftfy
 
 from pavdm_jax.config import TextConfig
-from pavdm_jax.errors import ConfigError
 
 # --- prompts ----------------------------------------------------------------------------------------------------------
 
@@ -41,14 +40,9 @@ def compose_prompt(
 
 
 def complete(caption: str, config: TextConfig) -> str:
-    """What the text encoder gets for a prompt, or for the caption of a clip in training: completed by the config's scores, and cleaned.
-
-    Raises:
-      ConfigError: nothing is left of the caption when it is cleaned.
-    """
-    if not clean_caption(caption):
-        raise ConfigError(f"nothing is left of the prompt {caption!r} when it is cleaned; write it in English words")
-    return clean_caption(compose_prompt(caption, config.aesthetic_score, config.motion_score, config.camera_motion))
+    """What the text encoder gets for a prompt, and for the caption of a clip in training: cleaned, with the config's scores."""
+    scores = config.aesthetic_score, config.motion_score, config.camera_motion
+    return clean_caption(compose_prompt(caption, *scores))
 
 
 def clean_caption(caption: str) -> str:

@@ -25,7 +25,7 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model, abstract_params, in_dtype
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.storage import cache_folder
-from pavdm_jax.text.captions import complete
+from pavdm_jax.text.captions import clean_caption, complete
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
 
 
@@ -48,6 +48,9 @@ def prompt_features(
         written.
     """
     config = model.config
+    for prompt in prompts:
+        if not clean_caption(prompt):
+            raise ConfigError(f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words")
     captions = [complete(prompt, config.text) for prompt in prompts]
     texts = list(dict.fromkeys(captions))
     if "t5" in model.params:

@@ -1,5 +1,6 @@
 """Latents computed once: shards, resuming, refusals, and the same losses as without a cache; the command line that writes them."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -14,7 +15,7 @@ from support.tiny_model import tiny_model
 from pavdm_jax import precompute, train
 from pavdm_jax.checkpoints.fingerprint import vae_fingerprint
 from pavdm_jax.checkpoints.model_folder import save_model
-from pavdm_jax.config import tiny
+from pavdm_jax.config import TextConfig, tiny
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import LatentData, VideoData
 from pavdm_jax.data.encoder import Encoder
@@ -23,6 +24,8 @@ from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.sources import open_feed
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.tokenizer import Tokenizer
+from pavdm_jax.text.features import prompt_features
 from pavdm_jax.training.config import UniformDiffusion
 from pavdm_jax.training.denoising import denoising_loss
 
@@ -199,3 +202,26 @@ def test_data_is_set_by_dotted_names_on_the_command_line(manifest, tmp_path):
         ["--config", str(tmp_path / "config.py"), "--stages.0.data.frames", "34", "--stages.0.data.no-cache"]
     )
     assert config.stages[0].data == VideoData(manifest, frames=34, cache=False)
+
+
+def test_captions_in_training_are_completed_as_prompts_are(cached, manifest, encoder, monkeypatch):
+    """One rule, in the model's config: what sampling appends to a prompt, training appends to a caption."""
+    config = dataclasses.replace(MODEL, text=TextConfig(max_tokens=8, aesthetic_score=5.0, camera_motion="pan right"))
+    model, seen = tiny_model().replace(config=config), []
+    tokenize = Tokenizer.tokenize
+    monkeypatch.setattr(
+        Tokenizer, "tokenize", lambda self, texts, count: seen.extend(texts) or tokenize(self, texts, count)
+    )
+    prompt_features(model, ["a red circle"], jnp.float32)
+    (sampled,) = seen
+    suffix = sampled.removeprefix("a red circle")
+    assert suffix == " aesthetic score: 5.0. camera motion: pan right."
+    seen.clear()
+    captions = [caption for n in range(4) for caption in LatentCache(cached).about(n)["captions"]]
+    for data in (LatentData(str(cached)), VideoData(manifest, frames=34, cache=False)):
+        feed = open_feed(data, model, 1, cached.parent)
+        feed.source.draw(0, np.random.default_rng(0))
+    Encoder(model).features(captions[:1])
+    assert len(seen) == 3
+    assert {text.removesuffix(suffix) for text in seen} <= set(captions)
+    assert all(text.endswith(suffix) for text in seen)
