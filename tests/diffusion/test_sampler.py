@@ -121,6 +121,26 @@ def test_fixed_length_starts_from_a_noised_video_and_returns_it():
     np.testing.assert_allclose(emitted(finished), video[:, 2:14], atol=EXACT)
 
 
+def test_a_finished_chunk_is_emitted_clean_and_stays_in_the_window_noised():
+    config = WindowConfig(chunk_size=2, noisy_chunks=3, steps=6, context_noise=0.25)
+    video, plan = make_video(6, config), make_plan(config, 6)
+    drawn = {number: np.full((2, 2, *CELL), 10.0 + number, np.float32) for number in range(-6, 6)}
+    table = jnp.stack([drawn[number] for number in range(-6, 6)])
+
+    def noise(number):
+        return table[number + 6]
+
+    state = sampler.WindowState(jnp.zeros((2, config.window_size, *CELL)), jnp.zeros(2))
+    velocity = oracle(jnp.asarray(video), 2)
+    for shift in range(4):
+        inputs = jax.tree.map(lambda array, shift=shift: array[shift], plan)
+        state, finished = sampler.shift_step(velocity, noise, state, inputs)
+    # Chunk 1 has just left: it is what was asked for, and the context is it with a quarter of noise.
+    assert int(finished.number) == 1
+    np.testing.assert_allclose(finished.latents, video[:, 2:4], atol=EXACT)
+    np.testing.assert_allclose(state.latents[:, :2], 0.75 * video[:, 2:4] + 0.25 * drawn[-2], atol=EXACT)
+
+
 CONFIG = WindowConfig(chunk_size=2, noisy_chunks=3, steps=6)
 PLAN = make_plan(CONFIG, 6, 1)
 KNOWN = make_video(1, CONFIG)

@@ -293,12 +293,17 @@ def test_the_prompt_can_change_while_the_video_is_made():
 
 
 def test_prompts_that_are_no_longer_needed_are_forgotten():
-    stream = generate_stream(tiny_model(), PROMPT, None, segment=1)
-    for text in [PROMPT, OTHER] * 6:
-        stream.set_prompt(text)
+    frames, texts = 20 * CHUNK, [OTHER, PROMPT, "a blue square"]
+    stream, timeline, made = generate_stream(tiny_model(), PROMPT, frames, segment=1), [(0, PROMPT)], []
+    for text in texts:
         for _ in range(6):
-            stream.advance()
-    assert len(stream.plan.prompt_starts) <= 3
+            made += stream.advance()
+        timeline.append((stream.round * CHUNK / 24, text))  # round r lets chunk r in
+        stream.set_prompt(text)
+        held = len(stream.plan.prompt_starts)
+        assert held <= 3
+        assert stream._prompts.features.shape[1] == stream._prompts.lengths.shape[1] == held
+    assert not differ(np.concatenate([*made, *stream], axis=1)[0], video(timeline, frames=frames, segment=1))
 
 
 @pytest.mark.parametrize(
