@@ -68,11 +68,8 @@ class ClipStream(VideoStream):
     def advance(self) -> list[np.ndarray]:
         clip, vae = self.request.clip, self.request.config.vae
         # An image that is one latent frame is decoded with the clip that it begins.
-        shown_before = self.round > 0 or self.request.image is None
-        context = self._state.latents.shape[1]
-        known_frames = 0
-        if context and shown_before:
-            known_frames = clip.context_frames
+        begins = self.round == 0 and self.request.start is None
+        known_frames = 0 if begins else clip.context_frames
         latents = self._call(
             run_clip,
             self._conditions,
@@ -86,11 +83,15 @@ class ClipStream(VideoStream):
         )
         self.round += 1
         known_clips, known_rest = divmod(known_frames, vae.micro_frames)
+        first = known_clips
+        if not self._keeps_latents:  # of a context that is longer than what is new, some known frames are needed
+            first = min(first, (clip.frames - clip.context_frames) // vae.micro_frames)
         decoded = []
-        for at in range(known_clips * vae.micro_latents, self._clip_latents, vae.micro_latents):
+        for at in range(first * vae.micro_latents, self._clip_latents, vae.micro_latents):
             decoded.append(self._decode(latents[:, at : at + vae.micro_latents]))
         self._state = self._state.replace(latents=self._next_context(latents, decoded))
-        new = [decoded[0][:, known_rest:], *decoded[1:]]
+        begun, *whole = decoded[known_clips - first :]
+        new = [begun[:, known_rest:], *whole]
         made = self._start_frames()
         return made + [frames for frames in map(self._cut, new) if frames.shape[1]]
 

@@ -118,7 +118,7 @@ def _known_chunks(request: Request) -> tuple[int, int]:
 def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
     """The first chunk of each prompt of the timeline: the first whose frames all lie behind the second, or else the last chunk."""
     vae, k = request.config.vae, plan.window.chunk_size
-    first_frame = request.given_frames - latent_to_frames(plan.known_latents, request)
+    first_frame = request.given_frames - _frames_of(plan.known_latents, request)
     starts = [0]
     for second in request.change_seconds:
         frame = round(second * request.fps)
@@ -136,7 +136,7 @@ def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def latent_to_frames(num_latents: int, request: Request) -> int:
+def _frames_of(num_latents: int, request: Request) -> int:
     """Pixel frames of the micro clips that hold so many latent frames."""
     vae = request.config.vae
     return -(-num_latents // vae.micro_latents) * vae.micro_frames
@@ -160,7 +160,7 @@ class ProgressiveStream(VideoStream):
         plan, request, vae = self.plan, self.request, self.request.config.vae
         known = jnp.zeros((request.batch, 0, *self._cell))
         if plan.known_latents and request.start is not None:
-            begin = request.given_frames - latent_to_frames(plan.known_latents, request)
+            begin = request.given_frames - _frames_of(plan.known_latents, request)
             latents = self._encode(request.start[:, begin:])
             # What stays of a micro clip whose later latent frames are made again.
             first_made = latents.shape[1] - plan.num_noised * plan.window.chunk_size

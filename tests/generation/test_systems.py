@@ -161,6 +161,16 @@ def test_a_context_of_one_frame_advances_by_all_others():
     assert lengths == [51, 50, 10]
 
 
+@pytest.mark.parametrize("keep_latents", [False, True])
+def test_a_context_may_be_longer_than_what_is_new(keep_latents):
+    options = {"method": "replacement", "context_frames": 2 * CHUNK, "keep_latents": keep_latents}
+    stream, lengths = generate_stream(tiny_model(), PROMPT, 6 * CHUNK, **options), []
+    while not stream.done:
+        lengths.append(sum(frames.shape[1] for frames in stream.advance()))
+        assert stream.save()["latents"].shape[1] == 10
+    assert lengths == [3 * CHUNK, CHUNK, CHUNK, CHUNK]
+
+
 # --- prompts, images, sizes -------------------------------------------------------------------------------------------
 
 
