@@ -3,5 +3,5 @@
 # Usage: bash launch/demo.sh ["a prompt" [any option of `pavdm --help`]]
 set -euo pipefail
 source "$(dirname "$0")/environment.sh" "" # no extra; without the empty word, the prompt would be taken for one
-prompt=${1:-"a small blue square and a large red circle bounce slowly"}
+prompt=${1:-"a large red circle bounces slowly"}
 pavdm "$prompt" --frames 1440 --output video.mp4 "${@:2}"

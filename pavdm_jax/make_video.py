@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 examples:
-  pavdm "a small blue square and a large red circle bounce slowly" --frames 1440 --seed 3 --output v.mp4
+  pavdm "a large red circle bounces slowly" --frames 1440 --seed 3 --output v.mp4
   pavdm "a red circle moves left" --prompt-at 20 "a green square moves right" --seconds 40
   pavdm "a white circle bounces" --start clip.mp4 --frames 960       continue a clip; its frames are kept
   pavdm --prompts-file prompts.txt --samples 2 --output out/v.mp4    writes out/v-001.mp4, out/v-002.mp4, ...
