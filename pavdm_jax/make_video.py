@@ -96,8 +96,8 @@ class GenerateCommand:
     prompts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PROMPT ...]")] = ()
     """what the video shows; several prompts make several videos"""
     prompts_file: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """more prompts: text with a line each, `a prompt` or `a prompt||start.mp4`; or .csv or .jsonl with prompt and, where
-    wanted, start, seed, seconds, negative_prompt, output"""
+    """more prompts: text with a line each, `a prompt` or `a prompt||start.mp4`; or .csv or .jsonl with prompt and,
+    where wanted, start, seed, seconds, negative_prompt, output"""
     prompt_at: Annotated[
         tuple[tuple[str, str], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SECOND PROMPT")
     ] = ()

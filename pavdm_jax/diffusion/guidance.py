@@ -2,21 +2,25 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pavdm_jax.diffusion.flow import Velocity
 
 
-def guide(conditional: jax.Array, unconditional: jax.Array, scale: float) -> jax.Array:
-    """unconditional + scale · (conditional − unconditional); a scale of 1 is no guidance, 0 ignores the prompt."""
+def guide(conditional: jax.Array, unconditional: jax.Array, scale: ArrayLike) -> jax.Array:
+    """unconditional + scale · (conditional − unconditional): a scale of 1 is no guidance, 0 ignores the prompt.
+
+    This is Open-Sora's form (`opensora/schedulers/rf/__init__.py`); some papers call scale − 1 the guidance scale.
+    """
     return unconditional + scale * (conditional - unconditional)
 
 
-def guided(velocity: Velocity, scale: float) -> Velocity:
+def guided(velocity: Velocity, scale: ArrayLike) -> Velocity:
     """Turn a velocity over a doubled batch into a guided one over the batch.
 
     Args:
-      velocity: is called with every sample twice, [2b, ...]: it must answer with the prompts in the first half and with the null
-        caption in the second.
+      velocity: is called with every sample twice, [2b, ...]: it must answer with the prompts in the first half and with
+        the null caption in the second.
       scale: see `guide`.
     """
 

@@ -1,8 +1,12 @@
-"""The paper's baselines as a stream: clips of one noise level, each continued from the end of the last (paper, section 4).
+"""The paper's baselines as a stream: clips of one noise level, each conditioned on the end of the one before it.
 
-"replacement" keeps the context clean (RN): its last frames, decoded and encoded again as Open-Sora does, or its latents as they are.
-"noisy-replacement" noises the context's latents to the level of the clip at every step (RW).
+The paper (arXiv 2410.08151) compares with them in section 4. Method "replacement" keeps the context clean (RN,
+replacement without noise): the last frames, decoded and encoded again as in Open-Sora's `scripts/inference.py`, or
+with `keep_latents` their latents. Method "noisy-replacement" noises the context's latents to the level of the clip at
+every step (RW, replacement with noise).
 """
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +26,14 @@ from pavdm_jax.models.model import Model
 
 
 class ClipStream(VideoStream):
-    """Sampling by replacement; a round is a clip. Deviation: frames that are encoded again have gone through 8 bits."""
+    """Sampling by replacement; a round is a clip.
+
+    Deviation from upstream: frames that are encoded again were rounded to 8 bits first.
+
+    Raises:
+      ConfigError: a timeline is asked for, the lengths of clip and context do not suit the VAE, or the start clip is
+        shorter than the context.
+    """
 
     unit = "clip"
     before_first_frames = "sampling the first clip"
@@ -89,7 +100,7 @@ class ClipStream(VideoStream):
         decoded = []
         for at in range(first * vae.micro_latents, self._clip_latents, vae.micro_latents):
             decoded.append(self._decode(latents[:, at : at + vae.micro_latents]))
-        self._state = self._state.replace(latents=self._next_context(latents, decoded))
+        self._state = replace(self._state, latents=self._next_context(latents, decoded))
         begun, *whole = decoded[known_clips - first :]
         new = [begun[:, known_rest:], *whole]
         made = self._start_frames()

@@ -16,12 +16,16 @@ DEFAULT_FRAMES = 1440
 """A minute at 24 frames per second."""
 
 MAX_FRAMES = 10**9
+"""The longest video that can be asked for, in pixel frames; a longer one is a video without end."""
 
 MAX_SEGMENT = 1000
+"""The most shifts of one compiled call."""
 
 METHODS = ("progressive", "replacement", "noisy-replacement")
+"""Values of the option `method`."""
 
 IMAGES = ("hold", "latent")
+"""Values of the option `image`."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,16 @@ class Options:
     samples: int = 1
     """videos of each prompt"""
     start: str | os.PathLike | np.ndarray | Sequence[str | os.PathLike | np.ndarray] | None = None
-    """how the video begins: a path of a clip or an image, or uint8 frames [f, h, w, 3]; a list gives each prompt its own, of
-    equal length"""
+    """how the video begins: a path of a clip or an image, or uint8 frames [f, h, w, 3]; a list gives each prompt its
+    own, of equal length"""
     image: str = "hold"
-    """what an image as start becomes: hold shows it as a still clip of 17 frames, which also tells the model that nothing
-    moves; latent gives it as the first latent frame alone, so that motion begins at once, for models that were trained so
-    (Open-Sora's mask strategy "image head")"""
+    """what an image as start becomes: hold shows it as a still clip of 17 frames, which also tells the model that
+    nothing moves; latent gives it as the first latent frame alone, so that motion begins at once, for models that were
+    trained so (Open-Sora's mask strategy "image head")"""
     method: str = "progressive"
-    """how the video is extended: progressive (the paper's), or its baselines replacement and noisy-replacement. With weights
-    that were finetuned progressively a baseline is compared outside of its training: at another clip length, with levels
-    that do not differ; for the paper's comparison use weights that were trained for each"""
+    """how the video is extended: progressive (the paper's), or its baselines replacement and noisy-replacement. With
+    weights that were finetuned progressively a baseline is compared outside of its training: at another clip length,
+    with levels that do not differ; for the paper's comparison use weights that were trained for each"""
     schedule: str | None = None
     """a named window of the progressive method: pa-o and pa-m (the paper's settings), no-context and no-chunks (its
     ablations), fifo (FIFO-Diffusion)"""
@@ -83,8 +87,8 @@ class Options:
     context_noise: float | None = None
     """of the progressive method: level to which finished chunks are noised as context; 0.02 is usual against drift"""
     fixed_length: bool = False
-    """of the progressive method: begin and end with a full window (the paper's base design); the start clip's last chunks
-    are noised and made again"""
+    """of the progressive method: begin and end with a full window (the paper's base design); the start clip's last
+    chunks are noised and made again"""
     clip_frames: int | None = None
     """of the baselines: pixel frames of a clip (51)"""
     context_frames: int | None = None

@@ -1,8 +1,8 @@
 """From a prompt to frames: `generate`, and `generate_stream`, which hands frames over as they are finished.
 
-Order of things: the request is checked (`request.py`); the prompts are encoded once (`prompts.py`); then the sampling method runs,
-some shifts (`progressive.py`) or a clip (`clip_by_clip.py`) at a time, as one compiled program (`programs.py`), and every chunk that
-comes out is decoded and yielded (`stream.py`). Memory does not depend on the length of the video.
+The request is checked (`request.py`) and its prompts are encoded once (`prompts.py`). Then the sampling method runs,
+some shifts (`progressive.py`) or one clip (`clip_by_clip.py`) at a time, as one compiled program (`programs.py`), and
+every finished chunk is decoded and yielded (`stream.py`). Memory does not depend on the length of the video.
 """
 
 import numpy as np
@@ -17,15 +17,22 @@ from pavdm_jax.models.model import Model
 
 
 def open_stream(model: Model, request: Request, prompts: PromptFeatures) -> VideoStream:
-    """The stream of a checked request with its encoded prompts, by its method."""
+    """The stream of frames of a checked request and its encoded prompts, by the request's method.
+
+    Raises:
+      ConfigError: the start clip, the timeline or the lengths do not suit the method.
+    """
     return (ProgressiveStream if request.method == "progressive" else ClipStream)(model, request, prompts)
 
 
 def generate_stream(model: Model, prompt, frames: int | None = 1440, **options) -> VideoStream:
-    """Frames of a video while it is made; `frames=None` goes on for ever.
+    """The frames of a video while it is made; `frames=None` makes a video without end.
 
-    Args and errors: see `generate`. Yields uint8 `[b, f, h, w, 3]`, f being 17 for most models (the start clip comes first, and
-    the last chunk is cut), with b = 1 for a single prompt.
+    Arguments and errors are those of `generate`.
+
+    Returns:
+      An iterator over uint8 `[b, f, h, w, 3]`, with b = 1 for a single prompt: first the start clip, then micro clips
+      (f = 17 for most models), of which the last one is cut to the length of the video.
     """
     request = make_request(model.config, prompt, frames=frames, **options)
     return open_stream(model, request, *encode_prompts(model, request))
@@ -38,8 +45,7 @@ def generate(model: Model, prompt, frames: int = 1440, **options) -> np.ndarray:
       model: from `load`.
       prompt: a text; a list of texts for a batch; or a timeline `[(second, text), ...]` that starts at second 0.
       frames: pixel frames of the whole video, a start clip's included; any number.
-      options: the other fields of `options.Options`: seconds, height and width or resolution and aspect_ratio, fps, steps,
-        guidance_scale, seed, samples, start, method, dtype, segment, mesh.
+      options: the other fields of `options.Options`, such as seconds, resolution, guidance_scale, seed, start, method.
 
     Returns:
       uint8 `[frames, height, width, 3]`; with a batch axis in front for a list of prompts or `samples` > 1.

@@ -1,10 +1,13 @@
-"""The compiled programs of generation: every one a pure function of parameters and arrays, of a shape that no length changes.
+"""The compiled programs of generation: pure functions of parameters and arrays, whose shapes no length changes.
 
-Inside `sharding.use_mesh` they are split over devices; what they return is whole on each of them, but for the caption.
+Inside `distributed.mesh.use_mesh` they are split over devices. What they return is replicated on all of them, except
+the caption, which is split along the batch.
 """
 
 import functools
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -33,23 +36,29 @@ def guidance_caption(
     *,
     config: ModelConfig,
 ) -> Caption:
-    """T5 features to the caption keys and values of guidance: the prompts, then what is guided away from, along the batch.
+    """The caption keys and values of both halves of classifier-free guidance, from T5 features.
 
     Args:
       params: of the STDiT3.
-      features: [b, p, l, d] of the prompts, and lengths: int [b, p].
-      negative: [b, l, d] of negative prompts, and negative_lengths: int [b]; None: the null caption.
+      features: [b, p, l, d] of the p prompts of each sample.
+      lengths: int [b, p], tokens of each prompt.
+      negative: [b, l, d] of the negative prompts; None: the null caption, cut to the prompts' lengths as upstream does
+        (Open-Sora `opensora/models/stdit/stdit3.py`).
+      negative_lengths: int [b], tokens of the negative prompts, or None.
       config: the architecture.
+
+    Returns:
+      A caption of batch 2 b: first the prompts, then what guidance leads away from.
     """
-    network, variables = STDiT3(config.stdit3), {"params": params}
-    prompts = network.apply(variables, features, lengths, method="encode_caption")
+    network = STDiT3(config.stdit3)
+    prompts = _apply(network, params, features, lengths, method="encode_caption")
     if negative is None or negative_lengths is None:
-        unconditional = network.apply(variables, lengths, method="encode_null_caption")
+        unconditional = _apply(network, params, lengths, method="encode_null_caption")
     else:
         every = (*lengths.shape, *negative.shape[1:])
         negative = jnp.broadcast_to(negative[:, None], every)
         negative_lengths = jnp.broadcast_to(negative_lengths[:, None], lengths.shape)
-        unconditional = network.apply(variables, negative, negative_lengths, method="encode_caption")
+        unconditional = _apply(network, params, negative, negative_lengths, method="encode_caption")
     caption = concatenate([prompts, unconditional])
     return Caption(shard_batch(caption.keys, 2), shard_batch(caption.values, 2), shard_batch(caption.length, 0))
 
@@ -63,19 +72,22 @@ def first_window(
     *,
     chunk: tuple[int, ...],
 ) -> WindowState:
-    """The window before the first shift; `chunk` is the shape [k, h, w, c] of a chunk (see `initial_state`)."""
+    """The window before the first shift (see `initial_state`); `chunk` is the shape (k, h, w, c) of one chunk."""
     return replicate(initial_state(gaussian_noise(keys, chunk), keys, known, first_shift, held))
 
 
 @struct.dataclass
 class Conditions:
-    """What the network is told in every call of a video, beside latents and levels.
+    """All inputs of the network that stay the same during a video: everything except latents and levels.
 
     Attributes:
       params: of the STDiT3.
       caption: from `guidance_caption`.
-      fps, height, width, guidance_scale: float32 scalars; height and width are what the network is told, in pixels.
-      config, dtype: the architecture, and what matrix products are computed in; they are static.
+      fps: float32 scalar, frames per second.
+      height, width: float32 scalars, pixels; the size that the network is told (see `Request.told_size`).
+      guidance_scale: float32 scalar; see `guided`.
+      config: the architecture; static.
+      dtype: in which matrix products are computed; static.
       backend: of attention, for the devices that the program runs on (see `choose_backend`); static.
     """
 
@@ -90,7 +102,7 @@ class Conditions:
     backend: Backend = struct.field(pytree_node=False)
 
     def velocity(self) -> Velocity:
-        """The guided velocity of the network."""
+        """The network's velocity with classifier-free guidance, as a function of latents and levels."""
         network = STDiT3(self.config.stdit3, self.dtype, backend=self.backend)
 
         def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
@@ -98,7 +110,7 @@ class Conditions:
             caption = self.caption if self.caption.length.shape[1] == 1 else take(self.caption, prompt_index)
             fps, height, width = (jnp.full((b,), value) for value in (self.fps, self.height, self.width))
             valid = jnp.full((b,), num_valid)
-            output = network.apply({"params": self.params}, latents, levels, caption, fps, height, width, valid)
+            output = _apply(network, self.params, latents, levels, caption, fps, height, width, valid)
             return output[..., : self.config.stdit3.latent_channels]
 
         return guided(velocity, self.guidance_scale)
@@ -106,7 +118,10 @@ class Conditions:
 
 @functools.partial(jax.jit, donate_argnames="state")
 def run_segment(conditions: Conditions, state: WindowState, plan: ShiftInputs) -> tuple[WindowState, FinishedChunk]:
-    """Some shifts of the window: the new state, and the finished chunks (see `sample_segment`)."""
+    """Some shifts of the window: the new state, and the finished chunks (see `sample_segment`).
+
+    The memory of `state` is given to the new state: it must not be used again.
+    """
     chunk = (conditions.config.window.chunk_size, *state.latents.shape[2:])
     velocity, partition = conditions.velocity(), conditions.config.window.partition
     velocity = velocity if partition is None else partitioned(velocity, partition)
@@ -118,14 +133,14 @@ def run_clip(
     conditions: Conditions,
     keys: jax.Array,
     context: jax.Array,
-    clip_number: ArrayLike,
+    clip_number: jax.Array,
     levels: jax.Array,
-    edit_ratio: ArrayLike,
+    edit_ratio: jax.Array,
     *,
     num_frames: int,
     noisy_context: bool,
 ) -> jax.Array:
-    """One clip of a baseline: latents [b, num_frames, h, w, c], `context` at their head (see `extend_by_replacement`)."""
+    """A clip of a baseline: latents [b, num_frames, h, w, c], `context` at their head (see `extend_by_replacement`)."""
     noise, velocity = gaussian_noise(keys, (num_frames, *context.shape[2:])), conditions.velocity()
     return replicate(
         extend_by_replacement(velocity, noise, context, num_frames, levels, clip_number, noisy_context, edit_ratio)
@@ -134,13 +149,22 @@ def run_clip(
 
 @functools.partial(jax.jit, static_argnames=("config", "num_frames"))
 def decode_frames(params: dict, latents: jax.Array, *, config: ModelConfig, num_frames: int) -> jax.Array:
-    """Latents to uint8 frames [b, f, h, w, 3]."""
-    frames = VideoVAE(config.vae).apply({"params": params}, latents, num_frames, method="decode")
+    """Decode latents [b, t, h, w, c] into `num_frames` frames, uint8 [b, f, h, w, 3]; `params` are the VAE's."""
+    frames = _apply(VideoVAE(config.vae), params, latents, num_frames, method="decode")
     return replicate(jnp.round((jnp.clip(frames, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8))
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def encode_frames(params: dict, frames: jax.Array, *, config: ModelConfig) -> jax.Array:
-    """uint8 frames [b, f, h, w, 3] to latents, by posterior means."""
+    """Encode uint8 frames [b, f, h, w, 3] into latents [b, t, h, w, c]; `params` are the VAE's.
+
+    Deviation: the latents are the means of the encoder's posterior, where upstream draws a sample of it
+    (Open-Sora `opensora/models/vae/vae.py`), so that equal clips have equal latents.
+    """
     pixels = frames.astype(jnp.float32) / 127.5 - 1.0
-    return replicate(VideoVAE(config.vae).apply({"params": params}, pixels, method="encode"))
+    return replicate(_apply(VideoVAE(config.vae), params, pixels, method="encode"))
+
+
+def _apply(network: nn.Module, params: dict, *inputs: Any, **named: Any) -> Any:
+    """`network.apply`, whose annotation also allows for the pair that it returns with mutable variables."""
+    return network.apply({"params": params}, *inputs, **named)

@@ -1,4 +1,7 @@
-"""The paper's method as a stream: a request becomes a `Plan` in chunks and shifts, and the window slides along it."""
+"""The paper's method (arXiv 2410.08151, section 3) as a stream.
+
+A request becomes a `Plan` in chunks and shifts, which the window slides along.
+"""
 
 import itertools
 import warnings
@@ -25,16 +28,18 @@ from pavdm_jax.models.model import Model
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked request in the sampler's units. Chunk 0 is the first one that the window sees: the start clip may begin before it.
+    """A checked request in the sampler's units.
+
+    Chunk 0 is the first one that the window sees; the start clip may begin before it.
 
     Attributes:
       window: of the request.
-      table: noise levels after the noise shift, see `level_table`.
+      table: [steps per shift, noisy chunks] noise levels after the noise shift, see `level_table`.
       num_given: chunks of the start clip that the window sees as clean context.
-      num_noised: chunks of the start clip behind these that are noised to the levels of a window on its way, and made again.
-      num_chunks: all of these, and the chunks to make.
-      held: latent frames of chunk 0 that are given (an image).
-      first_shift: where the plan begins; `num_noised` shifts are skipped.
+      num_noised: the following chunks of the start clip: they are noised to the levels of a window that is already
+        full, and sampled again.
+      num_chunks: chunks in all: given, noised and new.
+      held: latent frames at the head of chunk 0 that are given and kept (an image).
       num_shifts: the number of the shift after the last one.
       prompt_starts: the first chunk of each prompt.
     """
@@ -50,6 +55,7 @@ class Plan:
 
     @property
     def first_shift(self) -> int:
+        """The number of the first shift: those that would bring in the noised chunks are skipped."""
         return self.num_noised
 
     @property
@@ -58,7 +64,7 @@ class Plan:
         return (self.num_given + self.num_noised) * self.window.chunk_size
 
     def segment(self, start: int, length: int) -> ShiftInputs:
-        """`length` shifts from `start` on, filled up with shifts that do nothing."""
+        """`length` shifts from number `start` on; behind the last one, shifts that change nothing."""
         stop = min(start + length, self.num_shifts)
         part = plan_shifts(
             self.window, self.table, self.num_chunks, self.num_given, self.prompt_starts, self.held, start, stop
@@ -70,7 +76,7 @@ def make_plan(request: Request) -> Plan:
     """Count the chunks and shifts of a request.
 
     Raises:
-      ConfigError: the start clip is too short, or leaves nothing to make; or a prompt begins after the end.
+      ConfigError: the start clip is too short, or a prompt begins after the end of the video.
     """
     config, window = request.config, request.config.window
     num_given, num_noised = _known_chunks(request)
@@ -116,7 +122,10 @@ def _known_chunks(request: Request) -> tuple[int, int]:
 
 
 def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
-    """The first chunk of each prompt of the timeline: the first whose frames all lie behind the second, or else the last chunk."""
+    """The first chunk of each prompt of the timeline.
+
+    It is the first one whose frames all lie at or behind the prompt's second, or else the last chunk.
+    """
     vae, k = request.config.vae, plan.window.chunk_size
     first_frame = request.given_frames - _frames_of(plan.known_latents, request)
     starts = [0]
@@ -185,15 +194,16 @@ class ProgressiveStream(VideoStream):
     # Prompts that change while the video is made.
 
     def set_prompt(self, prompt: str | Sequence[str]) -> None:
-        """Let another prompt hold from the next chunk on that enters the window; later changes of a timeline still come.
+        """Change the prompt from the next chunk on that enters the window.
 
-        It shows when that chunk leaves the window, `noisy_chunks` chunks later. `save` keeps it.
+        The change is visible when that chunk leaves the window, `noisy_chunks` shifts later. The later prompts of a
+        timeline still follow. `save` keeps the change.
 
         Args:
           prompt: for all samples, or one for each.
 
         Raises:
-          ConfigError: as many prompts as samples are needed, or nothing is left of one when it is cleaned.
+          ConfigError: the number of prompts is not that of the samples, or a prompt is empty after cleaning.
         """
         texts = (prompt,) * self.request.batch if isinstance(prompt, str) else tuple(prompt)
         if len(texts) != self.request.batch:
@@ -204,7 +214,7 @@ class ProgressiveStream(VideoStream):
         features = encode_texts(self.model, self.request, texts)
         starts = list(self.plan.prompt_starts)
         place = int(np.searchsorted(starts, chunk, side="right"))
-        # Prompts that no chunk of the window or behind it follows are forgotten, so that their number stays small.
+        # Prompts of chunks that have left the window are dropped, so that their number stays small.
         window_begins = max(0, self.plan.num_given + self.round - self.plan.window.slots)
         forgotten = max(0, int(np.searchsorted(starts, window_begins, side="right")) - 1)
         self._prompts = self._prompts.insert(place, features).without_first(forgotten)

@@ -11,13 +11,13 @@ from pavdm_jax.text.features import prompt_features
 
 
 class PromptFeatures(NamedTuple):
-    """T5 features of every prompt of every sample.
+    """T5 features of every prompt of every sample: p prompts each, those of its timeline.
 
     Attributes:
-      features: float32 [b, p, l, d], zero behind the tokens.
-      lengths: int32 [b, p], tokens.
+      features: float32 [b, p, l, d], zero at the padding tokens.
+      lengths: int32 [b, p], tokens of each prompt.
       negative: float32 [b, l, d] of the negative prompts, or None: guidance leads away from the null caption.
-      negative_lengths: int32 [b], or None.
+      negative_lengths: int32 [b], tokens of the negative prompts, or None.
     """
 
     features: np.ndarray
@@ -26,16 +26,20 @@ class PromptFeatures(NamedTuple):
     negative_lengths: np.ndarray | None = None
 
     def part(self, samples: slice) -> "PromptFeatures":
-        """Those of some samples, as `Request.part`."""
-        return PromptFeatures(*(None if array is None else array[samples] for array in self))
+        """The features of some of the samples, as `Request.part`."""
+        if self.negative is None or self.negative_lengths is None:
+            return PromptFeatures(self.features[samples], self.lengths[samples])
+        return PromptFeatures(
+            self.features[samples], self.lengths[samples], self.negative[samples], self.negative_lengths[samples]
+        )
 
     def insert(self, place: int, other: "PromptFeatures") -> "PromptFeatures":
-        """With the one prompt of `other` put in at a place of the timeline."""
+        """These features with the first prompt of `other` inserted before number `place` of the timeline."""
         features = np.insert(self.features, place, other.features[:, 0], axis=1)
         return self._replace(features=features, lengths=np.insert(self.lengths, place, other.lengths[:, 0], axis=1))
 
     def without_first(self, count: int) -> "PromptFeatures":
-        """Without the first prompts of the timeline."""
+        """These features without the first `count` prompts of the timeline."""
         return self._replace(features=self.features[:, count:], lengths=self.lengths[:, count:])
 
 
@@ -43,9 +47,12 @@ def encode_prompts(model: Model, *requests: Request, progress: bool = False) -> 
     """The features of each request, from the cache or from the text encoder, which is read once for all of them.
 
     Args:
-      model: see `text.features.prompt_features`, also for the errors.
-      requests: of the same model, and with the same scores and dtype.
+      model: see `text.features.prompt_features`.
+      requests: at least one, of the same model, and with the same scores and dtype.
       progress: show a bar when reading the text encoder takes long.
+
+    Raises:
+      ConfigError: see `text.features.prompt_features`.
     """
     first = requests[0]
     texts = [text for request in requests for text in (*request.texts, *(request.negative_prompts or ()))]
@@ -66,6 +73,10 @@ def encode_prompts(model: Model, *requests: Request, progress: bool = False) -> 
 
 
 def encode_texts(model: Model, request: Request, texts: Sequence[str]) -> PromptFeatures:
-    """The features of one more prompt for each sample of a request."""
+    """The features of one more prompt for each sample of a request, with a timeline axis of length 1.
+
+    Raises:
+      ConfigError: see `text.features.prompt_features`.
+    """
     features, lengths = prompt_features(model.replace(config=request.config), texts, DTYPES[request.dtype])
     return PromptFeatures(features[:, None], lengths[:, None])

@@ -1,4 +1,4 @@
-"""A stream of frames into files: a growing video that plays at any moment, and a record from which an interrupted run goes on."""
+"""Writes a stream of frames to files: videos that can be played while they grow, and a record to resume from."""
 
 import contextlib
 import json
@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -26,7 +27,11 @@ from pavdm_jax.video.writer import VideoWriter
 
 
 def check_outputs(paths: Sequence[Path], crf: int) -> None:
-    """Fail now, not after an hour, when a file cannot be written."""
+    """Check before anything is computed that every video can be written.
+
+    Raises:
+      ConfigError: crf is not 1 to 51, or a path cannot be written.
+    """
     if not 1 <= crf <= 51:
         raise ConfigError(f"crf must be 1 to 51, not {crf}; 18 looks like the original")
     for path in paths:
@@ -34,11 +39,16 @@ def check_outputs(paths: Sequence[Path], crf: int) -> None:
 
 
 class Recording:
-    """A batch of videos on their way to files.
+    """Makes a batch of videos and writes each to its file.
 
-    Beside the first output lies `NAME.resume.npz` while the run lasts: the sampler's position, how far each file was written then, and
-    what was asked for. It is replaced as a whole after every segment, once the frames are on disk. A finished file carries what was
-    asked for as its comment, so that a resumed job knows which of its videos are done.
+    While the run lasts, the record `NAME.resume.npz` lies beside the first output. It holds the sampler's position, how
+    far each file was written then, and the run's `identity`. It is replaced atomically after every segment, once the
+    frames are on disk. A finished file carries the identity as its comment, so that a resumed job knows which of its
+    videos are done.
+
+    Attributes:
+      identity: JSON values that decide what the videos are: the request, the model and its weights, and `crf`.
+      frames_done: pixel frames of each video so far, the start clip's included.
     """
 
     def __init__(self, model: Model, request: Request, prompts: PromptFeatures, outputs: Sequence[Path], crf: int):
@@ -53,24 +63,28 @@ class Recording:
 
     @property
     def record(self) -> Path:
+        """The file from which an interrupted run is resumed."""
         return self.outputs[0].with_name(self.outputs[0].stem + ".resume.npz")
 
     @property
     def partial_paths(self) -> list[Path]:
+        """The unfinished videos that exist."""
         return [path for path in map(partial_path, self.outputs) if path.exists()]
 
     def run(self, resume: bool = False, progress: bool = True) -> bool:
-        """Make the videos; False when Ctrl-C ended it early, with the partial files whole up to `frames_done`.
-
-        Ctrl-C is how a video without end is finished: then it gets its name, and this is True.
+        """Make the videos, or the rest of them.
 
         Args:
-          resume: go on from the record of an interrupted run, and leave files alone that this very request has finished.
+          resume: continue from the record of an interrupted run, and keep files that this same request has finished.
           progress: show a progress bar.
 
+        Returns:
+          Whether the videos are finished. False when Ctrl-C ended the run early; the partial files then hold all frames
+          up to `frames_done`. Ctrl-C finishes a video without end: it is moved to its path, and the result is True.
+
         Raises:
-          ConfigError: there is an interrupted run that is not to be resumed; or `resume` finds the record, or the finished file,
-            of another one; or a file cannot be written.
+          ConfigError: there is a record of an interrupted run and `resume` is False; or `resume` finds the record, or a
+            finished file, of another run; or a file cannot be written.
         """
         if resume and not self.record.exists():
             if all(map(self._is_finished, self.outputs)):
@@ -83,7 +97,8 @@ class Recording:
                 )
         if not resume and self.record.exists():
             raise ConfigError(
-                f"{self.record} is left of an interrupted run; continue it with --resume, or delete that file to start anew"
+                f"{self.record} is left of an interrupted run; continue it with --resume, or delete that file to start "
+                "anew"
             )
         saved = self._read_record() if self.record.exists() else None
         stream = open_stream(self.model, self.request, self.prompts)
@@ -131,7 +146,7 @@ class Recording:
             bar.close()
 
     def write_gifs(self) -> None:
-        """A GIF beside every finished video."""
+        """Write a GIF beside every finished video; `ConfigError` where it cannot be written."""
         for path in self.outputs:
             write_gif(path.with_suffix(".gif"), iterate_video(path), self.request.fps)
 
@@ -140,7 +155,7 @@ class Recording:
         return json.dumps(self.identity)
 
     def _is_finished(self, path: Path) -> bool:
-        """Whether a file is there that this request has made."""
+        """Whether `path` is a finished video of this same run."""
         try:
             with av.open(str(path)) as container:
                 return container.metadata.get("comment") == self._comment
@@ -149,8 +164,9 @@ class Recording:
 
     def _write_record(self, stream: VideoStream, writers: list[VideoWriter]) -> None:
         positions = np.asarray([writer.position for writer in writers])
+        arrays: dict[str, Any] = {"identity": self._comment, "positions": positions} | stream.save()
         with new_file(self.record) as file:
-            np.savez(file, identity=self._comment, positions=positions, **stream.save())
+            np.savez(file, **arrays)
 
     def _read_record(self) -> dict[str, np.ndarray]:
         saved = read_arrays(self.record, "delete it to start again")
@@ -161,13 +177,18 @@ class Recording:
         differing = sorted(name for name in self.identity if identity.get(name) != self.identity[name])
         if differing:
             raise ConfigError(
-                f"{self.record} belongs to another run: {', '.join(differing)} differ; give that run's options, or delete it to start again"
+                f"{self.record} belongs to another run: {', '.join(differing)} differ; give that run's options, or "
+                "delete it to start again"
             )
         return saved
 
 
 def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """All arrays of a position that was saved; a damaged file is a `ConfigError` with the remedy."""
+    """All arrays of a saved position (an .npz file).
+
+    Raises:
+      ConfigError: the file is missing or damaged; the message ends with `remedy`.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

@@ -22,7 +22,9 @@ from pavdm_jax.video.images import resize_crop
 
 @dataclass(frozen=True)
 class Request:
-    """A video, or a batch of them, with every choice made and checked (see `Options` for the fields that are not explained here).
+    """A video, or a batch of them, with every choice made and checked.
+
+    `Options` explains the fields that are not explained here.
 
     Attributes:
       config: the model's, with the window and the appended scores of this request.
@@ -30,11 +32,14 @@ class Request:
       single: one sample of one prompt, for which no batch axis is expected.
       seeds: one for each sample.
       negative_prompts: one for each sample, or None.
-      told_size: height and width that the network is told. Of a named resolution it is the named one (240 x 426), as upstream
-        does, although what is left of it by the VAE is smaller (240 x 424, `height` and `width`).
-      start: uint8 [1 or b, f, height, width, 3] or None.
-      image: uint8 [1 or b, 1, height, width, 3], an image that is one latent frame, or None; then `start` is None.
-      clip: of the baselines.
+      height, width: size of the frames, in pixels.
+      told_size: height and width that the network is told. Of a named resolution it is the named size (240 x 426), as
+        upstream does, although the VAE's frames are smaller (240 x 424, `height` and `width`).
+      frames: pixel frames of the whole video, or None for a video without end.
+      start: uint8 [1 or b, f, height, width, 3], the start clip or still clip, or None.
+      image: uint8 [1 or b, 1, height, width, 3], an image that becomes one latent frame, or None. At most one of
+        `start` and `image` is given.
+      clip: lengths and steps of a baseline's clips.
     """
 
     config: ModelConfig
@@ -59,11 +64,12 @@ class Request:
 
     @property
     def batch(self) -> int:
+        """Samples, b."""
         return len(self.prompts)
 
     @property
     def given_frames(self) -> int:
-        """Frames of the start clip."""
+        """Pixel frames of the start clip; an image that becomes one latent frame is none of them."""
         return 0 if self.start is None else self.start.shape[1]
 
     @property
@@ -225,7 +231,7 @@ def _start_frames(
     """The start clips, and the images that are one latent frame, at the video's size: see `Request`."""
     if asked.start is None:
         return None, None
-    each = list(asked.start) if isinstance(asked.start, list | tuple) else [asked.start]
+    each = [asked.start] if isinstance(asked.start, str | os.PathLike | np.ndarray) else list(asked.start)
     if len(each) not in (1, prompts):
         raise ConfigError(f"{len(each)} start clips are given for {prompts} prompts; give one each, or a single one")
     clips = [_read_start(config, start, asked.image, height, width) for start in each]
@@ -242,7 +248,7 @@ def _start_frames(
 def _read_start(
     config: ModelConfig, start: str | os.PathLike | np.ndarray, image: str, height: int, width: int
 ) -> np.ndarray:
-    frames = start if isinstance(start, np.ndarray) else read_video(start)
+    frames = start if isinstance(start, np.ndarray) else read_video(os.fspath(start))
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
         raise ConfigError(
             f"start frames must be uint8 [frames, height, width, 3], not {frames.dtype} {list(frames.shape)}"

@@ -1,4 +1,4 @@
-"""What all streams of frames have in common: prompts, positions, decoding. The sampling methods are its subclasses."""
+"""The base class of the sampling methods: what all streams of frames share (prompts, positions, decoding)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,20 +23,20 @@ from pavdm_jax.models.model import DTYPES, Model
 T = TypeVar("T")
 
 ENDLESS_CHUNKS = 2**30
-"""Chunks of a video without end: more than twenty years of it."""
+"""The number of chunks of a video without end, which would last more than twenty years."""
 
 
 class VideoStream(ABC):
     """An iterator over a video's frames, uint8 `[b, f, h, w, 3]`, one of the VAE's micro clips (17 frames) at a time.
 
-    At any moment `save()` gives all that is needed to go on later. A stream of the same request that is given it with `restore`
-    yields exactly the frames that are still to come; one of another seed, prompt or length branches off there.
-    A round is what the sampling method does at a time: a shift, or a clip.
+    `save()` returns the position in the video at any moment. A stream of the same request continues from it after
+    `restore`, and yields exactly the remaining frames; a stream of another seed, prompt or length branches off there.
+    A round is the unit in which the sampling method counts: a shift, or a clip.
 
     Attributes:
       round: rounds done so far, of `num_rounds`.
-      frames_done: frames made so far, the start clip's included.
-      kept_frames: frames of the start clip that are shown as they are.
+      frames_done: pixel frames made so far, the start clip's included.
+      kept_frames: pixel frames of the start clip that are shown unchanged.
     """
 
     unit: str  # what a round is called in a progress bar
@@ -56,11 +56,11 @@ class VideoStream(ABC):
 
     @abstractmethod
     def advance(self) -> list[np.ndarray]:
-        """Run one compiled call, and return the frames that came out of it, a micro clip each: none while the window fills."""
+        """Run one compiled call, and return the finished frames by micro clips: none while the window fills."""
 
     @property
     def done(self) -> bool:
-        """Whether the video is whole."""
+        """Whether all rounds are done."""
         return self.round >= self.num_rounds
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -71,7 +71,7 @@ class VideoStream(ABC):
                 self._pending = self.advance()
 
     def save(self) -> dict[str, np.ndarray]:
-        """The position in the video as plain arrays."""
+        """The position in the video as NumPy arrays, for `restore`."""
         return {
             "method": np.asarray(self.request.method),
             # Copies: the next call takes the memory of the window.
@@ -83,10 +83,10 @@ class VideoStream(ABC):
         }
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """Go to a position that `save` gave. The noise of what enters from there on is that of this stream's seeds.
+        """Continue from a position that `save` returned; the noise of later chunks is that of this stream's seeds.
 
         Raises:
-          ConfigError: the position belongs to a video of another method, size or window, or lies behind the end of this one.
+          ConfigError: the position is of another method, size or window, or lies behind the end of this video.
         """
         if (method := str(saved["method"])) != self.request.method:
             raise ConfigError(f"the saved position is of method {method}; this request's is {self.request.method}")
@@ -96,7 +96,8 @@ class VideoStream(ABC):
             raise ConfigError(f"the saved position has a window of shape {shape}; this request's is {expected}")
         if int(saved["round"]) > self.num_rounds:
             raise ConfigError(
-                f"the saved position is after {int(saved['frames_done'])} frames, behind the end of this request; ask for more frames"
+                f"the saved position is after {int(saved['frames_done'])} frames, behind the end of this request; "
+                "ask for more frames"
             )
         state = WindowState(jnp.array(saved["latents"]), self._state.key)
         self._state, self._finished = place_replicated((state, jnp.array(saved["finished"])), self._mesh)
@@ -125,7 +126,7 @@ class VideoStream(ABC):
         return Conditions(params, caption, *map(np.float32, numbers), config=config, dtype=dtype, backend=backend)
 
     def _start_frames(self) -> list[np.ndarray]:
-        """What a video begins with, once: the frames of the start clip that are kept."""
+        """The frames of the start clip that are kept; nothing from the second call on."""
         if self.frames_done or not self.kept_frames or self.request.start is None:
             return []
         self.frames_done = self.kept_frames
@@ -138,13 +139,13 @@ class VideoStream(ABC):
         return self._call(encode_frames, self.model.params["vae"], frames, config=self.request.config)
 
     def _decode(self, latents: jax.Array) -> np.ndarray:
-        """The frames of a micro clip."""
+        """The frames of a micro clip, uint8 [b, f, h, w, 3], of its latents [b, t, h, w, c]."""
         config = self.request.config
         static = {"config": config, "num_frames": config.vae.micro_frames}
         return np.asarray(self._call(decode_frames, self.model.params["vae"], latents, **static))
 
     def _decode_finished(self, latents: jax.Array) -> list[np.ndarray]:
-        """The frames of every micro clip that finished latent frames fill; the rest waits for more of them."""
+        """The frames of every micro clip that is complete; latent frames beyond it wait for the next call."""
         size = self.request.config.vae.micro_latents
         if self._finished.shape[1]:
             latents = jnp.concatenate([self._finished, latents], axis=1)
@@ -153,7 +154,7 @@ class VideoStream(ABC):
         return [self._cut(self._decode(latents[:, at : at + size])) for at in range(0, whole, size)]
 
     def _cut(self, frames: np.ndarray) -> np.ndarray:
-        """New frames up to the end of the video; they are counted."""
+        """Count new frames, and cut those behind the end of the video."""
         room = frames.shape[1] if self.request.frames is None else self.request.frames - self.frames_done
         frames = frames[:, : max(0, room)]
         self.frames_done += frames.shape[1]

@@ -1,4 +1,4 @@
-"""Prompts and when they hold."""
+"""Timelines: the prompts of a video, and from when on each of them holds."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,20 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import MAX_FRAMES
 
 Timeline = tuple[tuple[float, str], ...]
-"""Prompts by the second from which they hold; the first one is 0."""
+"""Pairs of a second and the prompt that holds from then on; the first second is 0."""
 
 _EXAMPLE = "give a text such as 'a red circle moves left'"
 
 
 def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
-    """The timelines of a text, of one timeline `[(second, text), ...]`, or of a list of either; and whether it was a single one.
+    """The timelines of a text, of one timeline `[(second, text), ...]`, or of a list of either.
+
+    Returns:
+      A timeline for each video, and whether `prompt` was a single one.
 
     Raises:
-      ConfigError: no prompt, an empty one, or timelines that do not begin at 0, do not rise, or change at different seconds.
+      ConfigError: no prompt, an empty one, or timelines that do not begin at 0, do not rise, or change at different
+        seconds.
     """
     if not isinstance(prompt, str | list | tuple) or len(prompt) <= 0:
         raise ConfigError(f"there is no prompt; {_EXAMPLE}")
@@ -44,7 +48,7 @@ def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
 
 
 def _is_text(text: str) -> bool:
-    """Whether no byte of it was undecodable (Python keeps those of a command line as surrogates)."""
+    """Whether a text can be encoded: undecodable bytes of a command line reach Python as surrogates, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

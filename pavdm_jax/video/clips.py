@@ -1,4 +1,4 @@
-"""Clips out of video files: frames by number, or at given moments whatever the file's own frame rate does."""
+"""Reads clips from video files: frames by number, or frames at given times whatever the file's own frame rate is."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,15 +16,20 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.video.images import MAX_PIXELS, check_pixels, read_picture, resize_crop
 
 MAX_BYTES = 2**33
-"""Of a clip in memory, 8 GiB: at 240 by 424 this is twenty minutes."""
+"""The largest clip that is read into memory, 8 GiB: twenty minutes at 240 by 424 pixels."""
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def read_video(path: str | Path, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """The frames `start` to `stop` (exclusive; None: to the end) of a video, or the one frame of a picture.
+    """The frames of a video, or the one frame of a picture.
 
-    Pictures and videos are turned as their metadata says. A video that ends before `stop` gives what it has.
+    Pictures and videos are rotated as their metadata says.
+
+    Args:
+      path: a file, which may be in a bucket.
+      start: number of the first frame, from 0.
+      stop: number behind the last frame; None: to the end. A video that ends before it gives the frames that it has.
 
     Returns:
       uint8 `[f, h, w, 3]`, f ≥ 1.
@@ -90,16 +95,16 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
 
 
 def pad_start(frames: np.ndarray, least: int) -> tuple[np.ndarray, str]:
-    """A start clip that is too short, as one of `least` frames: its first frame is held.
+    """Lengthen a start clip that is too short to `least` frames by repeating its first frame.
 
-    The VAE encodes groups of frames, 17 at a time of the published one, while the released start clips have 16.
+    The published VAE encodes 17 frames at a time, while the released start clips have 16.
 
     Args:
       frames: uint8 `[f, h, w, 3]`, 1 ≤ f < `least`.
       least: pixel frames that are needed.
 
     Returns:
-      the frames, and what to tell the user.
+      The frames, uint8 `[least, h, w, 3]`, and a note for the user.
     """
     held = least - len(frames)
     note = f"the start clip has {len(frames)} frames; its first one is held for {held} more, to make {least}"
@@ -107,8 +112,11 @@ def pad_start(frames: np.ndarray, least: int) -> tuple[np.ndarray, str]:
 
 
 def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
-    """The frames of a whole video one by one, `[1, h, w, 3]`, in bounded memory; `ConfigError` where it cannot be
-    read."""
+    """Read a video frame by frame, uint8 `[1, h, w, 3]`, in bounded memory.
+
+    Raises:
+      ConfigError: the file cannot be read as a video.
+    """
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
@@ -118,18 +126,22 @@ def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
 
 
 def frame_pixels(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 [h, w, 3]; phones store upright films lying down, with the angle beside them."""
+    """The pixels of a decoded frame, uint8 [h, w, 3], rotated as the metadata says (phones store films sideways)."""
     return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
 TOLERANCE = 1e-3
-"""Seconds. Containers round the times of frames; Matroska to whole milliseconds."""
+"""Seconds by which a frame's time may be off: containers round it, Matroska to whole milliseconds."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file holds: the size of its upright pictures, and when the last one ends, in seconds after the first one
-    begins."""
+    """Size and length of a video file.
+
+    Attributes:
+      height, width: of the frames in pixels, after the rotation that the metadata asks for.
+      seconds: from the begin of the first frame to the end of the last one.
+    """
 
     height: int
     width: int
@@ -137,15 +149,15 @@ class VideoInfo:
 
 
 def frames_within(start: float, end: float, fps: float) -> int:
-    """How many of the moments start, start + 1/fps, ... lie before `end`."""
+    """How many of the times start, start + 1/fps, ... (seconds) lie before `end`."""
     return max(0, int(np.ceil((end - start) * fps - TOLERANCE * fps)))
 
 
 def probe(path: str) -> VideoInfo:
-    """Read a file's packets, and decode its first picture.
+    """Size and length of a video: reads all packets, and decodes the first frame only.
 
     Raises:
-      ConfigError: it cannot be read, is cut off, or has no pictures.
+      ConfigError: the file cannot be read, is damaged or cut off, or has no frames.
     """
     with _opened(path) as container:
         stream = _video_stream(container, path)
@@ -171,20 +183,20 @@ def probe(path: str) -> VideoInfo:
 
 
 def read_clip(file: str | BinaryIO, start: float, fps: float, frames: int, size: tuple[int, int]) -> np.ndarray:
-    """The pictures that a player shows at the moments start, start + 1/fps, ...
+    """The frames that a player shows at the times start, start + 1/fps, ...
 
     Args:
-      file: a path, perhaps in a bucket, or an open file.
-      start: seconds after the first picture begins.
-      fps: moments a second.
-      frames: how many moments.
-      size: height and width to which the pictures are resized and cropped.
+      file: a path, which may be in a bucket, or an open file.
+      start: seconds after the begin of the first frame.
+      fps: frames per second of the clip, whatever the file's rate is.
+      frames: length of the clip in frames.
+      size: height and width in pixels, to which the frames are resized and cropped (see `resize_crop`).
 
     Returns:
       uint8 `[frames, height, width, 3]`.
 
     Raises:
-      ConfigError: the file cannot be read, is damaged, or ends before the last moment.
+      ConfigError: the file cannot be read, is damaged, or ends before the last frame of the clip.
     """
     clip = np.empty((frames, *size, 3), np.uint8)
     done = 0
@@ -208,8 +220,7 @@ def read_clip(file: str | BinaryIO, start: float, fps: float, frames: int, size:
 
 
 def _shown(container, stream, start: float) -> Iterator[tuple[av.VideoFrame, float, float]]:
-    """Pictures from the one shown at `start` on (or a little before it), with the times at which each begins and
-    ends."""
+    """Frames from the one shown at `start` on (or a little before it), each with its begin and its end in seconds."""
     origin = stream.start_time or 0
     if start > 0:
         container.seek(origin + int(start / stream.time_base), stream=stream, backward=True)
@@ -226,8 +237,10 @@ def _shown(container, stream, start: float) -> Iterator[tuple[av.VideoFrame, flo
 
 
 class _opened:
-    """`av.open` whose errors are `ConfigError`s that name the file; a bucket that cannot be reached is no fault of the
-    file's."""
+    """`av.open` whose errors become `ConfigError`s that name the file.
+
+    A `StorageError` is passed on as it is: when a bucket cannot be reached, the file is not at fault.
+    """
 
     def __init__(self, file: str | BinaryIO):
         self.file, self._closing = file, contextlib.ExitStack()

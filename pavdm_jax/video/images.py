@@ -1,4 +1,4 @@
-"""Pictures: read, resize, contact sheets, PNG and GIF. Frames are uint8 RGB, `[f, h, w, 3]`.
+"""Pictures: reading, resizing, contact sheets, PNG and GIF. Frames are uint8 RGB, `[f, h, w, 3]`.
 
 Each library does what the others do not: imageio writes pictures; Pillow resizes, finds the colours of a GIF, and
 reads, because imageio 2.38 turns grey pictures with an EXIF orientation the wrong way; PyAV writes the frames of a GIF
@@ -21,11 +21,15 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import check_output, new_file
 
 MAX_PIXELS = 2**26
-"""Of a frame (8192 by 8192): a larger one is a broken header or the wrong file."""
+"""The most pixels of a frame that is read (8192 by 8192); more means a damaged header or the wrong file."""
 
 
 def read_picture(path: Path) -> np.ndarray | None:
-    """The one frame `[1, h, w, 3]` of a still picture; None for what Pillow does not know or what moves."""
+    """The frame of a still picture, uint8 `[1, h, w, 3]`; None for animations and for formats unknown to Pillow.
+
+    Raises:
+      ConfigError: the picture is damaged, cut off or too large.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged by MAX_PIXELS instead
         try:
@@ -45,6 +49,7 @@ def read_picture(path: Path) -> np.ndarray | None:
 
 
 def check_pixels(path: Path, height: int, width: int) -> None:
+    """Raise `ConfigError` when the frames of the file `path` have no pixels, or more than `MAX_PIXELS`."""
     if not 0 < height * width <= MAX_PIXELS:
         raise ConfigError(f"{path} is {height}x{width} pixels; at most {MAX_PIXELS} in all can be read")
 
@@ -53,9 +58,14 @@ def check_pixels(path: Path, height: int, width: int) -> None:
 
 
 def resize_crop(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The largest centred part of `frames` that has the shape of `height` × `width`, resampled to it without aliasing.
+    """Crop frames around the centre to the aspect ratio of `height` × `width`, and resize them to that size.
 
-    Frames of that size are returned as they are.
+    Args:
+      frames: uint8 [f, h, w, 3]; frames that have the size are returned as they are.
+      height, width: in pixels.
+
+    Returns:
+      uint8 [f, height, width, 3], resampled by Lanczos without aliasing.
     """
     rows, columns = frames.shape[1:3]
     if (rows, columns) == (height, width):
@@ -72,7 +82,11 @@ def resize_crop(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def contact_sheet(frames: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
-    """One picture `[h, w, 3]` of equally large `frames`, row after row, on white with `gap` pixels between them."""
+    """A picture, uint8 `[h, w, 3]`, of `frames` `[h, w, 3]` in rows, on white with `gap` pixels between them.
+
+    Raises:
+      ConfigError: there are no frames or no columns.
+    """
     if len(frames) <= 0 or columns < 1:
         raise ConfigError(f"a contact sheet of {len(frames)} frames in {columns} columns shows nothing")
     columns = min(columns, len(frames))
@@ -90,16 +104,20 @@ def contact_sheet(frames: Sequence[np.ndarray], columns: int, gap: int = 4) -> n
 
 
 def write_png(path: str | Path, frame: np.ndarray) -> None:
-    """Write one frame `[h, w, 3]`; `ConfigError` where it cannot be written."""
+    """Write one frame, uint8 `[h, w, 3]`, as a PNG; `ConfigError` where it cannot be written."""
     path = check_output(path, (".png",))
     with new_file(path) as partial:
         iio.imwrite(partial, frame, extension=".png")
 
 
 def write_gif(path: str | Path, clips: Iterable[np.ndarray], fps: float, gif_fps: float = 12) -> None:
-    """Write `clips`, uint8 `[f, h, w, 3]` each, one after the other as a GIF that repeats for ever, in bounded memory.
+    """Write clips, uint8 `[f, h, w, 3]` each, one after another as a GIF that loops, in bounded memory.
 
-    Every n-th frame is shown, so that there are about `gif_fps` a second; each has its own 256 colours.
+    Args:
+      path: ends in .gif.
+      clips: of equal height and width.
+      fps: frames per second of the clips.
+      gif_fps: about how many frames per second the GIF shows, at most 50; each frame has 256 colours of its own.
 
     Raises:
       ConfigError: no frames, a rate out of range, or a place that cannot be written.

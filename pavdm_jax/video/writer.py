@@ -1,4 +1,4 @@
-"""A growing MP4 that plays at any moment, survives a kill, and is continued bit for bit the same.
+"""An MP4 file that can be played while it grows, survives a killed process, and is continued bit for bit the same.
 
 Each `write` is encoded by an encoder of its own into one closed fragment (`moof` + `mdat`) and appended to the file.
 The bytes of a fragment depend only on its frames and on the number of its first frame, so a run that was cut back to a
@@ -23,7 +23,7 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import check_output, partial_path, storage_error
 
 PIXEL_FORMAT = "yuv420p"
-"""Of H.264 that plays everywhere: colours at half the resolution, so that height and width must be even."""
+"""The pixel format that all players of H.264 know: colours at half the resolution, so that sizes must be even."""
 
 _FRAGMENT_OPTIONS = {
     "movflags": "frag_custom+empty_moov+default_base_moof+frag_discont+skip_trailer",
@@ -35,7 +35,7 @@ _BT709, _LIMITED_RANGE = 1, 1  # H.264's numbers, ITU-T H.273
 
 
 class Position(NamedTuple):
-    """How much of a file is complete: what is needed to continue it."""
+    """How much of a file is complete, which is what is needed to continue it."""
 
     num_frames: int
     num_bytes: int
@@ -44,15 +44,15 @@ class Position(NamedTuple):
 class VideoWriter:
     """Writes a video as its frames come; use it as a context manager.
 
-    The file grows at `partial_path` and can be played from its start after every `write`. When the block ends well it
-    becomes an ordinary MP4 at `path`, at once; when it ends with an error or Ctrl-C, `partial_path` stays, whole up to
-    `position`.
+    The file grows at `partial_path` and can be played from its start after every `write`. When the block ends without
+    an error, it becomes an ordinary MP4 at `path`, atomically. After an error or Ctrl-C, `partial_path` stays, complete
+    up to `position`.
 
     Args:
-      path: the video, ending in .mp4; its folder is made, a video that is there is replaced at the end.
-      fps: frames a second.
+      path: the video, ending in .mp4; its folder is made, and an existing video is replaced at the end.
+      fps: frames per second, above 0 and at most 1000.
       crf: constant rate factor, 1 (largest file) to 51 (worst picture); 18 looks like the original.
-      resume: the `position` of a writer that was interrupted; what its file holds beyond it is dropped.
+      resume: the `position` of a writer that was interrupted; what its file holds behind it is dropped.
       comment: kept in the finished file, where players and `ffprobe` show it.
 
     Raises:
@@ -93,9 +93,12 @@ class VideoWriter:
             self.abandon()
 
     def write(self, frames: np.ndarray) -> None:
-        """Append `frames` (uint8 `[f, h, w, 3]`) and bring them to the disk, as one fragment.
+        """Append `frames`, uint8 `[f, h, w, 3]`, as one fragment, which is on disk afterwards.
 
-        To be bit-for-bit repeatable, a resumed run must cut its frames into writes as the first run did.
+        For equal bytes a resumed run must divide its frames among writes as the first run did.
+
+        Raises:
+          ConfigError: frames of another type or size, an odd height or width, or a place that cannot be written.
         """
         self._check(frames)
         if not len(frames):
@@ -116,7 +119,11 @@ class VideoWriter:
         self.position = Position(self.position.num_frames + len(frames), self.position.num_bytes + len(data))
 
     def close(self) -> None:
-        """Finish the video at `path`; an error if no frame was written. Does nothing after `close` or `abandon`."""
+        """Finish the video at `path`. Does nothing after `close` or `abandon`.
+
+        Raises:
+          ConfigError: no frame was written, or `path` cannot be written.
+        """
         if self._file.closed:
             return
         self.abandon()
@@ -128,7 +135,7 @@ class VideoWriter:
             raise storage_error(error, self.path) from None
 
     def abandon(self) -> None:
-        """Leave what is whole at `partial_path` (nothing, if there are no frames). Does nothing after `close`."""
+        """Stop, and leave the complete frames at `partial_path`, or no file. Does nothing after `close`."""
         if self._file.closed:
             return
         with self._file, contextlib.suppress(OSError):
@@ -186,7 +193,7 @@ class VideoWriter:
                 )
 
     def _encode(self, frames: np.ndarray) -> bytes:
-        """A whole MP4: the header, the same for all of a video's segments, and one fragment placed at its time."""
+        """An MP4 of `frames`: the header, which is the same for all parts of a video, and one fragment at its time."""
         first = self.position.num_frames
         options = _FRAGMENT_OPTIONS | {"fragment_index": str(first + 1)}
         buffer = io.BytesIO()
@@ -218,10 +225,9 @@ def _fragment_start(segment: bytes) -> int:
 
 
 def _finish(partial: Path, path: Path, comment: str) -> None:
-    """Turn the fragments into an ordinary MP4 with an index (exact frame count, quick seeking), and put it at `path` at
-    once.
+    """Turn the fragments into an ordinary MP4 with an index (exact frame count, quick seeking) at `path`.
 
-    Without room for the second copy the fragments themselves, a whole video too, become the result.
+    Where the disk has no room for the second copy, the fragmented file, a complete video too, becomes the result.
     """
     try:
         with storage.atomic_file(path) as indexed:
