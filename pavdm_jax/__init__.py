@@ -21,7 +21,9 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: the command line answers mistakes before the seconds that this takes."""
+    """Import what is asked for when it is asked for: the command line answers mistakes before the seconds that this
+    takes.
+    """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -27,8 +27,8 @@ FLAT = tyro.conf.arg(name="")
 def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
     """Do the work of a command and end the process with the exit code that it returns.
 
-    Mistakes and full memory are one line and 2; Ctrl-C is the line `interrupted` and 130. Warnings of this package are a
-    line each.
+    Mistakes and full memory are one line and 2; Ctrl-C is the line `interrupted` and 130. Warnings of this package are
+    a line each.
     """
     warnings.showwarning = _show_warning
     try:

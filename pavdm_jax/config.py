@@ -12,8 +12,9 @@ s     spatial tokens of a latent frame       l     caption tokens
 p     prompts along the time axis            i j   shift number, chunk number
 ====  =====================================  ====  =====================================
 
-*Frame* alone is a pixel frame. A *level* is the noise of a latent frame: 0 clean, 1 pure noise. A *step* is one network call, a
-*shift* moves the window by a chunk. The default values are Open-Sora v1.2's and the paper's (PA-VDM "O" setting).
+*Frame* alone is a pixel frame. A *level* is the noise of a latent frame: 0 clean, 1 pure noise. A *step* is one network
+call, a *shift* moves the window by a chunk. The default values are Open-Sora v1.2's and the paper's (PA-VDM "O"
+setting).
 """
 
 from dataclasses import dataclass, field
@@ -60,7 +61,9 @@ class STDiT3Config:
 
 @dataclass(frozen=True)
 class SpatialVAEConfig:
-    """The per-frame autoencoder (diffusers' `AutoencoderKL`, SDXL layout); each level but the last halves rows and columns."""
+    """The per-frame autoencoder (diffusers' `AutoencoderKL`, SDXL layout); each level but the last halves rows and
+    columns.
+    """
 
     block_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2
@@ -88,8 +91,8 @@ class TemporalVAEConfig:
     def __post_init__(self) -> None:
         if len(self.temporal_downsample) != len(self.channel_multipliers) - 1:
             raise ConfigError(
-                f"temporal_downsample has {len(self.temporal_downsample)} entries; one is needed between each two of the "
-                f"{len(self.channel_multipliers)} channel_multipliers"
+                f"temporal_downsample has {len(self.temporal_downsample)} entries; one is needed between each two of "
+                f"the {len(self.channel_multipliers)} channel_multipliers"
             )
 
     @property
@@ -102,8 +105,8 @@ class TemporalVAEConfig:
 class VAEConfig:
     """The video autoencoder: spatial, then temporal; clips are coded `micro_frames` at a time, independently.
 
-    A micro clip becomes `micro_latents` latent frames; 0 stands for the fewest that hold it: 17 frames ↔ 5 (Open-Sora's VAE). One
-    more is possible, as in the paper's M setting: 16 frames ↔ 5, of which the first codes padding alone.
+    A micro clip becomes `micro_latents` latent frames; 0 stands for the fewest that hold it: 17 frames ↔ 5 (Open-Sora's
+    VAE). One more is possible, as in the paper's M setting: 16 frames ↔ 5, of which the first codes padding alone.
     """
 
     spatial: SpatialVAEConfig = field(default_factory=SpatialVAEConfig)
@@ -226,10 +229,11 @@ SCHEDULES = {
     "no-chunks": WindowConfig(chunk_size=1, noisy_chunks=30, context_chunks=0),
     "fifo": WindowConfig(chunk_size=1, noisy_chunks=30, context_chunks=5, partition=10),
 }
-"""Named windows: the paper's settings O and M, its two ablations, and FIFO-Diffusion (arXiv 2405.11473) with three partitions and
-lookahead: the context is what the lookahead of the first partition sees. Deviations of the last from its source (FIFO-Diffusion_public,
-scripts/evaluation/funcs.py): the window grows from the prompt alone instead of starting from copies of a sampled clip; finished
-frames are at level 0 instead of the lowest level of the table; at the end the window runs empty; Euler steps of rectified flow instead of DDIM's."""
+"""Named windows: the paper's settings O and M, its two ablations, and FIFO-Diffusion (arXiv 2405.11473) with three
+partitions and lookahead: the context is what the lookahead of the first partition sees. Deviations of the last from its
+source (FIFO-Diffusion_public, scripts/evaluation/funcs.py): the window grows from the prompt alone instead of starting
+from copies of a sampled clip; finished frames are at level 0 instead of the lowest level of the table; at the end the
+window runs empty; Euler steps of rectified flow instead of DDIM's."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,8 @@ class ClipConfig:
             )
         if not 1 <= self.context_frames < self.frames:
             raise ConfigError(
-                f"context_frames must be at least 1 and fewer than the clip's {self.frames} frames, not {self.context_frames}"
+                f"context_frames must be at least 1 and fewer than the clip's {self.frames} frames, not "
+                f"{self.context_frames}"
             )
 
 
@@ -282,7 +287,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.stdit3.latent_channels != self.vae.latent_channels:
             raise ConfigError(
-                f"stdit3.latent_channels {self.stdit3.latent_channels} differs from the VAE's {self.vae.latent_channels}"
+                f"stdit3.latent_channels {self.stdit3.latent_channels} differs from the VAE's "
+                f"{self.vae.latent_channels}"
             )
         if self.stdit3.caption_channels != self.t5.d_model:
             raise ConfigError(
@@ -290,7 +296,8 @@ class ModelConfig:
             )
         if self.text.max_tokens != self.stdit3.max_caption_tokens:
             raise ConfigError(
-                f"text.max_tokens {self.text.max_tokens} differs from stdit3.max_caption_tokens {self.stdit3.max_caption_tokens}"
+                f"text.max_tokens {self.text.max_tokens} differs from stdit3.max_caption_tokens "
+                f"{self.stdit3.max_caption_tokens}"
             )
 
 
@@ -323,7 +330,10 @@ def demo() -> ModelConfig:
 
 
 def tiny() -> ModelConfig:
-    """The smallest model that has every part: for tests and for trying the code. Its weights are random, its videos noise."""
+    """The smallest model that has every part: for tests and for trying the code.
+
+    Its weights are random, its videos noise.
+    """
     return ModelConfig(
         name="tiny",
         stdit3=STDiT3Config(depth=2, hidden_size=32, num_heads=2, caption_channels=16, max_caption_tokens=8),

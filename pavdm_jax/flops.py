@@ -1,6 +1,8 @@
-"""Arithmetic of the transformer, counted from its sizes: 2 floating-point operations for a multiplication and an addition.
+"""Arithmetic of the transformer, counted from its sizes: 2 floating-point operations for a multiplication and an
+addition.
 
-Matrix products only; norms, modulation, rotation and softmax are a few per cent more operations and much more memory traffic. (What
+Matrix products only; norms, modulation, rotation and softmax are a few per cent more operations and much more memory
+traffic. (What
 XLA counts cannot be used: it counts the body of a scan once, whatever the number of layers.)
 """
 
@@ -24,7 +26,8 @@ def stdit3_flops(config: STDiT3Config, frames: int, tokens: int, caption_tokens:
       caption_tokens: keys of the cross-attention: padding is multiplied, too.
     """
     d = config.hidden_size
-    # Of a block: qkv, attention_out, cross_query, cross_out; then the feed-forward network; then queries times keys, weights times values.
+    # Of a block: qkv, attention_out, cross_query, cross_out; then the feed-forward network; then queries times keys,
+    # weights times values.
     linears = 2 * (3 + 1 + 1 + 1) * d * d + 2 * 2 * d * config.mlp_size
     keys_of_a_pair = tokens + frames + 2 * caption_tokens
     pair = 2 * linears + 2 * 2 * d * keys_of_a_pair
@@ -62,7 +65,8 @@ def train_flops(config: STDiT3Config, latents: tuple[int, ...]) -> int:
     return 3 * b * forward
 
 
-# Dense bfloat16 FLOP/s of one JAX device, by a part of `device_kind`; the first match counts. From the vendors' data sheets.
+# Dense bfloat16 FLOP/s of one JAX device, by a part of `device_kind`; the first match counts. From the vendors' data
+# sheets.
 PEAK_FLOPS = (
     ("TPU v6 lite", 918e12),
     ("TPU v5 lite", 197e12),

@@ -1,7 +1,8 @@
 """Pixel frames ↔ latent frames ↔ chunks, pixels ↔ latent cells, and the names of sizes.
 
-A video is coded in *micro clips* that do not see each other (17 frames ↔ 5 latent frames in Open-Sora's VAE), and is generated in
-*chunks* of `WindowConfig.chunk_size` latent frames. What has left the window is decoded, and shown, as soon as it fills a micro clip.
+A video is coded in *micro clips* that do not see each other (17 frames ↔ 5 latent frames in Open-Sora's VAE), and is
+generated in *chunks* of `WindowConfig.chunk_size` latent frames. What has left the window is decoded, and shown, as
+soon as it fills a micro clip.
 """
 
 import math
@@ -13,7 +14,8 @@ from pavdm_jax.errors import ConfigError
 
 
 def latent_frames(num_frames: int, vae: VAEConfig) -> int:
-    """Latent frames of a clip of `num_frames` frames; a remainder of r frames takes ceil(r / 4) (17 → 5, 1 → 1, 20 → 6).
+    """Latent frames of a clip of `num_frames` frames; a remainder of r frames takes ceil(r / 4) (17 → 5, 1 → 1, 20 →
+    6).
 
     Source: Open-Sora opensora/models/vae/vae.py, `get_latent_size`.
     """
@@ -38,14 +40,16 @@ def chunk_frames(config: ModelConfig) -> int:
     chunk_size, micro_latents = config.window.chunk_size, config.vae.micro_latents
     if chunk_size % micro_latents != 0:
         raise ConfigError(
-            f"chunk_size {chunk_size} cannot be decoded chunk by chunk: the VAE codes {micro_latents} latent frames at once; "
-            f"use a multiple of {micro_latents}"
+            f"chunk_size {chunk_size} cannot be decoded chunk by chunk: the VAE codes {micro_latents} latent frames at "
+            f"once; use a multiple of {micro_latents}"
         )
     return chunk_size // micro_latents * config.vae.micro_frames
 
 
 def num_chunks(num_frames: int, config: ModelConfig) -> int:
-    """Chunks to generate for `num_frames` frames: whole micro clips, which are cut to `num_frames` once they are decoded."""
+    """Chunks to generate for `num_frames` frames: whole micro clips, which are cut to `num_frames` once they are
+    decoded.
+    """
     if num_frames < 1:
         raise ConfigError(f"a video of {num_frames} frames cannot be made; ask for at least 1")
     micro_clips = -(-num_frames // config.vae.micro_frames)
@@ -58,7 +62,8 @@ def window_frames(config: ModelConfig) -> int:
 
 
 def check_context(num_frames: int, vae: VAEConfig) -> int:
-    """Latent frames of a context of `num_frames` frames, whose last micro clip may be begun only where a latent frame ends.
+    """Latent frames of a context of `num_frames` frames, whose last micro clip may be begun only where a latent frame
+    ends.
 
     Raises:
       ConfigError: the frames of a latent frame would be torn apart; the nearest numbers are named.
@@ -105,5 +110,6 @@ def check_size(height: int, width: int, config: ModelConfig) -> None:
     if not smaller == larger == (height, width):
         near = " or ".join(f"{h}x{w}" for h, w in dict.fromkeys((smaller, larger)))
         raise ConfigError(
-            f"size {height}x{width} (height x width) is impossible: both must be positive multiples of {unit}; the nearest: {near}"
+            f"size {height}x{width} (height x width) is impossible: both must be positive multiples of {unit}; the "
+            f"nearest: {near}"
         )

@@ -3,7 +3,8 @@
 from pavdm_jax.errors import ConfigError
 
 FRAME_COUNTS = {f"{n}x": 51 * n for n in (1, 2, 4, 8, 16)} | {f"{2 * n}s": 51 * n for n in (1, 2, 4, 8, 16)}
-"""Named lengths: multiples of three micro clips. "2s" is 51 frames: 2 seconds at 25.5 fps (Open-Sora opensora/datasets/aspect.py)."""
+"""Named lengths: multiples of three micro clips. "2s" is 51 frames: 2 seconds at 25.5 fps (Open-Sora
+opensora/datasets/aspect.py)."""
 
 
 def frame_count(name: str) -> int:
@@ -67,9 +68,9 @@ RESOLUTIONS: dict[str, dict[str, tuple[int, int]]] = {
     name: {ratio: _size(size) for ratio, size in zip(ratios.split(), sizes.split(), strict=True)}
     for name, (ratios, sizes) in _TABLE.items()
 }
-"""Height and width in pixels by name and aspect ratio (Open-Sora opensora/datasets/aspect.py, where each was rounded by hand: no
-formula gives them all). The ratio is height to width, so "9:16" is a *wide* picture. Many sizes are no multiple of the VAE's cell:
-see `decoded_size`."""
+"""Height and width in pixels by name and aspect ratio (Open-Sora opensora/datasets/aspect.py, where each was rounded by
+hand: no formula gives them all). The ratio is height to width, so "9:16" is a *wide* picture. Many sizes are no
+multiple of the VAE's cell: see `decoded_size`."""
 
 
 def resolution(name: str, aspect_ratio: str) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 The config is a Python file that defines `config = TrainConfig(...)`, or the name of a shipped one; any of its fields
 can be given on the command line by its dotted name (of a run of one stage without `stages.0.`). A run that was
-interrupted goes on when the same command is given again. Of several processes, TPU pods and SLURM tell which this one is; elsewhere
-JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+interrupted goes on when the same command is given again. Of several processes, TPU pods and SLURM tell which this one
+is; elsewhere JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
 """
 
 import sys

@@ -128,7 +128,8 @@ CHIPS: dict[str, Chip] = {
 
 
 def parse_topology(name: str) -> tuple[str, Chip]:
-    """The layout of a name such as "v4:2x2x4", chips along each axis, or "h100:4x8", hosts and GPUs of each; and the kind of chip.
+    """The layout of a name such as "v4:2x2x4", chips along each axis, or "h100:4x8", hosts and GPUs of each; and the
+    kind of chip.
 
     Raises:
       ConfigError: there is no such chip, or the name has another form.
@@ -144,7 +145,8 @@ def parse_topology(name: str) -> tuple[str, Chip]:
 
 
 def topology_devices(name: str) -> list[jax.Device]:
-    """The devices, one a chip, of a topology such as "v4:2x2x4" or "h100:8"; programs can be compiled for them, and not run.
+    """The devices, one a chip, of a topology such as "v4:2x2x4" or "h100:8"; programs can be compiled for them, and not
+    run.
 
     Raises:
       ConfigError: the compiler is not installed, or knows no such layout.

@@ -1,7 +1,9 @@
-"""Compiling for devices that are not there, to learn whether a program fits their memory: `pip install pavdm_jax[tpu-compile]`,
+"""Compiling for devices that are not there, to learn whether a program fits their memory: `pip install
+pavdm_jax[tpu-compile]`,
 or `pavdm_jax[cuda]` for GPUs.
 
-Only shapes enter, so a model of any size is compiled on a laptop. Nothing is run: memory is what XLA has planned; times are estimates.
+Only shapes enter, so a model of any size is compiled on a laptop. Nothing is run: memory is what XLA has planned; times
+are estimates.
 """
 
 import re
@@ -14,7 +16,8 @@ import jax
 from pavdm_jax.ahead_of_time.chips import GIB, Chip
 
 COMPILER_OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
-"""By platform. Sizes of Triton's matrix products are found by trying them on the GPU; without one, some products have none."""
+"""By platform. Sizes of Triton's matrix products are found by trying them on the GPU; without one, some products have
+none."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Report:
 
     Attributes:
       arguments, outputs, temporaries, aliased: bytes; aliased ones are arguments that outputs replace.
-      collectives: how often the program's text has each kind of exchange between devices; those in a loop over layers run
-        once a layer, and count once.
+      collectives: how often the program's text has each kind of exchange between devices; those in a loop over layers
+        run once a layer, and count once.
       compile_seconds: on this machine.
       problem: why it cannot be compiled, else "": the numbers are 0 then.
     """
@@ -43,7 +46,9 @@ class Report:
         return self.arguments + self.outputs + self.temporaries - self.aliased
 
     def within(self, chip: Chip) -> "Report":
-        """With a problem if it is more than a chip has: the compiler for TPUs refuses such a program, that for GPUs does not."""
+        """With a problem if it is more than a chip has: the compiler for TPUs refuses such a program, that for GPUs
+        does not.
+        """
         if self.total <= chip.memory_gib * GIB:
             return self
         return replace(self, problem=f"does not fit: {self.total / GIB:.2f}G of {chip.memory_gib:.2f}G")

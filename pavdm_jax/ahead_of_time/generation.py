@@ -1,6 +1,7 @@
 """Memory of generation on chips that are not there: `pavdm benchmark --compile-only v5e:1x1 v4:1x1 h100:1`.
 
-The programs of generation are compiled for the chips of each topology, from shapes alone; several share the work as `--mesh auto` does.
+The programs of generation are compiled for the chips of each topology, from shapes alone; several share the work as
+`--mesh auto` does.
 """
 
 import functools
@@ -61,7 +62,10 @@ class CompileConfig:
 
 @dataclass(frozen=True)
 class GenerationProgram:
-    """A compiled program of generation and the shapes that it is called with; `flops` where they are counted, else 0."""
+    """A compiled program of generation, and the shapes that it is called with.
+
+    `flops` is 0 where they are not counted.
+    """
 
     name: str
     function: Any
@@ -71,7 +75,8 @@ class GenerationProgram:
 
 
 def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[GenerationProgram]:
-    """A layer of the text encoder, a shift, and decoding a chunk, for one video, with the parameters in the request's dtype.
+    """A layer of the text encoder, a shift, and decoding a chunk, for one video, with the parameters in the request's
+    dtype.
 
     `device` is one of those they are compiled for.
     """
@@ -162,8 +167,8 @@ def _result(topology: str, devices: int, request: Request, program: GenerationPr
 
 
 HEADER = (
-    f"{'chip':9} {'program':7} {'size':>9} {'dtype':>8} {'arguments':>9} {'temporary':>9} {'total':>6} {'limit GiB':>9} "
-    f"{'compile s':>9} {'TFLOP':>7} {f'estimated s at {UTILISATION:.0%}':>22}"
+    f"{'chip':9} {'program':7} {'size':>9} {'dtype':>8} {'arguments':>9} {'temporary':>9} {'total':>6} "
+    f"{'limit GiB':>9} {'compile s':>9} {'TFLOP':>7} {f'estimated s at {UTILISATION:.0%}':>22}"
 )
 
 
@@ -175,6 +180,6 @@ def row(result: dict) -> str:
     counted = f"{result['flops'] / 1e12:7.1f} {result['estimated_seconds']:22.2f}" if result["flops"] else ""
     memory = result["problem"] or f"{arguments:9.2f} {temporaries:9.2f} {total:6.2f}"
     return (
-        f"{result['topology']:9} {result['program']:7} {result['size']:>9} {result['dtype']:>8} {memory:26} {limit:9.2f} "
-        f"{result['compile_seconds']:9.0f} {counted}"
+        f"{result['topology']:9} {result['program']:7} {result['size']:>9} {result['dtype']:>8} {memory:26} "
+        f"{limit:9.2f} {result['compile_seconds']:9.0f} {counted}"
     )

@@ -1,6 +1,7 @@
 """Training steps compiled for chips that are not there: `pavdm train --config FILE --compile-only v4:4x4x8`.
 
-Only shapes enter: no weights are read, nothing is run. Memory is what the compiler plans, arithmetic is counted, time is guessed.
+Only shapes enter: no weights are read, nothing is run. Memory is what the compiler plans, arithmetic is counted, time
+is guessed.
 """
 
 import jax
@@ -66,7 +67,8 @@ def compile_train(config: TrainConfig, topology: str) -> None:
     """Compile the step of every diffusion stage, and print what it takes.
 
     Raises:
-      ConfigError: the compiler or the topology is not there, the mesh does not fit it, clips are too short, or no stage trains the transformer.
+      ConfigError: the compiler or the topology is not there, the mesh does not fit it, clips are too short, or no stage
+        trains the transformer.
     """
     stages = [stage for stage in config.stages if isinstance(stage.objective, DiffusionObjective)]
     if not stages:
@@ -101,16 +103,19 @@ def describe(
     done = model_flops * RECOMPUTED[config.remat]
     seconds = done / (UTILISATION * peak)
     memory = report.problem or (
-        f"{report.total / GIB:.2f} GiB of {limit} (arguments {report.arguments / GIB:.2f}, temporary {report.temporaries / GIB:.2f})"
+        f"{report.total / GIB:.2f} GiB of {limit} (arguments {report.arguments / GIB:.2f}, "
+        f"temporary {report.temporaries / GIB:.2f})"
     )
     collectives = ", ".join(f"{count} {kind}" for kind, count in report.collectives.items()) or "none"
     return [
-        f"stage {stage.name} on {topology}: {mesh.size} chips, mesh {mesh}, remat {config.remat}, {config.compute_dtype}",
+        f"stage {stage.name} on {topology}: {mesh.size} chips, mesh {mesh}, remat {config.remat}, "
+        f"{config.compute_dtype}",
         f"  batch                  {stage.batch_size} clips of {shape[1]} latent frames of {shape[2]}x{shape[3]}",
         f"  memory of a chip       {memory}",
         f"  collectives in text    {collectives} (those in the loop over layers run once a layer)",
-        f"  model FLOPs a step     {model_flops / 1e15:.2f} PFLOP, transformer; {done / 1e15:.2f} with what is computed again",
-        f"  estimate of step time  {seconds:.2f} s, MFU {model_flops / (seconds * peak):.0%}: not measured; assumes {UTILISATION:.0%} of the peak "
-        "for all arithmetic",
+        f"  model FLOPs a step     {model_flops / 1e15:.2f} PFLOP, transformer; {done / 1e15:.2f} with what is "
+        "computed again",
+        f"  estimate of step time  {seconds:.2f} s, MFU {model_flops / (seconds * peak):.0%}: not measured; "
+        f"assumes {UTILISATION:.0%} of the peak for all arithmetic",
         f"  compiled in            {report.compile_seconds:.0f} s",
     ]

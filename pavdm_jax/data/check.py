@@ -10,7 +10,9 @@ from pavdm_jax.geometry import latent_frames, least_frames
 
 
 def check_length(frames: int, clip_latents: int, model: ModelConfig) -> None:
-    """`ConfigError`, which says how many pixel frames are needed, unless clips of `frames` of them have `clip_latents` latent frames."""
+    """`ConfigError`, which says how many pixel frames are needed, unless clips of `frames` of them have `clip_latents`
+    latent frames.
+    """
     if latent_frames(frames, model.vae) < clip_latents:
         raise ConfigError(
             f"clips of {frames} frames are too short: the stage trains on {clip_latents} latent frames; "
@@ -35,7 +37,8 @@ def check_data(data: Data, clip_latents: int | None, model: ModelConfig, files: 
       data: what it reads.
       clip_latents: latent frames of a sample; None for a stage that works on pixels.
       model: the architecture and the size of its videos.
-      files: also look whether the data is there; TFDS data sets are looked for when they are opened, which takes longer.
+      files: also look whether the data is there; TFDS data sets are looked for when they are opened, which takes
+        longer.
 
     Raises:
       ConfigError: clips are too short, or the data is not there.

@@ -1,4 +1,4 @@
-"""Settings of training data: the shapes world, real videos in a manifest, TFDS data sets, and latents made beforehand."""
+"""Settings of training data: the shapes world, real videos in a manifest, TFDS data sets, and precomputed latents."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,10 +27,11 @@ class ShapesData:
 
 @dataclass(frozen=True)
 class VideoData:
-    """Real videos, listed in a manifest: CSV or JSON lines with `path`, `caption` and, where wanted, `start`, `end` (seconds), `fps`.
+    """Real videos, listed in a manifest: CSV or JSON lines with `path`, `caption` and, where wanted, `start`, `end`
+    (seconds), `fps`.
 
-    A row is cut into clips of `frames` frames that follow one another. Rows that are too short and files that cannot be read are
-    skipped and named. What is learnt about the files is kept beside the manifest, in `NAME.index.json`.
+    A row is cut into clips of `frames` frames that follow one another. Rows that are too short and files that cannot be
+    read are skipped and named. What is learnt about the files is kept beside the manifest, in `NAME.index.json`.
     """
 
     manifest: str  # a file, or gs://BUCKET/NAME
@@ -46,7 +47,9 @@ class VideoData:
 
 @dataclass(frozen=True)
 class TfdsData:
-    """A TFDS data set in a format of random access (`array_record`); the first `frames` frames of each example are a clip."""
+    """A TFDS data set in a format of random access (`array_record`); the first `frames` frames of each example are a
+    clip.
+    """
 
     name: str  # such as tfds:shapes_world or tfds:ucf101:2.0.0
     data_dir: str | None = None  # None: TFDS's own folder

@@ -1,7 +1,7 @@
 """Batches from a random-access source, by grain: the batch of a step depends on the seed and the step alone.
 
-So the state of the loader is the number of the next step, which every checkpoint holds, and a resumed run goes on with the next sample;
-neither the number of worker processes nor that of training processes changes what a step sees.
+So the state of the loader is the number of the next step, which every checkpoint holds, and a resumed run goes on with
+the next sample; neither the number of worker processes nor that of training processes changes what a step sees.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ class Source(Protocol):
 class Schedule:
     """Which samples each step takes, over all processes.
 
-    An epoch shuffles every group, cuts it into whole batches (the rest waits for another epoch; a group smaller than a batch is repeated
-    until it fills one), and shuffles the batches of all groups.
+    An epoch shuffles every group, cuts it into whole batches (the rest waits for another epoch; a group smaller than a
+    batch is repeated until it fills one), and shuffles the batches of all groups.
     """
 
     def __init__(self, groups: Sequence[np.ndarray], batch_size: int, seed: int):
@@ -108,7 +108,9 @@ def batches(
 
 
 class ReadAhead:
-    """Iterates a grain data set in other threads or processes, a few elements ahead; closed at the latest when the program ends."""
+    """Iterates a grain data set in other threads or processes, a few elements ahead; closed at the latest when the
+    program ends.
+    """
 
     def __init__(self, dataset: grain.MapDataset, workers: int = 0, buffer: int = 4):
         threads = min(buffer, 2 if workers else os.cpu_count() or 2)
@@ -131,8 +133,8 @@ class ReadAhead:
             if "Worker process was terminated" not in str(error):
                 raise
             raise ConfigError(
-                f"a worker process of the loader died ({str(error).split('.')[0]}); it may have run out of memory: use fewer "
-                "workers, and run the same command again"
+                f"a worker process of the loader died ({str(error).split('.')[0]}); it may have run out of memory: use "
+                "fewer workers, and run the same command again"
             ) from None
         # Out of the memory shared with a worker, which else outlives the loader and spoils the end of the program.
         return {name: np.array(value) if isinstance(value, np.ndarray) else value for name, value in element.items()}

@@ -1,4 +1,6 @@
-"""What a training stage reads: pixels for the VAE; latents and captions for the transformer, from a cache or encoded on the way."""
+"""What a training stage reads: pixels for the VAE; latents and captions for the transformer, from a cache or encoded on
+the way.
+"""
 
 import functools
 import sys
@@ -39,7 +41,10 @@ def equal_rows(rows: np.ndarray) -> list[np.ndarray]:
 
 
 class _Readable:
-    """Reads clips; in place of one that cannot be read, the next one of its size, always the same. Each is named once."""
+    """Reads clips; in place of one that cannot be read, the next one of its size, always the same.
+
+    Each is named once.
+    """
 
     def __init__(self, clips: Clips):
         self.clips, self.groups = clips, equal_rows(clips.sizes)
@@ -88,7 +93,8 @@ class PixelSource:
 
 @dataclass(frozen=True)
 class Cut:
-    """What the transformer's stages take of a clip: `chunks` chunks, from a random one on, and one of its captions as token ids.
+    """What the transformer's stages take of a clip: `chunks` chunks, from a random one on, and one of its captions as
+    token ids.
 
     Attributes:
       chunks: of a sample.
@@ -186,7 +192,9 @@ def open_feed(
     folder: Path,
     text_is_frozen: bool = False,
 ) -> Feed:
-    """What a stage reads, for any kind of data. Latents that are not there yet are computed first, by all processes together.
+    """What a stage reads, for any kind of data.
+
+    Latents that are not there yet are computed first, by all processes together.
 
     Args:
       clip_chunks: chunks of a sample of latents; None for a stage that works on pixels.

@@ -23,7 +23,8 @@ TFDS_EXAMPLES = 4000
 
 
 def training_captions(stages: Sequence[Data], model: ModelConfig, seed: int) -> list[str]:
-    """Captions of the data of a run's stages, as the text encoder gets them; data that several stages share counts once.
+    """Captions of the data of a run's stages, as the text encoder gets them; data that several stages share counts
+    once.
 
     Args:
       stages: the data of each.

@@ -1,7 +1,8 @@
 """Rectified flow: straight lines from clean latents to noise, and the noise shift for size and length.
 
 Levels are in 0..1 (0 clean, 1 pure noise), one for each latent frame; all of this is float32 (source: Open-Sora
-opensora/schedulers/rf/rectified_flow.py, which counts 0..1000). The velocity points from noise to clean: latents move *along* it.
+opensora/schedulers/rf/rectified_flow.py, which counts 0..1000). The velocity points from noise to clean: latents move
+*along* it.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 from pavdm_jax.config import NOISE_BASE_SIZE
 
 Velocity = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-"""velocity(latents [b, t, h, w, c], levels [b, t], num_valid int32 [], prompt_index int32 [slots]) -> [b, t, h, w, c]."""
+"""velocity(latents [b, t, h, w, c], levels [b, t], num_valid int32 [], prompt_index int32 [slots]) -> [b, t, h, w,
+c]."""
 
 
 def interpolate(clean: jax.Array, noise: jax.Array, levels: jax.Array) -> jax.Array:
@@ -34,8 +36,8 @@ def velocity_target(clean: jax.Array, noise: jax.Array) -> jax.Array:
 def euler_step(latents: jax.Array, velocity: jax.Array, levels: jax.Array, next_levels: jax.Array) -> jax.Array:
     """Move latents [b, t, h, w, c] from `levels` [b, t] down to `next_levels` [b, t].
 
-    Frames whose level does not change are returned bit by bit, whatever (even NaN) their velocity is: clean context and the
-    empty tail of a window.
+    Frames whose level does not change are returned bit by bit, whatever (even NaN) their velocity is: clean context and
+    the empty tail of a window.
     """
     drop = _per_frame(levels - next_levels)
     return jnp.where(drop == 0.0, latents, latents + drop * velocity)
@@ -50,12 +52,14 @@ def shift_levels(
 ) -> jax.Array:
     """The noise shift: larger and longer clips need higher levels to hide as much of their content.
 
-    τ' = r·τ / (1 + (r − 1)·τ) with r = sqrt(height · width / base_size²) · sqrt(latent_frames); 0 and 1 stay where they are.
+    τ' = r·τ / (1 + (r − 1)·τ) with r = sqrt(height · width / base_size²) · sqrt(latent_frames); 0 and 1 stay where they
+    are.
 
     Args:
       levels: any shape, in 0..1.
       height, width: of the video in pixels; scalars, or arrays that broadcast with `levels` at equal rank.
-      latent_frames: of the whole window or clip that the network sees at once, not pixel frames (the reference takes those).
+      latent_frames: of the whole window or clip that the network sees at once, not pixel frames (the reference takes
+        those).
       base_size: pixels; one frame of this size, squared, is not shifted.
     """
     area = jnp.asarray(height, jnp.float32) * jnp.asarray(width, jnp.float32)

@@ -1,4 +1,5 @@
-"""Mask strategies: which frames of a training clip stay clean, so that one model learns to continue, precede and fill in.
+"""Mask strategies: which frames of a training clip stay clean, so that one model learns to continue, precede and fill
+in.
 
 Upstream: Open-Sora opensora/utils/train_utils.py, `MaskGenerator`; here every sample draws for itself, inside jit.
 """

@@ -1,4 +1,4 @@
-"""The grids of noise levels, 0..1, before the noise shift (`flow.shift_levels` is applied to them, element by element)."""
+"""The grids of noise levels, 0..1, before the noise shift (`flow.shift_levels`), which is applied to each element."""
 
 import functools
 
@@ -12,9 +12,10 @@ from pavdm_jax.config import WindowConfig
 def level_table(config: WindowConfig) -> jax.Array:
     """Progressive levels of the noisy part of a full window (paper, section 3.2).
 
-    The grid j / steps, j = 1..steps, is dealt to the chunks in runs of `steps_per_shift`. Row 0 is 1/K, 2/K, … 1; each further row
-    is one grid step lower, and one grid step below the last row, chunk k is where chunk k − 1 was in row 0.
-    Unlike the reference, whose table is right only when the noisy latent frames are as many as the steps, any sizes work.
+    The grid j / steps, j = 1..steps, is dealt to the chunks in runs of `steps_per_shift`. Row 0 is 1/K, 2/K, … 1; each
+    further row is one grid step lower, and one grid step below the last row, chunk k is where chunk k − 1 was in row 0.
+    Unlike the reference, whose table is right only when the noisy latent frames are as many as the steps, any sizes
+    work.
 
     Returns:
       [steps_per_shift, noisy_chunks] float32: a row for each step of a shift, rising along the window.

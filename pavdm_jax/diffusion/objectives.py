@@ -1,7 +1,9 @@
-"""Training objectives of the diffusion transformer: which level each latent frame gets, which frames count, and the loss.
+"""Training objectives of the diffusion transformer: which level each latent frame gets, which frames count, and the
+loss.
 
-Every sample of a batch has choices of its own. All functions are pure and jit with fixed shapes. Latents are noised by `sample_noisy`;
-a frame at level 0 stays clean, has timestep 0 and no loss (the paper's context chunk, Open-Sora's masked frames).
+Every sample of a batch has choices of its own. All functions are pure and jit with fixed shapes. Latents are noised by
+`sample_noisy`; a frame at level 0 stays clean, has timestep 0 and no loss (the paper's context chunk, Open-Sora's
+masked frames).
 Upstream: Open-Sora opensora/schedulers/rf/rectified_flow.py.
 """
 
@@ -24,7 +26,8 @@ from pavdm_jax.errors import ConfigError
 class UniformDiffusion:
     """One noise level a clip, some frames kept clean by mask strategies (Open-Sora's pretraining).
 
-    Without mask strategies it is the training of "replacement with noise" (the paper's RW): all frames always share one level.
+    Without mask strategies it is the training of "replacement with noise" (the paper's RW): all frames always share one
+    level.
     """
 
     clip_chunks: int = 7  # chunks of a training clip
@@ -42,9 +45,10 @@ class UniformDiffusion:
 class ProgressiveDiffusion:
     """Levels that rise along the window (the paper's method, sections 3.2 and 3.3).
 
-    A growing window holds fewer noisy chunks, at the highest levels, as at the start of a video; a shrinking one holds fewer, at the
-    lowest, as at its end; a short one holds fewer, between the two, as in a video that never fills the window; the others are full.
-    Three zeros are the fixed-length design. Without a start clip, what is seen is decided in growing windows without context.
+    A growing window holds fewer noisy chunks, at the highest levels, as at the start of a video; a shrinking one holds
+    fewer, at the lowest, as at its end; a short one holds fewer, between the two, as in a video that never fills the
+    window; the others are full. Three zeros are the fixed-length design. Without a start clip, what is seen is decided
+    in growing windows without context.
     """
 
     growing: float = 0.25  # share of windows that grow
@@ -114,7 +118,8 @@ def frame_losses(velocity: jax.Array, latents: jax.Array, noise: jax.Array, loss
       [b, t] float32.
     """
     error = velocity.astype(jnp.float32) - velocity_target(latents, noise)
-    # `where` before the square, not a product after it: frames that do not count may hold anything, and have no gradient.
+    # `where` before the square, not a product after it: frames that do not count may hold anything, and have no
+    # gradient.
     error = jnp.where(loss_mask[:, :, None, None, None] > 0, error, 0.0)
     return jnp.mean(jnp.square(error), axis=(2, 3, 4))
 
@@ -150,7 +155,8 @@ def sample_uniform(
       batch, frames: b and t. Any length: a single latent frame is an image.
       height, width: pixels, scalars or [b]; with the clip's latent frames they set the noise shift.
       base_size: pixels, of the noise shift, see `flow.shift_levels`.
-      num_valid: [b], latent frames of each clip where some are shorter than `frames` (padded at the end); None: all are full.
+      num_valid: [b], latent frames of each clip where some are shorter than `frames` (padded at the end); None: all are
+        full.
     """
     level_key, mask_key = jax.random.split(key)
     num_valid = jnp.full((batch,), frames, jnp.int32) if num_valid is None else num_valid.astype(jnp.int32)
@@ -178,12 +184,15 @@ def sample_progressive(
 ) -> TrainLevels:
     """Levels of a window at a random step of a random shift (paper, sections 3.2 and 3.3).
 
-    A row of the level table, all its levels moved together by a random part of a grid step, clamped to 0..1, then the noise shift.
-    A full window is context and all noisy chunks. A growing one has n of them, at the highest levels, a shrinking one n at the lowest,
-    n uniform in 1..K; the rest of it is empty, at the end. A short one has n in 1..K-1 of them, below the highest levels by any number
-    of places that leaves them in the table: the windows of a video of n new chunks after its growth, until its first chunk is clean.
-    Deviations: growing and short windows have any number of context chunks down to none with equal chance, so that videos can start from text
-    alone (the released code always has all; the paper's design allows none); and the paper does not say how often windows are full.
+    A row of the level table, all its levels moved together by a random part of a grid step, clamped to 0..1, then the
+    noise shift. A full window is context and all noisy chunks. A growing one has n of them, at the highest levels, a
+    shrinking one n at the lowest, n uniform in 1..K; the rest of it is empty, at the end. A short one has n in 1..K-1
+    of them, below the highest levels by any number
+    of places that leaves them in the table: the windows of a video of n new chunks after its growth, until its first
+    chunk is clean.
+    Deviations: growing and short windows have any number of context chunks down to none with equal chance, so that
+    videos can start from text alone (the released code always has all; the paper's design allows none); and the paper
+    does not say how often windows are full.
 
     Args:
       key: one PRNG key.

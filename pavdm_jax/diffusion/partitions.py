@@ -1,7 +1,8 @@
-"""Windows that are longer than what the network sees at once: overlapping partitions with lookahead (FIFO-Diffusion, section 4).
+"""Windows that are longer than what the network sees at once: overlapping partitions with lookahead (FIFO-Diffusion,
+section 4).
 
-Source: arXiv 2405.11473 and FIFO-Diffusion_public, scripts/evaluation/funcs.py. The partitions overlap by half. Of each but the first,
-the cleaner half is only looked at, and the noisier half is updated.
+Source: arXiv 2405.11473 and FIFO-Diffusion_public, scripts/evaluation/funcs.py. The partitions overlap by half. Of each
+but the first, the cleaner half is only looked at, and the noisier half is updated.
 """
 
 import jax
@@ -11,7 +12,8 @@ from pavdm_jax.diffusion.flow import Velocity
 
 
 def partitioned(velocity: Velocity, size: int) -> Velocity:
-    """A velocity for windows of any multiple of `size / 2` latent frames, by calls on `size` of them, one after another.
+    """A velocity for windows of any multiple of `size / 2` latent frames, by calls on `size` of them, one after
+    another.
 
     Args:
       velocity: of `size` latent frames.

@@ -1,8 +1,9 @@
 """Plain sampling of a clip, and the baselines that extend a video clip by clip, as values of two arrays.
 
-A clip's frames follow `levels` [steps + 1, b, t], and wherever `renoise` [steps + 1, b, t] says so, a frame is set to its given value
-noised to its level there. Text to video, "replacement without noise" (RN: Open-Sora's loop, its masks and edit ratios; upstream
-opensora/schedulers/rf/__init__.py) and "replacement with noise" (RW; paper, section 4) differ in nothing else.
+A clip's frames follow `levels` [steps + 1, b, t], and wherever `renoise` [steps + 1, b, t] says so, a frame is set to
+its given value noised to its level there. Text to video, "replacement without noise" (RN: Open-Sora's loop, its masks
+and edit ratios; upstream opensora/schedulers/rf/__init__.py) and "replacement with noise" (RW; paper, section 4) differ
+in nothing else.
 """
 
 import jax
@@ -27,12 +28,14 @@ class ClipPlan:
 
 
 def without_noise(levels: jax.Array, mask: jax.Array) -> ClipPlan:
-    """RN, and with a mask of ones plain sampling: frames with a small mask stay clean, the others are denoised around them.
+    """RN, and with a mask of ones plain sampling: frames with a small mask stay clean, the others are denoised around
+    them.
 
     Args:
       levels: [steps + 1] from 1 down to 0, after the noise shift.
-      mask: [b, t] in 0..1, the edit ratio of each frame: 1 makes it anew, 0 keeps the given value; in between, the frame is clean
-        until the level has come down to the mask, joins there, noised to that level, and is denoised with the rest.
+      mask: [b, t] in 0..1, the edit ratio of each frame: 1 makes it anew, 0 keeps the given value; in between, the
+        frame is clean until the level has come down to the mask, joins there, noised to that level, and is denoised
+        with the rest.
     """
     levels = levels[:, None, None]
     joined = mask[None] >= levels
@@ -42,7 +45,7 @@ def without_noise(levels: jax.Array, mask: jax.Array) -> ClipPlan:
 
 
 def with_noise(levels: jax.Array, given: jax.Array) -> ClipPlan:
-    """RW: all frames share one level, and before every step the given frames [b, t] (bool) are put back, noised to it."""
+    """RW: all frames share one level; before every step the given frames, bool [b, t], are put back, noised to it."""
     shape = (levels.shape[0], *given.shape)
     first = jnp.arange(shape[0])[:, None, None] == 0
     return ClipPlan(levels=jnp.broadcast_to(levels[:, None, None], shape), renoise=given[None] | first)
@@ -91,8 +94,8 @@ def extend_by_replacement(
     Args:
       velocity: see `flow.Velocity`.
       noise: number → [b, num_frames, h, w, c]; clip n asks for numbers n · (steps + 1) to n · (steps + 1) + steps.
-      context: [b, g, h, w, c], the end of the clip before: its last latents, or (as Open-Sora does) its last pixel frames
-        encoded again; g = 0 samples a first clip.
+      context: [b, g, h, w, c], the end of the clip before: its last latents, or (as Open-Sora does) its last pixel
+        frames encoded again; g = 0 samples a first clip.
       num_frames: latent frames of the clip.
       levels: [steps + 1] from 1 down to 0, after the noise shift.
       clip_number: 0 for the video's first clip.

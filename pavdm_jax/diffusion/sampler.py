@@ -1,4 +1,6 @@
-"""The progressive sampler: one function, `shift_step`, which `sample_segment` scans over a plan of shifts (paper, algorithm 1)."""
+"""The progressive sampler: one function, `shift_step`, which `sample_segment` scans over a plan of shifts (paper,
+algorithm 1).
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,7 +19,8 @@ Noise = Callable[[jax.Array], jax.Array]
 
 @struct.dataclass
 class WindowState:
-    """All that passes from one shift to the next; saved with the number of the next shift, it resumes or branches a video.
+    """All that passes from one shift to the next; saved with the number of the next shift, it resumes or branches a
+    video.
 
     Attributes:
       latents: [b, t, h, w, c] float32, the window; empty slots hold zeros.
@@ -30,7 +33,9 @@ class WindowState:
 
 @struct.dataclass
 class FinishedChunk:
-    """What a shift emits: `number` [] int32 and its clean `latents` [b, k, h, w, c]; −1 and zeros when it emits nothing."""
+    """What a shift emits: `number` [] int32 and its clean `latents` [b, k, h, w, c]; −1 and zeros when it emits
+    nothing.
+    """
 
     number: jax.Array
     latents: jax.Array
@@ -61,8 +66,8 @@ def initial_state(
     Args:
       noise: as for `shift_step`.
       keys: [b], one a sample.
-      known: [b, known chunks · k, h, w, c], the video's first chunks; 0 frames to start from text alone. Chunks at level 0 are
-        taken as they are; a plan of fixed length expects more of them, and noises those.
+      known: [b, known chunks · k, h, w, c], the video's first chunks; 0 frames to start from text alone. Chunks at
+        level 0 are taken as they are; a plan of fixed length expects more of them, and noises those.
       first_shift: the first entry of the plan.
       held: [b, `first_shift.held`, h, w, c], the given latent frames of chunk 0, or None.
     """
@@ -91,7 +96,8 @@ def shift_step(
 ) -> tuple[WindowState, FinishedChunk]:
     """Let a noise chunk in, denoise the window by one shift's steps, emit the chunk that is clean, and move on.
 
-    Context is never updated, and an inert shift calls no network. Times stay float32 (the reference rounds them to bfloat16).
+    Context is never updated, and an inert shift calls no network. Times stay float32 (the reference rounds them to
+    bfloat16).
 
     Args:
       velocity: see `flow.Velocity`; what it returns beyond `num_valid` is ignored.
@@ -139,7 +145,7 @@ def shift_step(
 def sample_segment(
     velocity: Velocity, noise: Noise, state: WindowState, plan: ShiftInputs
 ) -> tuple[WindowState, FinishedChunk]:
-    """`shift_step` over a plan, in one scan; finished chunks are stacked along a new first axis (see `FinishedChunk`)."""
+    """`shift_step` over a plan, in one scan; finished chunks are stacked along a new first axis."""
     return jax.lax.scan(lambda carry, inputs: shift_step(velocity, noise, carry, inputs), state, plan)
 
 

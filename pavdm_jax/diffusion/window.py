@@ -1,9 +1,10 @@
 """The sliding window as data: what every shift does, as arrays that enter `lax.scan`.
 
-Number a video's chunks 0..N−1. The first G are given and clean; chunk j enters as pure noise at shift j − G and is finished K shifts
-later (K noisy chunks fit in the window). The window holds consecutive chunks, packed to the left: up to `context` finished ones,
-then those being denoised, then empty slots. Growing, sliding, shrinking, starting from text alone, and videos shorter than the
-window are values of this one formula (paper, section 3.3; upstream, opensora/schedulers/rf of pa_vdm, keeps phases instead).
+Number a video's chunks 0..N−1. The first G are given and clean; chunk j enters as pure noise at shift j − G and is
+finished K shifts later (K noisy chunks fit in the window). The window holds consecutive chunks, packed to the left: up
+to `context` finished ones, then those being denoised, then empty slots. Growing, sliding, shrinking, starting from text
+alone, and videos shorter than the window are values of this one formula (paper, section 3.3; upstream,
+opensora/schedulers/rf of pa_vdm, keeps phases instead).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,11 +19,13 @@ from pavdm_jax.errors import ConfigError
 
 @struct.dataclass
 class ShiftInputs:
-    """What one shift does; with a leading axis, the plan of many shifts. Axis `slots` = `config.slots`, r = `steps_per_shift`.
+    """What one shift does; with a leading axis, the plan of many shifts.
+
+    Axis `slots` = `config.slots`, r = `steps_per_shift`.
 
     Attributes:
-      levels: [r + 1, slots] float32: levels before each step and after the last; the context's level in finished chunks, 0 in empty
-        slots.
+      levels: [r + 1, slots] float32: levels before each step and after the last; the context's level in finished
+        chunks, 0 in empty slots.
       num_valid: [] int32: latent frames that the window holds, a prefix; 0 marks an inert shift, which does nothing.
       chunks: [slots] int32: chunk number in each slot; −1 in empty ones.
       entering: [] int32: the chunk that enters as noise at the start of the shift; −1 for none.
@@ -45,12 +48,15 @@ class ShiftInputs:
 
 
 def num_shifts(config: WindowConfig, num_chunks: int, num_given: int) -> int:
-    """Shifts that a video of `num_chunks` chunks takes when the first `num_given` are given: each new one enters, the last one leaves."""
+    """Shifts that a video of `num_chunks` chunks takes when the first `num_given` are given: each new one enters, the
+    last one leaves.
+    """
     if num_given < 0:
         raise ConfigError(f"the number of given chunks must be 0 or more, not {num_given}")
     if num_chunks <= num_given:
         raise ConfigError(
-            f"a video of {num_chunks} chunks leaves nothing to generate after {num_given} given ones; ask for a longer video"
+            f"a video of {num_chunks} chunks leaves nothing to generate after {num_given} given ones; ask for a longer "
+            "video"
         )
     return num_chunks - num_given + config.noisy_chunks - 1
 
@@ -67,15 +73,16 @@ def plan_shifts(
 ) -> ShiftInputs:
     """The shifts `start` to `stop` (default: all) of a video.
 
-    The window at the start of shift i depends on what came before it only, so a plan may be made piece by piece, and a longer
-    video (or an endless one, with a huge `num_chunks`) starts as a shorter one does.
+    The window at the start of shift i depends on what came before it only, so a plan may be made piece by piece, and a
+    longer video (or an endless one, with a huge `num_chunks`) starts as a shorter one does.
 
     Args:
       config: sizes of the window.
       table: [steps_per_shift, noisy_chunks], `level_table(config)` after the noise shift.
       num_chunks: chunks of the whole video, the given ones included.
       num_given: chunks at the video's start that are given and clean; 0 starts from text alone.
-      prompt_starts: the first chunk of each prompt, not falling; of several that begin with the same chunk the last one holds.
+      prompt_starts: the first chunk of each prompt, not falling; of several that begin with the same chunk the last one
+        holds.
       held: latent frames of chunk 0 that are given, such as an image, while the rest of the chunk is made.
 
     Raises:
@@ -93,7 +100,8 @@ def plan_shifts(
     chunks = first[:, None] + np.arange(config.slots)[None, :]
     present = chunks < end[:, None]
 
-    # A chunk that entered `age` shifts ago started at the last column of the table and has moved one to the left with each.
+    # A chunk that entered `age` shifts ago started at the last column of the table and has moved one to the left with
+    # each.
     age = shifts[:, None] - (chunks - num_given)
     denoised = present & (chunks >= num_given) & (age < config.noisy_chunks)
     column = np.where(denoised, config.noisy_chunks - 1 - age, 0)
@@ -116,7 +124,9 @@ def plan_shifts(
 
 
 def segments(plan: ShiftInputs, length: int) -> Iterator[ShiftInputs]:
-    """Cut a plan into pieces of `length` shifts, the last one padded with inert shifts: one compiled program serves them all."""
+    """Cut a plan into pieces of `length` shifts, the last one padded with inert shifts: one compiled program serves
+    them all.
+    """
     if length < 1:
         raise ConfigError(f"a segment needs at least 1 shift, not {length}")
     for start in range(0, len(plan.num_valid), length):

@@ -1,9 +1,10 @@
 """Meshes of devices, and which of their axes each logical axis lies on. The only file that names mesh axes.
 
-The networks name *logical* axes (`LOGICAL_AXES`) and know nothing of devices; a program that is called inside `use_mesh` is split by
-this table, and its result is the same on every mesh but for rounding. Sequence parallelism is a change of place: tokens are
-spread over `sequence` everywhere but in spatial attention, where frames are, and the compiler moves them by an all-to-all. Sizes
-that a mesh axis does not divide are padded by the compiler; only a training batch has to divide.
+The networks name *logical* axes (`LOGICAL_AXES`) and know nothing of devices; a program that is called inside
+`use_mesh` is split by
+this table, and its result is the same on every mesh but for rounding. Sequence parallelism is a change of place: tokens
+are spread over `sequence` everywhere but in spatial attention, where frames are, and the compiler moves them by an
+all-to-all. Sizes that a mesh axis does not divide are padded by the compiler; only a training batch has to divide.
 """
 
 import contextlib
@@ -23,7 +24,8 @@ T = TypeVar("T")
 DATA, SEQUENCE = "data", "sequence"
 
 FSDP = ("fsdp", "fsdp_rest")
-"""Parameters are spread over these two. Two, since no axis of a 1872 by 5616 kernel divides by 64, but 5616 does by 16, and 1872 by 4."""
+"""Parameters are spread over these two. Two, since no axis of a 1872 by 5616 kernel divides by 64, but 5616 does by 16,
+and 1872 by 4."""
 
 FSDP_FIRST = 16
 
@@ -90,8 +92,8 @@ def generation_mesh(text: str, videos: int, devices: int | None = None) -> MeshC
     """The mesh on which `videos` videos are made.
 
     Args:
-      text: "auto" takes all devices of this process: the halves of guidance and the videos lie on `data` as far as they divide, and
-        tokens on the rest; "single" takes one device; or a mesh of all devices, see `parse_mesh`.
+      text: "auto" takes all devices of this process: the halves of guidance and the videos lie on `data` as far as they
+        divide, and tokens on the rest; "single" takes one device; or a mesh of all devices, see `parse_mesh`.
       videos: made at the same time.
       devices: how many "auto" takes, if not those of this process.
 
@@ -130,8 +132,8 @@ def train_mesh(text: str, rows: int, devices: int) -> MeshConfig:
     """The mesh on which a batch is trained.
 
     Args:
-      text: "auto" takes all devices: they share the batch as far as it divides, up to 16 of them the parameters, too, and what
-        remains shares the tokens; "single" takes one device; or a mesh of all devices, see `parse_mesh`.
+      text: "auto" takes all devices: they share the batch as far as it divides, up to 16 of them the parameters, too,
+        and what remains shares the tokens; "single" takes one device; or a mesh of all devices, see `parse_mesh`.
       rows: samples that are worked on at once: a batch, or a part of one that is accumulated.
       devices: of all processes.
 
@@ -162,7 +164,8 @@ def _factorisations(number: int, parts: int) -> Iterator[tuple[int, ...]]:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of a config over `devices`: by default all of this process if these are enough, else all of all processes.
+    """The mesh of a config over `devices`: by default all of this process if these are enough, else all of all
+    processes.
 
     Devices of a topology description do, too, for compiling without them.
 

@@ -62,12 +62,17 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def replicate(tree: T) -> T:
-    """Inside a program: the arrays whole on every device, so that every process can read them; without a mesh, nothing."""
+    """Inside a program: the arrays whole on every device, so that every process can read them.
+
+    Without a mesh it does nothing.
+    """
     return tree if _mesh().empty else jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
 def shard_batch(array: jax.Array, axis: int) -> jax.Array:
-    """Inside a program: an output split along its batch axis, or whole where that does not divide; without a mesh, nothing."""
+    """Inside a program: an output split along its batch axis, or whole where that does not divide; without a mesh,
+    nothing.
+    """
     mesh, axes = _mesh(), dict(LOGICAL_AXES)["batch"]
     if mesh.empty or array.shape[axis] % math.prod(mesh.shape[name] for name in axes):
         return replicate(array)

@@ -14,7 +14,8 @@ from jax.experimental import multihost_utils
 from pavdm_jax.errors import ConfigError, first_line
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-"""Of the environment, where no scheduler says how many processes there are: HOST:PORT of process 0, their number, this one's number."""
+"""Of the environment, where no scheduler says how many processes there are: HOST:PORT of process 0, their number, this
+one's number."""
 
 HEARTBEAT_SECONDS = 60
 """After which a process that is not heard of counts as dead, and the others are ended by JAX."""
@@ -23,14 +24,16 @@ LOST_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")
 """Of JAX's errors: what a call to another process that is gone ends with."""
 
 LOST_WORDS = ("gloo", "nccl", "barrier", "heartbeat", "coordination")
-"""In errors of another code, INTERNAL or UNKNOWN: the libraries of collectives report a closed connection so, Orbax without a code."""
+"""In errors of another code, INTERNAL or UNKNOWN: the libraries of collectives report a closed connection so, Orbax
+without a code."""
 
 CLOSING_SECONDS = 2
 """That process 0, which the others talk to, stays after a mistake, so that they can end by themselves."""
 
 
 def connect() -> None:
-    """Find the other processes, before any device is used: TPU pods and SLURM tell by themselves, elsewhere `VARIABLES` do.
+    """Find the other processes, before any device is used: TPU pods and SLURM tell by themselves, elsewhere `VARIABLES`
+    do.
 
     Raises:
       ConfigError: only some variables are set, they are no numbers, or the others are not found.
@@ -44,8 +47,8 @@ def connect() -> None:
         address, count, number = given.values()
         if not count.isdecimal() or not number.isdecimal() or int(number) >= int(count) or ":" not in address:
             raise ConfigError(
-                f"{', '.join(f'{name}={value}' for name, value in given.items())}: an address is HOST:PORT, and processes are "
-                "numbered from 0 to their number - 1"
+                f"{', '.join(f'{name}={value}' for name, value in given.items())}: an address is HOST:PORT, and "
+                "processes are numbered from 0 to their number - 1"
             )
         explicit = {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
     try:
@@ -53,7 +56,8 @@ def connect() -> None:
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"the other processes are not found ({reason}); on hosts without SLURM or TPU pods set {', '.join(VARIABLES)}"
+            f"the other processes are not found ({reason}); on hosts without SLURM or TPU pods set "
+            f"{', '.join(VARIABLES)}"
         ) from None
 
 
@@ -103,7 +107,9 @@ def exit_if_peer_lost() -> Iterator[None]:
 
 
 def end(code: int, said: str) -> NoReturn:
-    """Print a line and end the program; of several processes without the farewell that would wait for those that are gone."""
+    """Print a line and end the program; of several processes without the farewell that would wait for those that are
+    gone.
+    """
     print(said, file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
         sys.stdout.flush()

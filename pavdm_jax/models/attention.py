@@ -31,14 +31,15 @@ def attention(
 ) -> jax.Array:
     """softmax(q·k / sqrt(e))·v, with logits and softmax in float32.
 
-    Any number of batch axes comes first, and any number of query axes after them: axes that are merged and do not divide evenly
-    over devices could not stay spread over them.
+    Any number of batch axes comes first, and any number of query axes after them: axes that are merged and do not
+    divide evenly over devices could not stay spread over them.
 
     Args:
       q: queries [batch..., queries..., n, e].
       k: keys [batch..., s, n, e].
       v: values [batch..., s, n, e].
-      kv_length: int [batch...], each batch entry sees its first `kv_length` keys only; None: all. With 0 the output is zero.
+      kv_length: int [batch...], each batch entry sees its first `kv_length` keys only; None: all. With 0 the output is
+        zero.
       axes: logical names of the axes of `q`, for cuDNN, whose calls the compiler does not split as they are here.
       backend: what computes it, see `choose_backend`; "xla" works everywhere.
 
@@ -55,7 +56,9 @@ def attention(
 
 
 def choose_backend(device: jax.Device, dtype: DTypeLike, head_width: int) -> Backend:
-    """The backend for a device, which need not be there: "cudnn" for half precision on an NVIDIA GPU, if the heads fit it, else "xla"."""
+    """The backend for a device, which need not be there: "cudnn" for half precision on an NVIDIA GPU, if the heads fit
+    it, else "xla".
+    """
     fits = head_width % CUDNN_HEAD_WIDTH_MULTIPLE == 0 and head_width <= CUDNN_MAX_HEAD_WIDTH
     half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
     return "cudnn" if half and fits and compute_capability(device) >= CUDNN_MIN_COMPUTE_CAPABILITY else "xla"

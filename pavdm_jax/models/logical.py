@@ -1,4 +1,6 @@
-"""Where the arrays of the networks lie on several devices, in names that know no device: `distributed.mesh.LOGICAL_AXES` gives them a meaning."""
+"""Where the arrays of the networks lie on several devices, in names that know no device:
+`distributed.mesh.LOGICAL_AXES` gives them a meaning.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,7 +11,8 @@ from flax import linen as nn
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Spread the first axes of an array as their logical names say; None, and the axes that are not named, stay together.
+    """Spread the first axes of an array as their logical names say; None, and the axes that are not named, stay
+    together.
 
     Outside `use_mesh` it does nothing.
     """
@@ -29,13 +32,14 @@ def padded_shard_map(
 ) -> jax.Array:
     """`function(*arrays)`, computed by each device on its part alone, for what the compiler cannot split by itself.
 
-    The result's axes are those of the first array. Axes that do not divide over the devices are padded with zeros for the
-    time. Outside `use_mesh` it is the function.
+    The result's axes are those of the first array. Axes that do not divide over the devices are padded with zeros for
+    the time. Outside `use_mesh` it is the function.
 
     Args:
       function: of arrays; parts of its result must depend on the same parts of the arrays only.
       arrays: the first decides where the result lies.
-      axes: for each array, the logical names of its first axes; None, and axes that are not named, are whole on every device.
+      axes: for each array, the logical names of its first axes; None, and axes that are not named, are whole on every
+        device.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return function(*arrays)

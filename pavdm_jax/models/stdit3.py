@@ -8,8 +8,8 @@ Source: Open-Sora opensora/models/stdit/stdit3.py, with the per-frame levels of 
 
 Level and frame-rate embeddings, norm statistics, rotary angles and softmax are float32 whatever `dtype` is.
 
-On several devices the tokens of a frame lie apart, but for spatial attention, which needs them together and has the frames apart
-instead (logical axes "tokens" and "frames").
+On several devices the tokens of a frame lie apart, but for spatial attention, which needs them together and has the
+frames apart instead (logical axes "tokens" and "frames").
 """
 
 from collections.abc import Sequence
@@ -220,8 +220,8 @@ class STDiT3(nn.Module):
     Attributes:
       config: the architecture.
       dtype: of matrix products and of the residual stream.
-      remat: what the backward pass computes again instead of keeping it, in each pair of blocks: "none", "full" (everything: least
-        memory, a third more arithmetic), or "attention" (everything but the outputs of attention).
+      remat: what the backward pass computes again instead of keeping it, in each pair of blocks: "none", "full"
+        (everything: least memory, a third more arithmetic), or "attention" (everything but the outputs of attention).
       backend: what computes attention, see `attention.choose_backend`.
     """
 

@@ -1,8 +1,9 @@
 """The T5 v1.1 text encoder.
 
-Source: "GLU Variants Improve Transformer" (arXiv 2002.05202) and Hugging Face's `T5EncoderModel`, which Open-Sora runs. Linear layers
-have no biases, attention scores are not scaled (the query's initial values carry the scale), and the only positional information is
-a bias added to the scores, one number for each head and bucket of distances, shared by all layers.
+Source: "GLU Variants Improve Transformer" (arXiv 2002.05202) and Hugging Face's `T5EncoderModel`, which Open-Sora runs.
+Linear layers have no biases, attention scores are not scaled (the query's initial values carry the scale), and the only
+positional information is a bias added to the scores, one number for each head and bucket of distances, shared by all
+layers.
 """
 
 import einops
@@ -21,12 +22,13 @@ NORM_EPSILON = 1e-6
 class T5Encoder(nn.Module):
     """Caption features from token ids.
 
-    The residual stream, norm statistics and softmax are float32 whatever `dtype` is. Deviation: the reference keeps the residual
-    stream in the computing dtype; in float32 the two agree.
+    The residual stream, norm statistics and softmax are float32 whatever `dtype` is. Deviation: the reference keeps the
+    residual stream in the computing dtype; in float32 the two agree.
 
     Attributes:
       config: the architecture.
-      dtype: of the matrix products. float32 or bfloat16: float16 overflows in the feed-forward layers of the published weights.
+      dtype: of the matrix products. float32 or bfloat16: float16 overflows in the feed-forward layers of the published
+        weights.
     """
 
     config: T5Config
@@ -71,7 +73,9 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array, is_token: jax.Array) -> tuple[jax.Array, None]:
-        """Map x float32 [b, l, d], with score biases [n, l, l] and is_token bool [b, l], to ([b, l, d], None), as `nn.scan` wants."""
+        """Map x float32 [b, l, d], with score biases [n, l, l] and is_token bool [b, l], to ([b, l, d], None), as
+        `nn.scan` wants.
+        """
         x = x + self._attention(_norm(self.dtype, "attention_norm")(x), bias, is_token)
         x = x + self._feed_forward(_norm(self.dtype, "mlp_norm")(x))
         return x, None
@@ -111,8 +115,8 @@ def score_bias(table: jax.Array, num_tokens: int, config: T5Config) -> jax.Array
 def relative_buckets(distances: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:
     """The bucket of each distance (key position minus query position), in 0..num_buckets-1.
 
-    Each direction has half of the buckets, keys after the query the upper half. Of a half, the first half holds one distance a bucket;
-    the others widen logarithmically up to `max_distance`, and the last takes everything beyond.
+    Each direction has half of the buckets, keys after the query the upper half. Of a half, the first half holds one
+    distance a bucket; the others widen logarithmically up to `max_distance`, and the last takes everything beyond.
     """
     half = num_buckets // 2
     exact = half // 2

@@ -1,4 +1,6 @@
-"""The video VAE: spatial, then temporal, per-channel normalisation, and micro clips coded one by one (Open-Sora `VideoAutoencoderPipeline`)."""
+"""The video VAE: spatial, then temporal, per-channel normalisation, and micro clips coded one by one (Open-Sora
+`VideoAutoencoderPipeline`).
+"""
 
 from collections.abc import Callable
 
@@ -16,8 +18,9 @@ PUBLISHED_SHIFT = (-0.10, 0.34, 0.27, 0.98)
 PUBLISHED_SCALE = (3.85, 2.32, 2.33, 3.06)
 
 MICRO_BATCH_VALUES = 2**26
-"""The spatial VAE sees so many frames at a time that one layer at full size holds about so many values (256 MB in float32), and one
-frame at least. At 240x424 and the published widths that is a frame; the frames of a small model go through all together."""
+"""The spatial VAE sees so many frames at a time that one layer at full size holds about so many values (256 MB in
+float32), and one frame at least. At 240x424 and the published widths that is a frame; the frames of a small model go
+through all together."""
 
 
 def sample_posterior(mean: jax.Array, log_variance: jax.Array, key: jax.Array) -> jax.Array:
@@ -27,7 +30,9 @@ def sample_posterior(mean: jax.Array, log_variance: jax.Array, key: jax.Array) -
 
 
 def _even_groups(count: int, unit: int, limit: int) -> int:
-    """The size of groups, a multiple of `unit` up to `limit`, that leaves least of the last one empty; of such, the largest."""
+    """The size of groups, a multiple of `unit` up to `limit`, that leaves least of the last one empty; of such, the
+    largest.
+    """
     sizes = range(unit, min(limit, count + -count % unit) + 1, unit)
     return min(sizes, key=lambda size: (count + -count % size, -size))
 
@@ -35,8 +40,9 @@ def _even_groups(count: int, unit: int, limit: int) -> int:
 class VideoVAE(nn.Module):
     """Pixel frames `[b, f, h, w, 3]` in -1..1 ↔ normalised latents `[b, t, h, w, c]`.
 
-    Clips are cut into micro clips of `config.micro_frames` frames, coded independently: 17 frames ↔ `config.micro_latents` = 5 latent
-    frames, a remainder of r frames ↔ ceil(r / 4). The normalisation, `(z - shift) / scale` per channel, is stored with the weights.
+    Clips are cut into micro clips of `config.micro_frames` frames, coded independently: 17 frames ↔
+    `config.micro_latents` = 5 latent frames, a remainder of r frames ↔ ceil(r / 4). The normalisation, `(z - shift) /
+    scale` per channel, is stored with the weights.
     """
 
     config: VAEConfig
@@ -71,7 +77,9 @@ class VideoVAE(nn.Module):
         return jnp.concatenate(clips, axis=1)
 
     def encode_micro(self, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean and log-variance of video latents, not yet normalised, of the spatial latents of one micro clip, or of less."""
+        """Mean and log-variance of video latents, not yet normalised, of the spatial latents of one micro clip, or of
+        less.
+        """
         return self.temporal.encode(latents, latent_frames(latents.shape[1], self.config))
 
     def decode_temporal(self, latents: jax.Array, num_frames: int) -> jax.Array:
@@ -88,7 +96,9 @@ class VideoVAE(nn.Module):
         return self._frame_by_frame(lambda vae, z: vae.decode(z), latents, cell=self.config.spatial.downsample)
 
     def _frame_by_frame(self, code: Callable, clips: jax.Array, cell: int):
-        """`code(spatial VAE, images [n, h, w, c])` of all frames `[b, f, h, w, c]`, some at a time; `cell`: pixels to a row of them."""
+        """`code(spatial VAE, images [n, h, w, c])` of all frames `[b, f, h, w, c]`, some at a time; `cell`: pixels to a
+        row of them.
+        """
         b, f, h, w, c = clips.shape
         values = h * w * cell**2 * self.config.spatial.block_channels[0]
         devices = spread("images")
@@ -131,5 +141,7 @@ class VideoVAE(nn.Module):
 
 
 def makes_latents(name: str) -> bool:
-    """Whether latents depend on the parameter of this name; those of the decoder may be trained on without making latents again."""
+    """Whether latents depend on the parameter of this name; those of the decoder may be trained on without making
+    latents again.
+    """
     return not any(side in name for side in ("decoder", "post_quant"))

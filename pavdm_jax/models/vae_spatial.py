@@ -1,6 +1,8 @@
-"""The per-frame autoencoder of the video VAE: diffusers' `AutoencoderKL` in its SDXL layout (Open-Sora `VideoAutoencoderKL`).
+"""The per-frame autoencoder of the video VAE: diffusers' `AutoencoderKL` in its SDXL layout (Open-Sora
+`VideoAutoencoderKL`).
 
-Images are `[b, h, w, c]`. Each level but the last halves rows and columns; the latent cell is `SpatialVAEConfig.downsample` pixels wide.
+Images are `[b, h, w, c]`. Each level but the last halves rows and columns; the latent cell is
+`SpatialVAEConfig.downsample` pixels wide.
 """
 
 import jax
@@ -109,7 +111,9 @@ class SpatialVAE(nn.Module):
         self.post_quant_conv = nn.Dense(config.latent_channels, dtype=self.dtype)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean (scaled) and log-variance (of the unscaled latent) of the posterior, each `[b, h, w, c]`, for images in -1..1."""
+        """Mean (scaled) and log-variance (of the unscaled latent) of the posterior, each `[b, h, w, c]`, for images in
+        -1..1.
+        """
         images = constrain(images.astype(self.dtype), "images")
         mean, log_variance = jnp.split(self.quant_conv(self.encoder(images)), 2, axis=-1)
         return mean.astype(jnp.float32) * self.config.scaling_factor, log_variance.astype(jnp.float32)

@@ -1,4 +1,5 @@
-"""The temporal autoencoder of the video VAE: MAGVIT-v2-like causal 3-D convolutions over spatial latents (Open-Sora `VAE_Temporal`).
+"""The temporal autoencoder of the video VAE: MAGVIT-v2-like causal 3-D convolutions over spatial latents (Open-Sora
+`VAE_Temporal`).
 
 Arrays are `[b, t, h, w, c]`; rows and columns keep their number, time shrinks by `TemporalVAEConfig.downsample`.
 """
@@ -38,7 +39,7 @@ class _CausalConv(nn.Module):
 
 
 class _ResBlock(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, conv, all without bias, and a 1×1×1 convolution past them when the channels change."""
+    """norm, SiLU, conv, norm, SiLU, conv, all without bias; the shortcut is a 1×1×1 conv when the channels change."""
 
     channels: int
     num_groups: int

@@ -40,7 +40,9 @@ def compose_prompt(
 
 
 def complete(caption: str, config: TextConfig) -> str:
-    """What the text encoder gets for a prompt, and for the caption of a clip in training: cleaned, with the config's scores."""
+    """What the text encoder gets for a prompt, and for the caption of a clip in training: cleaned, with the config's
+    scores.
+    """
     scores = config.aesthetic_score, config.motion_score, config.camera_motion
     return clean_caption(compose_prompt(caption, *scores))
 

@@ -95,7 +95,8 @@ class Checkpoints:
             restored = self._manager.restore(step, args=args)
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
             raise ConfigError(
-                f"the checkpoint {self.folder / str(step)} cannot be read: {reason(error)}; remove it to go on from the one before"
+                f"the checkpoint {self.folder / str(step)} cannot be read: {reason(error)}; remove it to go on from "
+                "the one before"
             ) from None
         check_base(restored["about"], self.about["fingerprints"], self.folder)
         return TrainState(ema=restored["ema"], **restored["state"])
@@ -131,7 +132,8 @@ class Checkpoints:
             whole = checkpoint_steps(self.folder)
             kept = f"checkpoint {whole[-1]} is whole" if whole else "there is none before it"
             raise SaveError(
-                f"a checkpoint could not be written to {self.folder}: {reason(error)}; {kept}; make room and give the same command again"
+                f"a checkpoint could not be written to {self.folder}: {reason(error)}; {kept}; make room and give "
+                "the same command again"
             ) from None
 
 

@@ -1,5 +1,6 @@
-"""Settings of a training run: stages, objectives, optimiser, data, checkpoints, samples. A file in `configs/` defines one
-`config = TrainConfig(...)`.
+"""Settings of a training run: stages, objectives, optimiser, data, checkpoints, samples.
+
+A file in `configs/` defines one `config = TrainConfig(...)`.
 """
 
 import runpy
@@ -72,7 +73,9 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Low-rank adapters in place of the weights: `train` names where, `layers` what they are added to; all weights are frozen."""
+    """Low-rank adapters in place of the weights: `train` names where, `layers` what they are added to; all weights are
+    frozen.
+    """
 
     rank: int = 16
     alpha: float = 16.0  # the change of a weight is alpha / rank times the product of its two factors
@@ -93,7 +96,9 @@ class SpatialReconstruction:
 
 @dataclass(frozen=True)
 class TemporalReconstruction:
-    """The temporal VAE on latents of the frozen spatial encoder, relative to their spread; then the normalisation is measured."""
+    """The temporal VAE on latents of the frozen spatial encoder, relative to their spread; then the normalisation is
+    measured.
+    """
 
     kl_weight: float = 1e-6
 
@@ -102,8 +107,8 @@ class TemporalReconstruction:
 class JointReconstruction:
     """Whole micro clips through both parts of the VAE, compared in pixels.
 
-    The stage's `train` says what learns: with decoders only, latents keep their meaning; with "vae/temporal", the normalisation
-    is measured again at the end.
+    The stage's `train` says what learns: with decoders only, latents keep their meaning; with "vae/temporal", the
+    normalisation is measured again at the end.
     """
 
     kl_weight: float = 1e-6  # of the temporal posterior
@@ -144,7 +149,8 @@ class Stage:
         parts = self.optimizer.accumulate
         if self.batch_size % parts != 0:
             raise ConfigError(
-                f"stage {self.name}: batch_size {self.batch_size} cannot be accumulated in {parts} parts; make it a multiple of {parts}"
+                f"stage {self.name}: batch_size {self.batch_size} cannot be accumulated in {parts} parts; make it "
+                f"a multiple of {parts}"
             )
         if self.steps < 1:
             raise ConfigError(f"stage {self.name}: steps must be at least 1, not {self.steps}")
@@ -212,7 +218,8 @@ class TrainConfig:
             raise ConfigError(f"seed must be 0 or more, not {self.seed}")
         if self.tokenizer is not None and self.init_from is not None:
             raise ConfigError(
-                f"tokenizer {self.tokenizer} is for random weights; the model of init_from {self.init_from} brings its own"
+                f"tokenizer {self.tokenizer} is for random weights; the model of init_from {self.init_from} "
+                "brings its own"
             )
         if not self.stages:
             raise ConfigError("a training run needs at least one stage")

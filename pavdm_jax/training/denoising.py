@@ -1,7 +1,7 @@
 """Training losses of the diffusion transformer, with its text encoder: the levels come from `diffusion.objectives`.
 
-Each is a `loss.Loss` of a batch with `latents` `[b, t, h, w, c]`, `ids` `[b, l]`, `length` `[b]`, `fps` `[b]` and, where the text
-encoder has run before, its `features` `[b, l, d]`.
+Each is a `loss.Loss` of a batch with `latents` `[b, t, h, w, c]`, `ids` `[b, l]`, `length` `[b]`, `fps` `[b]` and,
+where the text encoder has run before, its `features` `[b, l, d]`.
 """
 
 import dataclasses
@@ -160,7 +160,7 @@ def losses_by_level(per_frame: jax.Array, drawn: TrainLevels) -> dict[str, Avera
 
 
 def at_size_of_batch(make: Callable[[ModelConfig], Loss], model: ModelConfig) -> Loss:
-    """The loss that `make` gives for the model at the frame size of each batch's latents; each size is compiled once."""
+    """The loss that `make` gives for the model at the frame size of a batch's latents; each size is compiled once."""
     cell = model.vae.spatial.downsample
 
     def loss(params, batch, key):

@@ -210,7 +210,8 @@ class StageLog:
 
 
 class Mirror:
-    """A local folder for what grows: that of the run itself or, for one in a bucket, a temporary one that `copy` copies there.
+    """A local folder for what grows: that of the run itself or, for one in a bucket, a temporary one that `copy` copies
+    there.
 
     Args:
       target: the folder to be.
@@ -256,7 +257,8 @@ FIRST_STEPS = 50
 
 
 def loss_warning(config: ModelConfig, loaded: bool, loss: float) -> str | None:
-    """A warning about the smoothed loss of a diffusion stage's first steps, or None if it is as expected or nothing is known.
+    """A warning about the smoothed loss of a diffusion stage's first steps, or None if it is as expected or nothing is
+    known.
 
     Args:
       config: the model's; only the published architectures, on the published VAE, have known losses.
@@ -266,7 +268,10 @@ def loss_warning(config: ModelConfig, loaded: bool, loss: float) -> str | None:
     if config.stdit3 not in (OPEN_SORA_1_2.stdit3, STDIT3_3B) or config.vae != OPEN_SORA_1_2.vae:
         return None
     if loss > 3:
-        return f"the loss is {loss:.2f}; 4 to 5 is that of weights that were not loaded: check init_from and the latents' normalisation"
+        return (
+            f"the loss is {loss:.2f}; 4 to 5 is that of weights that were not loaded: check init_from and the latents' "
+            "normalisation"
+        )
     if loaded and loss > 0.8:
         return f"the loss is {loss:.2f}, about that of a fresh model; a good base shows 0.4 to 0.5: check init_from"
     if loss < 0.1:

@@ -1,4 +1,6 @@
-"""Runs the stages of a training config, each from where the one before ended; what was interrupted goes on at its last checkpoint."""
+"""Runs the stages of a training config, each from where the one before ended; what was interrupted goes on at its last
+checkpoint.
+"""
 
 import contextlib
 import functools
@@ -47,7 +49,8 @@ def fit(config: TrainConfig) -> Model:
         on_first(lambda: recorded.append(claimed.enter_context(claim(output, config))))
         if not is_first() and not output.is_dir():
             raise ConfigError(
-                f"process {jax.process_index()} does not see {output}, which process 0 made; let --output be in a file system of all"
+                f"process {jax.process_index()} does not see {output}, which process 0 made; let --output be "
+                "in a file system of all"
             )
         with RunLog(output, newest_step(output), is_first()) as log:
             for steps in recorded:
@@ -98,13 +101,16 @@ def extension(stage: Stage, recorded: int) -> str:
     )
     if before == now:
         return f"{said}; the learning rate stays {now:.3g}"
-    return f"{said}; the learning rate goes on along the new schedule: at step {recorded} it is {now:.3g}, not {before:.3g}"
+    change = f"at step {recorded} it is {now:.3g}, not {before:.3g}"
+    return f"{said}; the learning rate goes on along the new schedule: {change}"
 
 
 def make_batches(
     config: TrainConfig, stage: Stage, model: Model, seed: int, start_step: int, rows: Sequence[int] | None = None
 ) -> Iterator[dict]:
-    """The stage's batches from `start_step` on, or these rows of each; latents are computed first where they are to be kept."""
+    """The stage's batches from `start_step` on, or these rows of each; latents are computed first where they are to be
+    kept.
+    """
     chunks = clip_chunks(config.model, stage.objective) if isinstance(stage.objective, DiffusionObjective) else None
     text_is_frozen = not any(name.split("/")[0] == "t5" for name in stage.train)
     feed = open_feed(stage.data, model, chunks, storage.as_path(config.output).parent, text_is_frozen)

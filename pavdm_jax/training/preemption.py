@@ -18,9 +18,9 @@ class Preempted(Exception):
 class Preemption:
     """Inside `with`, SIGTERM does not end the process at once.
 
-    While steps are made (inside `with steps()`) it is noted, and `requested` tells the loop, which saves and stops; at other times, when
-    everything that is lost can be made again, it raises `Preempted` where the program is. Of several processes of one run JAX's own
-    preemption service hears the signal and finds a step at which all of them stop.
+    While steps are made (inside `with steps()`) it is noted, and `requested` tells the loop, which saves and stops; at
+    other times, when everything that is lost can be made again, it raises `Preempted` where the program is. Of several
+    processes of one run JAX's own preemption service hears the signal and finds a step at which all of them stop.
     """
 
     def __init__(self) -> None:

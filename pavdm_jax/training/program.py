@@ -1,4 +1,6 @@
-"""The compiled programs of a stage and where their arrays lie: made from arrays to train, and from shapes to compile only."""
+"""The compiled programs of a stage and where their arrays lie: made from arrays to train, and from shapes to compile
+only.
+"""
 
 import contextlib
 import functools

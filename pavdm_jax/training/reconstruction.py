@@ -93,7 +93,8 @@ def temporal_loss(config: VAEConfig, kl_weight: float) -> Loss:
 def joint_loss(config: VAEConfig, kl_weight: float, decoded_frames: int | None = None) -> Loss:
     """Micro clips through the whole VAE, `decoded_frames` random frames of them compared in pixels.
 
-    The spatial decoder is most of the cost and sees frames one by one: fewer frames of more clips teach more in the same time.
+    The spatial decoder is most of the cost and sees frames one by one: fewer frames of more clips teach more in the
+    same time.
     """
     vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method
 

@@ -1,8 +1,9 @@
 """Whose run a folder is: `train_config.json` holds the config, and the same run goes on only with the same config.
 
-Some fields may change between the parts of a run (`MAY_CHANGE`), and the last stage may get more steps. What such an extension means:
-the state goes on as it is, and the learning rate follows the schedule of the new number of steps. Where the rate does not decay (and the
-warm-up is not cut short by the old number of steps), the run ends bit for bit as if it had had the new number from the beginning; with
+Some fields may change between the parts of a run (`MAY_CHANGE`), and the last stage may get more steps. What such an
+extension means: the state goes on as it is, and the learning rate follows the schedule of the new number of steps.
+Where the rate does not decay (and the warm-up is not cut short by the old number of steps), the run ends bit for bit as
+if it had had the new number from the beginning; with
 decay, it does not: the rate rises again to where the longer cosine is.
 """
 
@@ -42,7 +43,8 @@ ABSENT = object()
 
 
 def check_claim(output: Path, config: TrainConfig) -> int | None:
-    """The steps of the last stage for which a run of this config was recorded in the folder; None if the folder is free.
+    """The steps of the last stage for which a run of this config was recorded in the folder; None if the folder is
+    free.
 
     Raises:
       ConfigError: it holds a run of another config, of an earlier version, or something else.
@@ -52,8 +54,8 @@ def check_claim(output: Path, config: TrainConfig) -> int | None:
             return _check_same(output, (output / RECORD).read_text(), config)
         if (output / FORMER_RECORD).exists():
             raise ConfigError(
-                f"{output} holds a run of an earlier version of pavdm_jax ({FORMER_RECORD}), which this one cannot go on with; "
-                f"start from its weights in another folder: --init-from {output} --output NEW"
+                f"{output} holds a run of an earlier version of pavdm_jax ({FORMER_RECORD}), which this one cannot go "
+                f"on with; start from its weights in another folder: --init-from {output} --output NEW"
             )
         others = [name for name in ("config.json", "model", "checkpoints") if (output / name).exists()]
         others += ["stages"] if newest_step(output) else []
@@ -64,7 +66,8 @@ def check_claim(output: Path, config: TrainConfig) -> int | None:
 
 @contextlib.contextmanager
 def claim(output: Path, config: TrainConfig) -> Iterator[int | None]:
-    """Make the run's folder, or go on in it; a run that fails before its first checkpoint leaves it free for another config.
+    """Make the run's folder, or go on in it; a run that fails before its first checkpoint leaves it free for another
+    config.
 
     Of several processes one calls it. Gives what `check_claim` does.
 
@@ -109,7 +112,8 @@ def _check_same(output: Path, text: str, config: TrainConfig) -> int:
                 "choose another --output"
             )
         raise ConfigError(
-            f"{output} holds a run with {name} {_shown(theirs)}, not {_shown(ours)}; choose another --output or remove that folder"
+            f"{output} holds a run with {name} {_shown(theirs)}, not {_shown(ours)}; choose another --output or remove "
+            "that folder"
         )
     return recorded
 

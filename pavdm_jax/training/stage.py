@@ -154,7 +154,8 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
             if stops and not ends:
                 checkpoints.wait()
                 raise Preempted(
-                    f"stopped by SIGTERM: step {first + step} of {run.config.output} is saved; the same command goes on from it"
+                    f"stopped by SIGTERM: step {first + step} of {run.config.output} is saved; the same command goes "
+                    "on from it"
                 )
             if _samples(run.config, stage, step):
                 _sample(prepared, state, step)
@@ -170,7 +171,9 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
 def _record(
     prepared: PreparedStage, checkpoints: Checkpoints, log: StageLog, state: TrainState, step: int, saves_now: bool
 ) -> TrainState:
-    """Log and save the state after a step, where they are due; it comes back with its sums of metrics at zero if they were logged."""
+    """Log and save the state after a step, where they are due; it comes back with its sums of metrics at zero if they
+    were logged.
+    """
     run, stage, first = prepared.run, prepared.stage, prepared.first
     logs = step % run.config.log_every == 0 or step == stage.steps
     saves = step % run.config.save_every == 0 or saves_now
@@ -256,6 +259,7 @@ def _check_finite(state: TrainState, stage: Stage, first: int, output: Path, kep
     remedy = (
         "there is no checkpoint to go on from; start again in another --output with a lower learning rate"
         if kept is None
-        else f"the checkpoint of step {kept} is kept; go on from it in another --output with --init-from {output} and a lower learning rate"
+        else f"the checkpoint of step {kept} is kept; go on from it in another --output with --init-from {output} and "
+        "a lower learning rate"
     )
     raise ConfigError(f"{where} not finite at step {first + step + 1} of stage {stage.name}; {remedy}")

@@ -28,7 +28,8 @@ def given_model(config: TrainConfig) -> Model | None:
     """The model of `init_from`, or None for a run from random weights.
 
     Raises:
-      ConfigError: it cannot be loaded, or is of another architecture; the latter is found before its parameters are read.
+      ConfigError: it cannot be loaded, or is of another architecture; the latter is found before its parameters are
+        read.
     """
     if config.init_from is None:
         return None
@@ -40,7 +41,7 @@ def given_model(config: TrainConfig) -> Model | None:
 
 
 def random_start(config: TrainConfig, output: Path) -> tuple[Model, str]:
-    """The random model before the first step, and where it is on disk: checkpoints do not repeat what is never trained."""
+    """The random model before the first step, and where it is on disk, since checkpoints hold what is trained alone."""
     folder = output / "start"
     on_first(lambda: None if newest_step(output) else save_model(folder, random_model(config)))
     return load_whole(str(folder)), str(folder)
@@ -57,7 +58,8 @@ def make_tokenizer(config: TrainConfig) -> Tokenizer:
     """The tokenizer of a run from random weights.
 
     Raises:
-      ConfigError: its file is missing, no sentencepiece model, or larger than the model's vocabulary; or the data has no captions.
+      ConfigError: its file is missing, no sentencepiece model, or larger than the model's vocabulary; or the data has
+        no captions.
     """
     known = config.model.t5.vocab_size
     if config.tokenizer is None:
@@ -66,8 +68,8 @@ def make_tokenizer(config: TrainConfig) -> Tokenizer:
             return Tokenizer(train_tokenizer(captions, known))
         except ConfigError as error:
             raise ConfigError(
-                f"no tokenizer can be made from the captions of the data: {error}; or give one: --tokenizer spiece.model, or a "
-                "model that has one: --init-from MODEL"
+                f"no tokenizer can be made from the captions of the data: {error}; or give one: --tokenizer "
+                "spiece.model, or a model that has one: --init-from MODEL"
             ) from None
     path = storage.as_path(config.tokenizer)
     with storage.cloud_errors(path):

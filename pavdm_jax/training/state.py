@@ -18,10 +18,11 @@ class TrainState(struct.PyTreeNode):
       params: the trained parameters, flat: path → float32 array.
       ema: their exponential moving average, float32; the stage's result.
       opt_state: of the optimiser.
-      totals: sums of the metrics since the last line of the log, with their weights; kept here so that a resumed run logs the same.
+      totals: sums of the metrics since the last line of the log, with their weights; kept here so that a resumed run
+        logs the same.
       smooth_loss: float32 [], the loss, averaged over about a hundred steps.
-      fault: int32 [3], the first step whose loss or gradient was not finite, its first bad sample (-1: only the gradient was
-        bad) and the number of bad samples; (-1, -1, 0) while all is well.
+      fault: int32 [3], the first step whose loss or gradient was not finite, its first bad sample (-1: only the
+        gradient was bad) and the number of bad samples; (-1, -1, 0) while all is well.
     """
 
     step: jax.Array
@@ -54,7 +55,9 @@ def init_state(trained: dict, optimizer: optax.GradientTransformation, metrics: 
 
 
 def read_totals(state: TrainState) -> tuple[dict[str, float], TrainState]:
-    """The means of the metrics since the last call (nothing for those of weight 0), and the state with the sums at zero."""
+    """The means of the metrics since the last call (nothing for those of weight 0), and the state with the sums at
+    zero.
+    """
     totals = jax.device_get(state.totals)
     names = sorted(totals, key=lambda name: (name != "loss", name))
     means = {name: float(totals[name][0] / totals[name][1]) for name in names if totals[name][1] > 0}

@@ -1,4 +1,6 @@
-"""One step of training: gradients of a batch (in parts, if memory is short), the optimiser, the moving average, the sums for the log."""
+"""One step of training: gradients of a batch (in parts, if memory is short), the optimiser, the moving average, the
+sums for the log.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +15,7 @@ from pavdm_jax.training.state import TrainState
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Step → rate: a linear warm-up, then a cosine down to zero over the stage's `steps` (or the same rate for ever)."""
+    """Step → rate: a linear warm-up, then a cosine down to zero over the stage's `steps`, or a constant rate."""
     warmup = min(config.warmup_steps, steps)
     if config.decay:
         return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, warmup + 1))
@@ -64,7 +66,8 @@ def make_gradients(loss: Loss, assemble: Callable[[dict, dict], dict], accumulat
 
 
 def _to_parts(x: jax.Array, accumulate: int) -> jax.Array:
-    """[b, ...] → [accumulate, b / accumulate, ...]; every part takes from all over the batch, so a batch that is spread over
+    """[b, ...] → [accumulate, b / accumulate, ...]; every part takes from all over the batch, so a batch that is spread
+    over
     devices is not moved."""
     return jnp.reshape(x, (x.shape[0] // accumulate, accumulate, *x.shape[1:])).swapaxes(0, 1)
 
