@@ -2,9 +2,9 @@
 
     python -m pavdm_jax.train --config configs/demo_base.py        (after configs/demo_vae.py)
 
-Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`.
-One noise level a clip, with Open-Sora's mask strategies. The shorter the clips, the more scenes are seen in the same time, and what
-a caption means is learnt from scenes: first clips of two chunks, then of one. The progressive stage brings the long windows.
+Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`. One noise level a clip, with
+Open-Sora's mask strategies. The shorter the clips, the more scenes are seen in the same time, and what a caption
+means is learnt from scenes: first clips of two chunks, then of one. The progressive stage brings the long windows.
 """
 
 from pavdm_jax.config import demo

@@ -2,8 +2,9 @@
 
     pavdm train --config configs/demo_finetune.py --data.manifest clips.csv
 
-`clips.csv` has the columns `path` and `caption`; each video needs at least 119 frames at 24 fps, 5 seconds, and is cut and resized to
-64x64. The embedded model knows the words of the shapes world only: other words are spelled in letters, so captions should be short.
+`clips.csv` has the columns `path` and `caption`; each video needs at least 119 frames at 24 fps, 5 seconds, and is cut
+and resized to 64x64. The embedded model knows the words of the shapes world only: other words are spelled in letters,
+so captions should be short.
 
 Hardware: a laptop's processor. Try it with --steps 3; hundreds of steps are needed until a video shows what was learnt.
 """

@@ -1,9 +1,12 @@
-"""The RW baseline (replacement with noise) at the demo's size: all frames of a clip always share one level, no frame is kept clean.
+"""The RW baseline (replacement with noise) at the demo's size.
+
+All frames of a clip always share one level, no frame is kept clean.
 
     pavdm train --config configs/demo_rw.py        (after configs/demo_base.py)
 
-Trained at the length of the clips that it is sampled at: three chunks, 51 frames. The paper gives its RW three times the finetuning
-steps of its progressive model; here they are as many as in `configs/demo_progressive.py`, with twice as many clips a step.
+Trained at the length of the clips that it is sampled at: three chunks, 51 frames. The paper gives its RW three times
+the finetuning steps of its progressive model; here they are as many as in `configs/demo_progressive.py`, with twice as
+many clips a step.
 
 Hardware: two CPU cores. Never run to the end: no quality is known.
 """

@@ -2,8 +2,8 @@
 
     python -m pavdm_jax.train --config configs/demo_vae.py
 
-Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`.
-Three stages, as Open-Sora trained its own: the spatial VAE on single frames, the temporal VAE on its latents, then both decoders together.
+Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`. Three stages, as Open-Sora trained
+its own: the spatial VAE on single frames, the temporal VAE on its latents, then both decoders together.
 """
 
 from pavdm_jax.config import demo

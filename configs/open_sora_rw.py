@@ -1,11 +1,14 @@
-"""The paper's RW baseline (replacement with noise) of Open-Sora 1.2 XL/2: all frames of a clip always share one level, none is kept clean.
+"""The paper's RW baseline (replacement with noise) of Open-Sora 1.2 XL/2.
+
+All frames of a clip always share one level, none is kept clean.
 
     bash launch/multi_gpu.sh --config configs/open_sora_rw.py --data.manifest clips.csv
 
-Trained at the length of the clips that it is sampled at: three chunks, 51 frames. Three times the steps of the progressive finetune, as
-in the paper.
+Trained at the length of the clips that it is sampled at: three chunks, 51 frames. Three times the steps of the
+progressive finetune, as in the paper.
 
-Hardware: 8 GPUs of 80 GB, as `configs/gpu_h100x8.py`; --mesh and --batch-size for others. Never run: no duration or quality is known.
+Hardware: 8 GPUs of 80 GB, as `configs/gpu_h100x8.py`; --mesh and --batch-size for others. Never run: no duration or
+quality is known.
 """
 
 from dataclasses import replace
