@@ -1,6 +1,7 @@
 """Strict by default: implicit rank promotion raises here, warnings are errors (pyproject.toml).
 
-Programs that several tests compile alike are compiled once in each of pytest's processes: it keeps a compilation cache while it lives.
+Programs that several tests compile alike are compiled once in each of pytest's processes: it keeps a compilation cache
+while it lives.
 """
 
 import os
@@ -55,7 +56,7 @@ def convert(monkeypatch, capsys):
 
 @pytest.fixture
 def refused(convert, tmp_path):
-    """A conversion that must be refused, in `lines` lines (None: any number), and leave nothing; returns what it said."""
+    """A conversion that must be refused in `lines` lines (None: any number) and leave nothing; returns what it said."""
 
     def run(*arguments, lines=1):
         output = tmp_path / "result" / "model"

@@ -1,4 +1,4 @@
-"""The rooms of the package and who may import whom: only what stands on a lower floor, and no circles within a floor."""
+"""The rooms of the package and who may import whom: only what stands on a lower floor, and no cycles in a floor."""
 
 import ast
 import graphlib

@@ -1,4 +1,4 @@
-"""Latents computed once: shards, resuming, refusals, and the same losses as without a cache; the command line that writes them."""
+"""Latents computed once: shards, resuming, refusals, the same losses as without a cache, and the command."""
 
 import dataclasses
 import itertools
@@ -196,7 +196,8 @@ def test_the_command_line_writes_a_cache_and_names_mistakes(manifest, tmp_path, 
 def test_data_is_set_by_dotted_names_on_the_command_line(manifest, tmp_path):
     (tmp_path / "config.py").write_text(
         "from pavdm_jax.config import tiny\nfrom pavdm_jax.training.config import *\n"
-        f"config = TrainConfig(tiny(), (Stage('base', UniformDiffusion(), VideoData({manifest!r}), ('stdit3',), 1, 1),))\n"
+        f"data = VideoData({manifest!r})\n"
+        "config = TrainConfig(tiny(), (Stage('base', UniformDiffusion(), data, ('stdit3',), 1, 1),))\n"
     )
     _, config = train.read(
         ["--config", str(tmp_path / "config.py"), "--stages.0.data.frames", "34", "--stages.0.data.no-cache"]

@@ -64,7 +64,10 @@ def test_without_variable_length_windows_are_full():
 
 
 def test_windows_grow_and_shrink_in_the_shares_that_are_asked_for():
-    """One context chunk, two noisy ones: half of the growing and shrinking windows have one noisy chunk, at the highest or lowest levels."""
+    """One context chunk, two noisy ones.
+
+    Half of the growing and shrinking windows have one noisy chunk, at the highest or lowest levels.
+    """
     config = WindowConfig(chunk_size=1, noisy_chunks=2, context_chunks=1, steps=2)
     drawn = progressive(KEY, config, MANY, still(0.6, 0.2))
     levels = np.asarray(drawn.levels)
@@ -79,7 +82,10 @@ def test_windows_grow_and_shrink_in_the_shares_that_are_asked_for():
 
 
 def test_every_window_of_a_short_video_is_drawn():
-    """Videos of 1 to 4 new chunks, from text and after a start clip, as the sampler makes them; half of them need short windows."""
+    """Videos of 1 to 4 new chunks, from text and after a start clip, as the sampler makes them.
+
+    Half of them need short windows.
+    """
     config = WindowConfig(chunk_size=1, noisy_chunks=4, context_chunks=1, steps=8)
     table = np.asarray(shift_levels(level_table(config), SIZE, SIZE, config.window_size))
     needed = set()

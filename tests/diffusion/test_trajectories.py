@@ -72,7 +72,7 @@ def progressive_video(name: str, dtype: jnp.dtype) -> tuple[np.ndarray, np.ndarr
         stop = num_shifts(window, num_chunks, given) - ends
         plan = plan_shifts(window, table, num_chunks, given, start=ends, stop=stop)
 
-    # One draw for the first window, one for each chunk after it: in the order of chunks, from the first that is not given.
+    # One draw for the first window, one for each chunk after it: by chunks, from the first that is not given.
     drawn = np.concatenate(noises, axis=1)
     drawn = np.moveaxis(drawn.reshape(1, -1, k, *drawn.shape[2:]), 1, 0)
     by_chunk = np.zeros((32, *drawn.shape[1:]), np.float32)
@@ -96,8 +96,9 @@ def test_progressive_trajectory(name):
 
 
 BFLOAT16_TOLERANCE = 0.03
-"""Root mean square over the reference's deviation, each latent frame. bfloat16 keeps 8 bits, so a call is wrong by some 2^-8; guidance
-takes 7 and 6 times two such errors, of which the 30 steps of a frame average the most: 1 % is measured, and a half is left to other devices."""
+"""Root mean square over the reference's deviation, each latent frame. bfloat16 keeps 8 bits, so a call is wrong by some
+2^-8; guidance takes 7 and 6 times two such errors, of which the 30 steps of a frame average the most: 1 % is measured,
+and a half is left to other devices."""
 
 
 def test_bfloat16_stays_near_float32_and_does_not_drift():

@@ -1,4 +1,4 @@
-"""Meshes as they are written, where parameters lie at full sizes, and (in a process with eight devices) equal results."""
+"""Meshes as text, where parameters lie at full sizes, and (in a process with eight devices) equal results."""
 
 import ast
 import math

@@ -1,4 +1,4 @@
-"""`pavdm`: its subcommands, one line for every mistake in any of them, and the options that generating has in Python, too."""
+"""`pavdm`: its subcommands, one line for every mistake in any of them, and the options shared with Python."""
 
 import dataclasses
 import importlib
@@ -41,7 +41,10 @@ def test_the_version_is_told(run):
 
 
 def test_the_version_needs_no_jax():
-    script = "import sys; sys.argv[1:] = ['--version']; from pavdm_jax.__main__ import main; main(); assert 'jax' not in sys.modules"
+    script = (
+        "import sys; sys.argv[1:] = ['--version']; from pavdm_jax.__main__ import main; main(); "
+        "assert 'jax' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

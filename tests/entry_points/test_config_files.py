@@ -1,4 +1,7 @@
-"""Every config file by its shapes: it trains what it says on the devices that it is for, and fits them as far as can be told without them."""
+"""Every config file by its shapes: it trains what it says, and fits the devices that it is for.
+
+Whether it fits is told as far as possible without the devices.
+"""
 
 import importlib.util
 import os
@@ -137,7 +140,8 @@ def test_clips_that_are_too_short_are_named_in_pixel_frames_before_anything_is_c
     done = compile_only(tmp_path, "v5e:2x4", "--data.frames", "67")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: clips of 67 frames are too short: the stage trains on 20 latent frames; give at least 68 frames (data.frames)\n"
+        "error: clips of 67 frames are too short: the stage trains on 20 latent frames; give at least 68 frames "
+        "(data.frames)\n"
     )
 
 

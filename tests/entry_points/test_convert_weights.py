@@ -1,4 +1,4 @@
-"""The conversion through its command line: every layout, parts added one by one, the way back, and nothing half-written."""
+"""The conversion through its command line: every layout, single parts, the way back, and nothing half-written."""
 
 import fcntl
 import hashlib
@@ -58,7 +58,7 @@ def expected_params(config, part, tensors):
     return to_params(RULES[part](part_config), tensors, abstract_params(config)[part])
 
 
-# --- the tables ---------------------------------------------------------------------------------------------------------
+# --- the tables -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_every_published_tensor_has_its_place_and_every_parameter_its_tensor(nam
     assert back == {source: shape for source, shape in shapes.items() if source not in implied}
 
 
-# --- golden outputs -----------------------------------------------------------------------------------------------------
+# --- golden outputs ---------------------------------------------------------------------------------------------------
 
 
 def test_converted_weights_reproduce_the_reference(converted):
@@ -117,7 +117,7 @@ def test_every_parameter_is_the_published_one(converted):
         jax.tree.map(np.testing.assert_array_equal, model.params[part], expected_params(model.config, part, tensors))
 
 
-# --- parts, dtypes, records ---------------------------------------------------------------------------------------------
+# --- parts, dtypes, records -------------------------------------------------------------------------------------------
 
 
 def test_parts_are_added_one_by_one_and_replaced(published, tmp_path, convert):
@@ -180,7 +180,7 @@ def test_the_embedded_model_can_be_inspected(convert):
     assert "from training here" in shown
 
 
-# --- layouts ------------------------------------------------------------------------------------------------------------
+# --- layouts ----------------------------------------------------------------------------------------------------------
 
 
 def numbered(path):
@@ -218,7 +218,7 @@ def test_names_with_a_trainers_prefix(tmp_path, convert):
     np.testing.assert_array_equal(load(tmp_path / "model", parts=["vae"]).params["vae"]["scale"], VAE["scale"].ravel())
 
 
-# --- there and back -----------------------------------------------------------------------------------------------------
+# --- there and back ---------------------------------------------------------------------------------------------------
 
 
 def test_the_transformer_returns_to_the_published_layout(converted, tmp_path, convert):
@@ -242,7 +242,7 @@ def test_export_in_bfloat16(converted, tmp_path, convert):
         np.testing.assert_allclose(tensor.astype(np.float32), STDIT3[name], rtol=0.01)
 
 
-# --- repositories by name -----------------------------------------------------------------------------------------------
+# --- repositories by name ---------------------------------------------------------------------------------------------
 
 
 def test_the_published_repositories_are_downloaded_by_name(published, tmp_path, convert, monkeypatch):
@@ -287,7 +287,7 @@ def test_failed_downloads_are_one_line(tmp_path, convert, monkeypatch, fake, mes
     assert shown.count("\n") == 1
 
 
-# --- interruptions ------------------------------------------------------------------------------------------------------
+# --- interruptions ----------------------------------------------------------------------------------------------------
 
 INTERRUPTED = """
 import os, signal, sys

@@ -1,4 +1,4 @@
-"""The reference's progressive trajectories through the public stream, with the noise, latents and prompt that the reference had."""
+"""The reference's progressive trajectories through the public stream, with its noise, latents and prompt."""
 
 import dataclasses
 
@@ -22,7 +22,10 @@ NUMBER_OF_NOISES = 64
 
 
 def golden_stream(name, monkeypatch):
-    """The stream of a trajectory, and the reference's latents. Encoding gives the reference's latents, decoding gives latents back."""
+    """The stream of a trajectory, and the reference's latents.
+
+    Encoding gives the reference's latents, decoding gives latents back.
+    """
     settings, arrays = golden_data.load(f"trajectory_{name}")
     k, given = settings["chunk"], int(settings["keep_clean_chunk"])
     noisy = settings["noisy_latents"]

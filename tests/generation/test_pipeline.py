@@ -1,4 +1,7 @@
-"""From a request to frames, with a tiny random model: lengths, batches, seeds, streams, resuming, start clips, timelines, compilations."""
+"""From a request to frames, with a tiny random model.
+
+Lengths, batches, seeds, streams, resuming, start clips, timelines, compilations.
+"""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every system of the paper as values of the same options, with a tiny random model: what each makes, keeps and refuses."""
+"""Every system of the paper as values of the same options: what each makes, keeps and refuses, with a tiny model."""
 
 import dataclasses
 

@@ -67,7 +67,8 @@ def test_padding_does_not_reach_the_tokens():
 
 
 def test_bfloat16_stays_near_float32_and_returns_float32():
-    # On initial values: the golden's weights give attention scores up to 60, where bfloat16 rounding alone moves features by a fifth.
+    # On initial values: the golden's weights give attention scores up to 60, where rounding to bfloat16 alone moves
+    # features by a fifth.
     initial = T5Encoder(CONFIG).init(jax.random.key(0), IDS[:, :40], np.minimum(LENGTHS, 40))["params"]
     full, half = (
         np.asarray(jax.jit(T5Encoder(CONFIG, dtype).apply)({"params": initial}, IDS[:, :40], np.minimum(LENGTHS, 40)))

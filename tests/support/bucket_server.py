@@ -1,7 +1,7 @@
-"""A bucket on this machine: an emulator of Google Cloud Storage, taught what TensorStore relies on, the generations of objects.
+"""A bucket on this machine: an emulator of Google Cloud Storage, with the generations of objects for TensorStore.
 
-As a program, `python tests/support/bucket_server.py PORT BUCKET` serves an empty bucket until it is ended; `environment(PORT)` is what others
-need to find it.
+As a program, `python tests/support/bucket_server.py PORT BUCKET` serves an empty bucket until it is ended;
+`environment(PORT)` is what others need to find it.
 """
 
 import contextlib

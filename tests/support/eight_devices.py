@@ -1,6 +1,8 @@
-"""Eight devices compute what one does. Run by `test_sharding.py` in a process of its own, in which the CPU counts as eight devices.
+"""Eight devices compute what one does.
 
-"Equal" is a difference of at most 1e-5 of the largest value: sums in another order. Sizes are such that they do not divide.
+Run by `tests/distributed/test_mesh.py` in a process of its own, in which the CPU counts as eight devices.
+
+"Equal" is a difference of at most 1e-5 of the largest value: sums in another order. Sizes do not divide evenly.
 """
 
 import functools
@@ -72,7 +74,7 @@ def test_shifts_equal_those_of_one_device(mesh):
 
 
 def test_the_program_moves_between_tokens_and_frames():
-    """Constraints say nothing, and no error, where a mesh is not set or a name is not known: look at the program itself."""
+    """Constraints have no effect, and raise no error, without a mesh or for unknown names: so look at the program."""
     config = tiny_model().config.stdit3
     params = tiny_model().params["stdit3"]
     mesh = make_mesh(MeshConfig(data=2, sequence=4))
@@ -209,7 +211,10 @@ def test_a_training_step_of_adapters_in_parts_with_the_text_encoder_equals_that_
 
 
 def test_a_training_step_with_the_attention_of_gpus_equals_that_of_one_device(monkeypatch):
-    """cuDNN's calls see the part of one device each; in its place is JAX's attention. 15 tokens and 20 frames on 4 devices."""
+    """cuDNN's calls see the part of one device each; in its place is JAX's attention.
+
+    15 tokens and 20 frames on 4 devices.
+    """
     plain, mesh, parts = jax.nn.dot_product_attention, MeshConfig(data=2, sequence=4), set()
 
     def local(q, k, v, key_value_seq_lengths, implementation):

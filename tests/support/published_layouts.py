@@ -1,4 +1,4 @@
-"""Tiny checkpoints in the published layouts, from the weights in `tests/golden/`: same names, files and nesting as the real ones."""
+"""Tiny checkpoints in the published layouts (names, files, nesting), from the weights in `tests/golden/`."""
 
 import json
 import shutil

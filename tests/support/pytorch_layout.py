@@ -1,4 +1,7 @@
-"""Whole parameter trees in memory from PyTorch's tensors, and back, by the tables of names; the package converts tensor by tensor."""
+"""Whole parameter trees in memory from PyTorch's tensors, and back, by the tables of names.
+
+The package itself converts tensor by tensor.
+"""
 
 from collections.abc import Mapping
 from typing import Any

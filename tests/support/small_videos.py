@@ -34,7 +34,10 @@ def write_csv(path, rows, header="path,caption"):
 
 
 def write_examples(folder):
-    """A wide, a tall and a longer video of 40, 36 and 70 frames, a damaged one and one that is cut off; the path of their manifest."""
+    """A wide, a tall and a longer video of 40, 36 and 70 frames, a damaged one and one that is cut off.
+
+    Returns the path of their manifest.
+    """
     write_video(folder / "wide.mp4", gradient(40, 64, 96, 1))
     write_video(folder / "tall.mp4", gradient(36, 96, 64, 2))
     write_video(folder / "long.mp4", gradient(70, 64, 96, 3))

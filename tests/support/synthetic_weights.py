@@ -1,10 +1,11 @@
 """Full-size checkpoints with random values: the real names, shapes and layouts, for measuring the conversion.
 
-    python tests/support/synthetic_weights.py stdit3 /tmp/synthetic/OpenSora-STDiT-v3      # 4.8 GB, one safetensors file
-    python tests/support/synthetic_weights.py vae /tmp/synthetic/OpenSora-VAE-v1.2         # 1.6 GB
-    python tests/support/synthetic_weights.py t5 /tmp/synthetic/t5-v1_1-xxl                # 19 GB, two .bin files with an index; needs PyTorch
+    python tests/support/synthetic_weights.py stdit3 /tmp/synthetic/OpenSora-STDiT-v3
+    python tests/support/synthetic_weights.py vae /tmp/synthetic/OpenSora-VAE-v1.2
+    python tests/support/synthetic_weights.py t5 /tmp/synthetic/t5-v1_1-xxl
 
-They are written piece by piece, in less than a gigabyte of memory.
+These are 4.8 GB in one safetensors file, 1.6 GB, and 19 GB in two .bin files with an index (needs PyTorch). They
+are written piece by piece, in less than a gigabyte of memory.
 """
 
 import argparse

@@ -30,7 +30,17 @@ from pavdm_jax.training.config import OptimizerConfig, ShapesData, SpatialRecons
 
 config = TrainConfig(
     dataclasses.replace(tiny(), height=64, width=64),
-    (Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial/decoder",), {steps}, 1, OptimizerConfig(3e-3, 2)),),
+    (
+        Stage(
+            "spatial",
+            SpatialReconstruction(),
+            ShapesData(1),
+            ("vae/spatial/decoder",),
+            {steps},
+            1,
+            OptimizerConfig(3e-3, 2),
+        ),
+    ),
     init_from={start!r},
     save_every={save_every},
     log_every=1,

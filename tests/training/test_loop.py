@@ -96,7 +96,10 @@ def test_diffusion_stages_train_the_transformer_and_the_text_encoder_only(runs, 
 
 
 def test_a_run_that_was_cut_off_ends_like_one_that_was_not(runs, monkeypatch):
-    """It stops after a checkpoint in the middle of a stage, and again between stages; the other is the first two stages of `runs`."""
+    """It stops after a checkpoint in the middle of a stage, and again between stages.
+
+    The other one is the first two stages of `runs`.
+    """
 
     class Killed(Exception):
         pass

@@ -99,7 +99,8 @@ def test_the_last_stage_may_get_more_steps_and_the_record_follows(folder):
 def test_what_an_extension_does_to_the_learning_rate_is_said():
     decays = Stage("base", ProgressiveDiffusion(), STAGE.data, ("stdit3",), 8, 2, OptimizerConfig(1e-3, 0))
     assert extension(decays, 6) == (
-        "base: extended from 6 to 8 steps; the learning rate goes on along the new schedule: at step 6 it is 0.000146, not 0"
+        "base: extended from 6 to 8 steps; the learning rate goes on along the new schedule: at step 6 it is 0.000146, "
+        "not 0"
     )
     stays = dataclasses.replace(decays, optimizer=OptimizerConfig(1e-3, 2, decay=False))
     assert extension(stays, 6) == "base: extended from 6 to 8 steps; the learning rate stays 0.001"
