@@ -13,7 +13,7 @@ class ShapesData:
 
     frames: int = 1  # pixel frames of a sample
     samples: int = 1_000_000  # distinct scenes; the same number is always the same scene
-    seed: int = 0
+    seed: int = 0  # another one gives other scenes
 
     cache: ClassVar[bool] = True
     workers: ClassVar[int] = 0

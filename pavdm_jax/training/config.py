@@ -42,13 +42,13 @@ __all__ = [  # all that a config file needs, the settings of objectives and data
 class OptimizerConfig:
     """AdamW with linear warm-up, cosine decay to zero, and gradient clipping."""
 
-    learning_rate: float = 1e-4
-    warmup_steps: int = 1000
+    learning_rate: float = 1e-4  # after the warm-up
+    warmup_steps: int = 1000  # over which the rate rises linearly from 0
     decay: bool = True  # cosine decay over the stage; False keeps the rate after the warm-up
-    beta2: float = 0.999
-    epsilon: float = 1e-15
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    beta2: float = 0.999  # decay of the mean square of the gradient
+    epsilon: float = 1e-15  # added to its root; 1e-8 is usual, 1e-15 the reference's
+    weight_decay: float = 0.0  # decoupled from the gradient, times the learning rate
+    clip_norm: float = 1.0  # longer gradients are scaled down to this norm
     ema_decay: float = 0.99  # of the exponential moving average, which is what a stage hands on
     accumulate: int = 1  # parts of a batch, one after another: the step of a large batch in the memory of a small one
 
@@ -91,7 +91,7 @@ class LoRAConfig:
 class SpatialReconstruction:
     """The spatial VAE on single frames: absolute error in pixels, and a little KL divergence."""
 
-    kl_weight: float = 1e-6
+    kl_weight: float = 1e-6  # of the KL divergence from a standard normal, beside the error
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class TemporalReconstruction:
     measured.
     """
 
-    kl_weight: float = 1e-6
+    kl_weight: float = 1e-6  # of the KL divergence from a standard normal, beside the error
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,8 @@ class JointReconstruction:
     """
 
     kl_weight: float = 1e-6  # of the temporal posterior
-    decoded_frames: int | None = (
-        None  # random frames of a clip that are decoded to pixels and compared; None for all of them
-    )
+    # random frames of a clip that are decoded to pixels and compared; None: all of them
+    decoded_frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.decoded_frames is not None and self.decoded_frames < 1:
@@ -135,12 +134,12 @@ Objective = (
 class Stage:
     """A stretch of training with one objective; its averaged weights are where the next stage starts."""
 
-    name: str
+    name: str  # in the folder of checkpoints and in the log
     objective: Objective
     data: Data
     train: tuple[str, ...]  # prefixes of the parameter paths that are trained; all others are frozen
-    steps: int
-    batch_size: int
+    steps: int  # updates of the parameters
+    batch_size: int  # samples of a step, over all devices and parts
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     freeze: tuple[str, ...] = ()  # prefixes below those of `train` that are frozen all the same
     lora: LoRAConfig | None = None
@@ -172,9 +171,9 @@ class SampleConfig:
     """Videos by the averaged weights while a diffusion stage trains, in `samples/` and in TensorBoard."""
 
     every: int = 0  # steps from one to the next; 0 makes none
-    prompts: tuple[str, ...] = ("a red circle moves left",)
+    prompts: tuple[str, ...] = ("a red circle moves left",)  # a video each
     frames: int = 34  # pixel frames of each
-    seed: int = 0
+    seed: int = 0  # of every video
 
     def __post_init__(self) -> None:
         if self.every < 0:
@@ -193,21 +192,19 @@ class TrainConfig:
     stages: tuple[Stage, ...]
     output: str = "runs/train"  # folder of checkpoints, log and the finished model; or gs://BUCKET/NAME
     init_from: str | None = None  # a model or run to start from, or gs://BUCKET/NAME; None: random weights
-    tokenizer: str | None = (
-        None  # a spiece.model for random weights; None: it is made from the captions of the stages' data
-    )
-    seed: int = 0
+    # a spiece.model for random weights; None: it is made from the captions of the stages' data
+    tokenizer: str | None = None
+    seed: int = 0  # of random weights, batches, noise and levels
     model_dtype: str = "float32"  # in which the finished model is stored; float16 halves its size
-    compute_dtype: str = (
-        "float32"  # of matrix products; bfloat16 on accelerators. The trained weights are float32 in any case
-    )
+    # of matrix products, float32 or bfloat16 (for accelerators); the trained weights are float32 in any case
+    compute_dtype: str = "float32"
     remat: str = "none"  # "attention" or "full" keep less for the backward pass and compute it again (see `STDiT3`)
     save_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints of a stage that are kept
     keep_best: int = 1  # and those of the lowest smoothed loss
     log_every: int = 20  # steps between lines of the log
     samples: SampleConfig = field(default_factory=SampleConfig)
-    mesh: str = "auto"  # "auto": all devices; "single"; or such as "data=4,fsdp=16" (README)
+    mesh: str = "auto"  # "auto": all devices; "single"; or such as "data=4,fsdp=16" (configs/README.md)
 
     def __post_init__(self) -> None:
         if self.mesh not in ("auto", "single"):
