@@ -2,6 +2,8 @@
 
 Prompts describe sets of shapes that training never showed (`shapes_world.held_out`); the tracker reads the shapes back
 from the pixels. For every moment asked for, the two seconds before it are looked at.
+
+Videos of any other origin are scored by `pavdm evaluate score FOLDER`, which has options of its own.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.evaluation import score
 from pavdm_jax.evaluation.scores import held_out_prompts, reconstruction_psnr, score_video
 from pavdm_jax.generation.options import DEFAULT_FRAMES, Options
 from pavdm_jax.generation.pipeline import generate
@@ -119,6 +122,9 @@ def run(config: EvaluateConfig) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["score"]:
+        score.main(given[1:])
+        return
     exit_with(
         lambda: run(read_command(EvaluateConfig, given, "pavdm evaluate", __doc__)),
         interrupted="interrupted; nothing was written",

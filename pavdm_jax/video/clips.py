@@ -182,6 +182,19 @@ def probe(path: str) -> VideoInfo:
     return VideoInfo(height, width, max(end, TOLERANCE * 2))
 
 
+def frame_rate(path: str) -> float:
+    """Frames a second of a video, on average over its length as its container says.
+
+    Raises:
+      ConfigError: it cannot be read, has no pictures, or does not say its rate.
+    """
+    with _opened(path) as container:
+        rate = _video_stream(container, path).average_rate
+    if not rate:
+        raise ConfigError(f"{path} does not say how many frames a second it has; convert it to MP4")
+    return float(rate)
+
+
 def read_clip(file: str | BinaryIO, start: float, fps: float, frames: int, size: tuple[int, int]) -> np.ndarray:
     """The frames that a player shows at the times start, start + 1/fps, ...
 

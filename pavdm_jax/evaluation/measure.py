@@ -1,0 +1,122 @@
+"""Everything that is measured on one video of any origin, in one pass over its frames."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.evaluation.appearance import brightness, saturation, sharpness
+from pavdm_jax.evaluation.contrast import start_end_contrast
+from pavdm_jax.evaluation.motion import motion_amplitude
+from pavdm_jax.evaluation.scenes import count_scenes
+from pavdm_jax.evaluation.similarity import SimilarityOverTime
+from pavdm_jax.evaluation.two_second_clips import clip_length, clip_starts, two_second_clips
+from pavdm_jax.evaluation.videos import VideoFile
+from pavdm_jax.video.clips import frame_rate, iterate_video, probe
+
+
+@dataclass(frozen=True)
+class ClipMetric:
+    """A score of a two-second clip, uint8 `[f, h, w, 3]` at so many frames a second, hence a curve over a video."""
+
+    name: str
+    unit: str
+    protocol: str
+    score: Callable[[np.ndarray, float], float]
+
+
+CLIP_METRICS = (
+    ClipMetric(
+        "motion_amplitude",
+        "% of the shorter side per second",
+        "OpenCV, Farneback optical flow (5 levels, window 15) between frames round(fps / 8) apart, longer side reduced "
+        "to 256 px; mean of the largest 5 % of magnitudes, median over the pairs of a clip",
+        motion_amplitude,
+    ),
+    ClipMetric("brightness", "0..1", "mean luma (BT.601), mean over frames", lambda clip, _: brightness(clip).mean()),
+    ClipMetric("saturation", "0..1", "mean HSV saturation, mean over frames", lambda clip, _: saturation(clip).mean()),
+    ClipMetric(
+        "sharpness",
+        "squared grey levels",
+        "variance of the Laplacian of 8-bit luma at the size of the file, mean over frames",
+        lambda clip, _: sharpness(clip).mean(),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """What was measured on a video.
+
+    Attributes:
+      path: the file, as it was named.
+      system: see `VideoFile`.
+      fps, frames, height, width: of the video.
+      scenes: cuts plus one.
+      clip_seconds: when each two-second clip begins.
+      curves: by metric, a score for each clip.
+      means: by metric, over the clips.
+      contrasts: by metric, the last 15 % minus the first.
+      similarity: by distance in frames.
+    """
+
+    path: str
+    system: str
+    fps: float
+    frames: int
+    height: int
+    width: int
+    scenes: int
+    clip_seconds: list[float]
+    curves: dict[str, list[float]]
+    means: dict[str, float]
+    contrasts: dict[str, float]
+    similarity: dict[int, float]
+
+
+def measure_video(video: VideoFile) -> VideoScores:
+    """Score a video file; `ConfigError`, in one line that names it, if it cannot be read."""
+    path = str(video.path)
+    probe(path)  # a damaged file, or one that is cut off, is found before the long work
+    fps = frame_rate(path)
+    length = clip_length(fps)
+    similarity = SimilarityOverTime()
+    curves: dict[str, list[float]] = {metric.name: [] for metric in CLIP_METRICS}
+    height = width = 0
+    for clip in two_second_clips(_frames(path, similarity), length):
+        height, width = clip.shape[1:3]
+        for metric in CLIP_METRICS:
+            curves[metric.name].append(float(metric.score(clip, fps)))
+    if similarity.count < 2:
+        raise ConfigError(f"{path} has only one frame; a video of at least 2 can be scored")
+    return VideoScores(
+        path=path,
+        system=video.system,
+        fps=fps,
+        frames=similarity.count,
+        height=height,
+        width=width,
+        scenes=count_scenes(path),
+        clip_seconds=[start / fps for start in clip_starts(similarity.count, length)],
+        curves=curves,
+        means={name: _mean(curve) for name, curve in curves.items()},
+        contrasts={name: start_end_contrast(curve) for name, curve in curves.items()},
+        similarity=similarity.means(),
+    )
+
+
+def _frames(path: str, similarity: SimilarityOverTime) -> Iterator[np.ndarray]:
+    """The frames of a file, one by one, each of which `similarity` sees, too."""
+    size = None
+    for frame in (frame for group in iterate_video(path) for frame in group):
+        if size is not None and frame.shape != size:
+            raise ConfigError(f"{path} changes its size on the way; convert it to one size")
+        size = frame.shape
+        similarity.add(frame)
+        yield frame
+
+
+def _mean(curve: list[float]) -> float:
+    known = [value for value in curve if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")

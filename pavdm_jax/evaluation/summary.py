@@ -1,0 +1,109 @@
+"""The scores of single videos as means with intervals, a table and a JSON file."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pavdm_jax.evaluation.bootstrap import RESAMPLES, Estimate, curve_with_intervals, mean_with_interval
+from pavdm_jax.evaluation.contrast import SHARE
+from pavdm_jax.evaluation.measure import CLIP_METRICS, VideoScores
+from pavdm_jax.evaluation.scenes import scenes_protocol
+from pavdm_jax.evaluation.similarity import EVERY
+from pavdm_jax.evaluation.two_second_clips import CLIP_SECONDS
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemSummary:
+    """What the videos of one system have in common: means over videos, with intervals.
+
+    Attributes:
+      videos: how many were scored.
+      scenes: cuts plus one.
+      means, contrasts: by metric.
+      similarity: by distance in frames.
+      curves: by metric, a mean for each two-second clip.
+      clip_seconds: when the clips begin, by the longest video.
+    """
+
+    videos: int
+    scenes: Estimate
+    means: dict[str, Estimate]
+    contrasts: dict[str, Estimate]
+    similarity: dict[int, Estimate]
+    curves: dict[str, list[Estimate]]
+    clip_seconds: list[float]
+
+
+def summarise(scores: Sequence[VideoScores]) -> dict[str, SystemSummary]:
+    """By system, in the order in which they appear."""
+    systems = {score.system: [other for other in scores if other.system == score.system] for score in scores}
+    return {name: _summary(videos) for name, videos in systems.items()}
+
+
+def _summary(videos: list[VideoScores]) -> SystemSummary:
+    metrics, distances = videos[0].means, videos[0].similarity
+    return SystemSummary(
+        videos=len(videos),
+        scenes=mean_with_interval([video.scenes for video in videos]),
+        means={name: mean_with_interval([video.means[name] for video in videos]) for name in metrics},
+        contrasts={name: mean_with_interval([video.contrasts[name] for video in videos]) for name in metrics},
+        similarity={at: mean_with_interval([video.similarity[at] for video in videos]) for at in distances},
+        curves={name: curve_with_intervals([video.curves[name] for video in videos]) for name in metrics},
+        clip_seconds=max((video.clip_seconds for video in videos), key=len),
+    )
+
+
+def protocols() -> dict[str, str]:
+    """By score, how it is measured and its unit: written beside every number."""
+    return {
+        "scenes": scenes_protocol(),
+        **{metric.name: f"{metric.protocol} [{metric.unit}]" for metric in CLIP_METRICS},
+        "contrasts": f"mean over the last {SHARE:.0%} of a curve minus mean over the first {SHARE:.0%}",
+        "similarity": f"SSIM of luma, longer side reduced to 256 px, by distance in frames; of every {EVERY}th frame "
+        "with those before it",
+        "curves": f"a score for each clip of {CLIP_SECONDS} s, cut as by VBench-Long: int(fps) * {CLIP_SECONDS} frames, "
+        "a short last one completed by frames before it; clips are not compressed again",
+        "intervals": f"95 %, percentile bootstrap over videos, {RESAMPLES} resamples",
+    }
+
+
+def as_json(value: Any) -> Any:
+    """Values that JSON has: dataclasses as objects, what is missing (nan) as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(summaries: dict[str, SystemSummary]) -> str:
+    """The means with their intervals in plain text: a line a score, a column a system."""
+    rows = [("", [f"{name} ({summary.videos})" for name, summary in summaries.items()])]
+    rows.append(("scenes", [_shown(summary.scenes) for summary in summaries.values()]))
+    for metric in CLIP_METRICS:
+        rows.append((metric.name, [_shown(summary.means[metric.name]) for summary in summaries.values()]))
+        changes = [_shown(summary.contrasts[metric.name], sign="+") for summary in summaries.values()]
+        rows.append(("  end - start", changes))
+    for distance in next(iter(summaries.values())).similarity:
+        row = [_shown(summary.similarity[distance]) for summary in summaries.values()]
+        rows.append((f"similarity at {distance} frames", row))
+    return "\n".join(_aligned(rows))
+
+
+def _shown(estimate: Estimate, sign: str = "") -> str:
+    if estimate.mean is None:
+        return "-"
+    mean = f"{estimate.mean:{sign}.4g}"
+    return mean if estimate.low is None else f"{mean} [{estimate.low:{sign}.4g}, {estimate.high:{sign}.4g}]"
+
+
+def _aligned(rows: list[tuple[str, list[str]]]) -> list[str]:
+    first = max(len(name) for name, _ in rows)
+    widths = [max(len(cells[column]) for _, cells in rows) for column in range(len(rows[0][1]))]
+    return [
+        "  ".join([name.ljust(first), *(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))]).rstrip()
+        for name, cells in rows
+    ]

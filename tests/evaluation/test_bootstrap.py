@@ -1,0 +1,54 @@
+"""Intervals of means cover the truth as often as they say; contrasts of curves known in closed form."""
+
+import numpy as np
+import pytest
+
+from pavdm_jax.evaluation.bootstrap import curve_with_intervals, mean_with_interval
+from pavdm_jax.evaluation.contrast import start_end_contrast
+
+
+def test_intervals_of_normal_scores_are_those_of_theory():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    found = mean_with_interval(values)
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert (found.mean, found.count) == (pytest.approx(values.mean()), 400)
+    np.testing.assert_allclose([found.low, found.high], [found.mean - half, found.mean + half], rtol=0.01)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    found = [mean_with_interval(rng.exponential(1, 40), resamples=500) for _ in range(400)]
+    covered = np.mean([estimate.low <= 1 <= estimate.high for estimate in found])
+    assert 0.89 < covered < 0.97  # 0.95 of many videos, a little less of 40 with so skewed scores
+
+
+def test_missing_scores_are_left_out():
+    found = mean_with_interval([1.0, float("nan"), 3.0])
+    assert (found.mean, found.count) == (2.0, 2)
+
+
+def test_too_few_videos_have_no_interval():
+    assert mean_with_interval([2.0]).low is None
+    assert mean_with_interval([2.0]).mean == 2
+    assert mean_with_interval([]).mean is None
+
+
+def test_a_mean_curve_goes_on_over_the_videos_that_last_so_long():
+    curve = curve_with_intervals([[0.0, 1.0, 4.0], [2.0, 3.0]])
+    assert [(point.mean, point.count) for point in curve] == [(1, 2), (2, 2), (4, 1)]
+
+
+def test_the_contrast_of_a_straight_line_is_its_rise_between_the_middles_of_the_ends():
+    assert start_end_contrast(np.arange(100.0)) == pytest.approx(85)
+    assert start_end_contrast(-np.arange(100.0)) == pytest.approx(-85)
+
+
+def test_a_clip_that_is_partly_within_an_end_counts_partly():
+    curve = np.zeros(30)  # 15 % are 4.5 clips
+    curve[-5] = 9
+    assert start_end_contrast(curve) == pytest.approx(9 * 0.5 / 4.5)
+
+
+def test_a_contrast_needs_two_scores_and_no_gap():
+    assert np.isnan(start_end_contrast([1.0]))
+    assert np.isnan(start_end_contrast([1.0, float("nan"), 2.0]))
