@@ -8,8 +8,8 @@ from pavdm_jax.evaluation.extras import import_extra
 from pavdm_jax.evaluation.reduced import reduced_grey
 
 LARGEST_SHARE = 0.05
-"""Of the pixels, those that move most; as in VBench's dynamic degree. In the mean over all pixels, flow that is smoothed
-into a background without texture would count, and a large thing would seem faster than a small one."""
+"""Of the pixels, those that move most; as in VBench's dynamic degree. In the mean over all pixels, flow that is
+smoothed into a background without texture would count, and a large thing would seem faster than a small one."""
 
 FLOWS_PER_SECOND = 8
 """As in VBench's dynamic degree: slow motion is lost between neighbouring frames."""

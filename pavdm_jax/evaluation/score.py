@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
-from pavdm_jax import __version__
 from pavdm_jax.cli import exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.extras import import_extra
@@ -33,7 +32,7 @@ examples:
 class ScoreConfig:
     """Which videos to score, and where to write the scores."""
 
-    videos: Annotated[tuple[str, ...], tyro.conf.Positional]
+    videos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO ...")] = ()
     """files, or folders with videos in them; the videos of a folder are of one system"""
     output: str | None = None
     """a JSON file for the scores of every video, the curves and how each was measured"""
@@ -66,7 +65,6 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     if skipped:
         print(f"{len(skipped)} of {len(videos)} videos were skipped, because they cannot be read")
     result = {
-        "version": __version__,
         "protocols": protocols(),
         "systems": as_json(summaries),
         "videos": as_json(scores),

@@ -62,8 +62,8 @@ def protocols() -> dict[str, str]:
         "contrasts": f"mean over the last {SHARE:.0%} of a curve minus mean over the first {SHARE:.0%}",
         "similarity": f"SSIM of luma, longer side reduced to 256 px, by distance in frames; of every {EVERY}th frame "
         "with those before it",
-        "curves": f"a score for each clip of {CLIP_SECONDS} s, cut as by VBench-Long: int(fps) * {CLIP_SECONDS} frames, "
-        "a short last one completed by frames before it; clips are not compressed again",
+        "curves": f"a score for each clip of {CLIP_SECONDS} s, cut as by VBench-Long: int(fps) * {CLIP_SECONDS} "
+        "frames, a short last one completed by frames before it; clips are not compressed again",
         "intervals": f"95 %, percentile bootstrap over videos, {RESAMPLES} resamples",
     }
 
