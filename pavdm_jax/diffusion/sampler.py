@@ -109,7 +109,9 @@ def shift_step(
       The window after the shift, and the finished chunk.
     """
     inputs = jax.tree.map(jnp.asarray, inputs)
-    table, num_valid, prompt_index = map(jnp.asarray, (inputs.levels, inputs.num_valid, inputs.prompt_index))
+    table, num_valid, prompt_index, emitted = map(
+        jnp.asarray, (inputs.levels, inputs.num_valid, inputs.prompt_index, inputs.emitted)
+    )
     b, t, *cell = state.latents.shape
     k = t // inputs.chunks.shape[0]
     first = inputs.chunks[0]
@@ -129,17 +131,15 @@ def shift_step(
     steps = jnp.where(inputs.num_valid > 0, inputs.levels.shape[0] - 1, 0)
     latents = jax.lax.fori_loop(0, steps, step, latents)
 
-    finished = jax.lax.dynamic_slice_in_dim(latents, (inputs.emitted - first) * k, k, axis=1)
-    finished = jnp.where(inputs.emitted >= 0, finished, jnp.zeros_like(finished))
+    finished = jax.lax.dynamic_slice_in_dim(latents, (emitted - first) * k, k, axis=1)
+    finished = jnp.where(emitted >= 0, finished, jnp.zeros_like(finished))
     # Numbers below 0, which no chunk has, for the noise of the context.
-    noised = interpolate(finished, noise(-1 - inputs.emitted), jnp.full((b, k), inputs.context_noise))
-    context = jax.lax.dynamic_update_slice_in_dim(latents, noised, (inputs.emitted - first) * k, axis=1)
-    latents = jnp.where((inputs.emitted >= 0) & (inputs.context_noise > 0), context, latents)
+    noised = interpolate(finished, noise(-1 - emitted), jnp.full((b, k), inputs.context_noise))
+    context = jax.lax.dynamic_update_slice_in_dim(latents, noised, (emitted - first) * k, axis=1)
+    latents = jnp.where((emitted >= 0) & (inputs.context_noise > 0), context, latents)
     moved = jnp.concatenate([latents[:, k:], jnp.zeros((b, k, *cell), latents.dtype)], axis=1)
     latents = jnp.where(inputs.roll > 0, moved, latents)
-    return dataclasses.replace(state, latents=latents), FinishedChunk(
-        number=jnp.asarray(inputs.emitted), latents=finished
-    )
+    return dataclasses.replace(state, latents=latents), FinishedChunk(number=emitted, latents=finished)
 
 
 def sample_segment(
