@@ -6,7 +6,7 @@
 
 Hardware: 8 GPUs of 80 GB; on several such hosts `launch/slurm.sh`, with --mesh data=HOSTS,fsdp=8 and a larger
 --batch-size. Measured: the step is compiled for 8 H100, without any, and takes half of what JAX uses of their memory
-(README); a batch of 64 fits, too:
+(configs/README.md); a batch of 64 fits, too:
 
     python -m pavdm_jax.train --config configs/gpu_h100x8.py --compile-only h100:8
 

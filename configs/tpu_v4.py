@@ -3,7 +3,7 @@
     bash launch/tpu_pod.sh --config configs/tpu_v4.py --data.manifest clips.csv --output runs/tpu_v4  (on every host)
 
 Hardware: 128 chips, 4x4x8. Any pod from v4-32 on does with another mesh and batch: --mesh fsdp=16 --batch-size 16.
-Measured: the step is compiled for the topology, without chips, and fits (README):
+Measured: the step is compiled for the topology, without chips, and fits (configs/README.md):
 
     python -m pavdm_jax.train --config configs/tpu_v4.py --compile-only v4:4x4x8
 

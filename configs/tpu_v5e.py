@@ -3,7 +3,7 @@
     bash launch/tpu_pod.sh --config configs/tpu_v5e.py --data.manifest clips.csv --output runs/tpu_v5e  (on every host)
 
 Hardware: 64 chips of 16 GB, 8x8.
-Measured: the step is compiled for the topology, without chips, and fits (README):
+Measured: the step is compiled for the topology, without chips, and fits (configs/README.md):
 
     python -m pavdm_jax.train --config configs/tpu_v5e.py --compile-only v5e:8x8
 

@@ -3,7 +3,7 @@
     bash launch/tpu_pod.sh --config configs/tpu_v5p.py --data.manifest clips.csv --output runs/tpu_v5p  (on every host)
 
 Hardware: 64 chips of 95 GB, 4x4x4; two clips a chip.
-Measured: the step is compiled for the topology, without chips, and fits (README):
+Measured: the step is compiled for the topology, without chips, and fits (configs/README.md):
 
     python -m pavdm_jax.train --config configs/tpu_v5p.py --compile-only v5p:4x4x4
 

@@ -20,8 +20,12 @@ TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in DOCUMENTS}
 WORDS = {"PROMPT": "'a red circle'", "START": "clip.mp4", "NAME": "tpu_v4", "TOPOLOGY": "v4:4x4x8"}
 """What a reader fills in."""
 
-WORK = {"precompute": ("precompute",), "benchmark": ("measure_all", "benchmark_loader", "compile_only")}
-"""Of a command's module, the functions that do the work once the options are read; `run` if nothing is said."""
+WORK = {
+    "precompute": ("precompute", ["precompute"]),
+    "benchmark": ("benchmark", ["measure_all", "benchmark_loader", "compile_only"]),
+    "evaluate score": ("evaluation.score", ["score"]),
+}
+"""Of a command, its module and the functions that do the work once the options are read; of the others it is `run`."""
 
 
 def anchors(text: str) -> set[str]:
@@ -56,9 +60,12 @@ def read(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         name, given = words[2].partition(".")[2].replace("_", "-") or "generate", words[3:]
     if not given or {"--help", "--version"} & set(given):
         return
-    module = importlib.import_module(f"pavdm_jax.{COMMANDS[name][0]}")
+    if f"{name} {given[0]}" in WORK:
+        name, given = f"{name} {given[0]}", given[1:]
+    where, functions = WORK.get(name) or (COMMANDS[name][0], ["run"])
+    module = importlib.import_module(f"pavdm_jax.{where}")
     monkeypatch.setattr(module, "exit_with", lambda work, interrupted: work())
-    for function in WORK.get(name, ("run",)):
+    for function in functions:
         monkeypatch.setattr(module, function, lambda *arguments, **named: 0)
     module.main(given)
 
