@@ -19,6 +19,7 @@ from tqdm import tqdm
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
+from pavdm_jax.data.shapes_world import named_world
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation import score
 from pavdm_jax.evaluation.scores import held_out_prompts, reconstruction_psnr, score_video
@@ -42,6 +43,8 @@ class EvaluateConfig:
     """when to look; moments after the end are left out"""
     seed: int = 1000
     """of the first video"""
+    world: str = "simple"
+    """simple or hidden: the shapes world that prompts and reconstructed clips come from"""
     guidance_scale: float | None = None
     """by default the model's"""
     method: str = Options.method
@@ -65,6 +68,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     for path, ending in ((config.output, ".json"), (config.sheet, ".png")):
         if path is not None:
             check_output(path, (ending,))
+    world = named_world(config.world)
     enable_cache()
     model = load(config.checkpoint, PARTS)
     fps = model.config.fps
@@ -75,7 +79,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         )
     scores, rows = [], []
     for number, prompt in enumerate(
-        tqdm(held_out_prompts(config.videos, config.seed, model.config.height), unit="video")
+        tqdm(held_out_prompts(config.videos, config.seed, model.config.height, world), unit="video")
     ):
         seed = config.seed + number
         video = generate(
@@ -88,6 +92,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         write_png(config.sheet, contact_sheet(frames, columns=5))
     return {
         "checkpoint": config.checkpoint,
+        "world": config.world,
         "videos": config.videos,
         "frames": config.frames,
         "method": config.method,
@@ -98,7 +103,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         },
         "median_relative_speed_error": _median([error for score in scores for error in score.speed_errors]),
         "scene_cuts_per_video": float(np.mean([score.cuts for score in scores])),
-        "vae_psnr_db": reconstruction_psnr(model, 32, config.seed),
+        "vae_psnr_db": reconstruction_psnr(model, 32, config.seed, world),
         "scores": [dataclasses.asdict(score) for score in scores],
     }
 

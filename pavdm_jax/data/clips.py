@@ -67,7 +67,8 @@ class ShapesClips:
         return self.data.samples
 
     def scene(self, index: int) -> shapes_world.Scene:
-        return shapes_world.sample_scene(np.random.default_rng([self.data.seed, index]), self.canvas, split="train")
+        rng = np.random.default_rng([self.data.seed, index])
+        return shapes_world.sample_scene(rng, self.canvas, split="train", world=self.data.world)
 
     def frames(self, index: int, first: int = 0, count: int | None = None) -> np.ndarray:
         count = self.data.frames if count is None else count
@@ -75,7 +76,8 @@ class ShapesClips:
 
     def captions(self, index: int) -> list[str]:
         rng = np.random.default_rng([self.data.seed, index, 1])
-        return [shapes_world.caption(self.scene(index), rng) for _ in range(CAPTIONS_OF_A_CLIP)]
+        scene = self.scene(index)
+        return [shapes_world.caption(scene, rng, world=self.data.world) for _ in range(CAPTIONS_OF_A_CLIP)]
 
     def fps(self, index: int) -> float:
         return 24.0

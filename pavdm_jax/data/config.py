@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pavdm_jax.data.shapes_world.world import SIMPLE, World
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.resolutions import RESOLUTIONS
 
@@ -14,6 +15,7 @@ class ShapesData:
     frames: int = 1  # pixel frames of a sample
     samples: int = 1_000_000  # distinct scenes; the same number is always the same scene
     seed: int = 0  # another one gives other scenes
+    world: World = SIMPLE  # what scenes are drawn from: SIMPLE or HIDDEN of data/shapes_world, or one's own
 
     cache: ClassVar[bool] = True
     workers: ClassVar[int] = 0

@@ -10,10 +10,11 @@ import tensorflow_datasets as tfds
 
 from pavdm_jax.data.clips import ShapesClips
 from pavdm_jax.data.config import ShapesData
+from pavdm_jax.data.shapes_world import SIMPLE
 
 
 class ShapesWorld(tfds.core.GeneratorBasedBuilder):
-    """Videos of shapes that move and bounce, with captions; the configs differ in number and length.
+    """Videos of shapes that move and bounce, with captions; subclasses may differ in number, length and world.
 
     Examples: `{"video": uint8 [f, 64, 64, 3], "caption": text}`.
     """
@@ -22,6 +23,7 @@ class ShapesWorld(tfds.core.GeneratorBasedBuilder):
     SIZE = 64
     CLIPS = 64
     FRAMES = 34
+    WORLD = SIMPLE
 
     def _info(self) -> tfds.core.DatasetInfo:
         video = tfds.features.Tensor(
@@ -31,7 +33,11 @@ class ShapesWorld(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=features, description=self.__class__.__doc__)
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(ShapesClips(ShapesData(self.FRAMES, self.CLIPS), self.SIZE))}
+        return {
+            "train": self._generate_examples(
+                ShapesClips(ShapesData(self.FRAMES, self.CLIPS, world=self.WORLD), self.SIZE)
+            )
+        }
 
     def _generate_examples(self, clips: ShapesClips):
         for index in range(len(clips)):

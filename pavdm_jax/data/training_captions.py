@@ -13,7 +13,7 @@ from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.text.captions import clean_caption, complete
 
 SHAPES_CAPTIONS = 4000
-"""Captions of the shapes world: each word of its grammar occurs among them."""
+"""Captions of each shapes world: each word of its grammar occurs among them."""
 
 CAPTIONS = 100_000
 """Captions of a manifest or of latents, at most, taken evenly."""
@@ -35,8 +35,8 @@ def training_captions(stages: Sequence[Data], model: ModelConfig, seed: int) -> 
       ConfigError: data cannot be opened.
     """
     captions = []
-    if any(isinstance(data, ShapesData) for data in stages):
-        captions += sample_captions(np.random.default_rng(seed), SHAPES_CAPTIONS, split="train")
+    for world in dict.fromkeys(data.world for data in stages if isinstance(data, ShapesData)):
+        captions += sample_captions(np.random.default_rng(seed), SHAPES_CAPTIONS, split="train", world=world)
     for manifest in dict.fromkeys(data.manifest for data in stages if isinstance(data, VideoData)):
         captions += [clean_caption(row.caption) for row in _evenly(read_manifest(manifest), CAPTIONS)]
     for folder in dict.fromkeys(data.folder for data in stages if isinstance(data, LatentData)):
