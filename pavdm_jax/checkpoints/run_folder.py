@@ -4,7 +4,8 @@
     RUN/start/                  the random model of a run from nothing
     RUN/stages/0-NAME/STEP/     checkpoints, the step counted over the whole run: state, ema, about
     RUN/results/0-NAME/         the model after a stage that is not the last
-    RUN/model/                  the finished model; of LoRA the adapters, lora.safetensors
+    RUN/model/                  the finished model
+    RUN/lora.safetensors        the adapters of a run with LoRA, instead of it or beside it
     RUN/log.csv, train.log, tensorboard/, samples/
 
 Frozen parameters are in no checkpoint: `about` says where the model is that the stage started from, and how to know it.
