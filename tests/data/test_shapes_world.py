@@ -114,7 +114,7 @@ def test_sampled_scenes_have_the_stated_counts_distinct_colors_and_no_overlap():
 
 
 def test_the_simple_world_never_changes():
-    """Pixels and captions of the world that the embedded model was trained on, as they were before there was another."""
+    """Pixels and captions of the world that the embedded model was trained on, from before there was another one."""
     content = hashlib.sha256()
     for canvas in CANVASES:
         rng = np.random.default_rng(7)

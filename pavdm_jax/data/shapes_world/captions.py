@@ -36,9 +36,9 @@ def caption(scene: Scene, rng: np.random.Generator, complete: bool = False, worl
     """A random caption of the scene, such as "a small blue square moves slowly left"; at most 25 words.
 
     Sizes and speeds are mostly named, directions half of the time; kinds and colours as often as the world says, at
-    least one of the two. `complete` names all but directions, as evaluation prompts need. Several shapes share a verb more often than not: with an adverb if their speeds agree ("... and ...
-    bounce slowly"), otherwise with adjectives ("a slow ... and a fast ... bounce"); a shared direction is named only if
-    it is everyone's.
+    least one of the two. `complete` names all but directions, as evaluation prompts need. Several shapes share a verb
+    more often than not: with an adverb if their speeds agree ("... and ... bounce slowly"), otherwise with adjectives
+    ("a slow ... and a fast ... bounce"); a shared direction is named only if it is everyone's.
     """
     shapes = scene.shapes
     named = {name for name, p in (("size", SIZE_NAMED), ("speed", SPEED_NAMED)) if complete or rng.random() < p}

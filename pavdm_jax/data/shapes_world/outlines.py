@@ -44,8 +44,8 @@ def turned(x: np.ndarray, y: np.ndarray, degrees: Length) -> tuple[np.ndarray, n
 
 
 def extents(shape: Shape) -> np.ndarray:
-    """How far the outline reaches out from the centre, in pixels of a 64-pixel canvas `[2, 2]`: to the left and up, then
-    to the right and down."""
+    """How far the outline reaches out from the centre, in pixels of a 64-pixel canvas `[2, 2]`: to the left and up,
+    then to the right and down."""
     return _extents(shape.kind, shape.radius, shape.look.aspect, shape.look.tilt)
 
 

@@ -45,8 +45,8 @@ Split = Literal["train", "test"]
 def held_out(scene: Scene) -> bool:
     """Whether the scene belongs to the test split; the same on every machine.
 
-    The split is by the *set* of (kind, color, size) of the scene's shapes, whatever their motion and looks. "Not used in
-    training" means: no training video shows exactly this set of shapes. Each of the shapes does occur in training
+    The split is by the *set* of (kind, color, size) of the scene's shapes, whatever their motion and looks. "Not used
+    in training" means: no training video shows exactly this set of shapes. Each of the shapes does occur in training
     within other sets. A caption that leaves a size out also fits scenes of the other size, which may be in training:
     evaluation prompts come from `caption(..., complete=True)`.
     """
@@ -169,7 +169,7 @@ def _with_meeting(scene: Scene, rng: np.random.Generator, canvas: Canvas, slow: 
 def _led_together(
     scene: Scene, lower: int, upper: int, rng: np.random.Generator, canvas: Canvas, slow: bool
 ) -> Scene | None:
-    """The scene with the start of `lower` moved such that it meets `upper`; None if that cannot be at a random moment."""
+    """The scene with the start of `lower` moved such that it meets `upper`; None where a random moment does not fit."""
     seconds = rng.uniform(*MEETING_SECONDS)
     low, reach = (of_all[lower] for of_all in ranges(scene, canvas))
     radius = bounding_radii(scene, canvas)[upper]

@@ -55,7 +55,7 @@ class Texture:
 
 @dataclass(frozen=True)
 class Look:
-    """What no caption says of a shape; constant in a video. The default is the plain shape of palette and size names."""
+    """What no caption says of a shape; constant in a video. By default, the plain shape of palette and size names."""
 
     hue: float = 0.0  # of the way from the middle of the named colour's range of hues to its ends, -1..1
     scale: float = 1.0  # of the named size's radius
