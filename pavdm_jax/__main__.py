@@ -7,6 +7,7 @@ from pavdm_jax import __version__
 
 COMMANDS = {
     "generate": ("make_video", 'make videos from prompts; the word can be left out: pavdm "a red circle moves left"'),
+    "redo": ("redo", "make a video again from a second on, with another seed or prompt"),
     "train": ("train", "train or finetune a model by a config: pavdm train --config demo_vae"),
     "precompute": ("precompute", "encode videos once, for trainings that read the latents"),
     "convert-weights": ("convert_weights", "download and convert the published weights, or export a transformer"),

@@ -7,11 +7,10 @@ A prompt of one word that is also a command, such as train, goes after `pavdm ge
 import dataclasses
 import itertools
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -23,9 +22,6 @@ from pavdm_jax.generation.options import Options
 from pavdm_jax.generation.prompts_file import PromptLine, read_prompts_file
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.models.model import DTYPES, abstract_params
-
-if TYPE_CHECKING:
-    from pavdm_jax.generation.recording import Recording
 
 EXAMPLES = """
 examples:
@@ -83,6 +79,8 @@ class OutputOptions:
     """H.264 quality, 1 to 51; smaller is better and makes larger files"""
     gif: bool = False
     """write a GIF beside the video, too"""
+    no_states: bool = False
+    """keep no positions of the video in the folder NAME.states beside it; `pavdm redo` needs them"""
     resume: bool = False
     """continue an interrupted run of the same command"""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
@@ -188,7 +186,7 @@ def run(command: GenerateCommand) -> int:
     from pavdm_jax.distributed.mesh import make_mesh
     from pavdm_jax.distributed.partitioning import tree_shardings
     from pavdm_jax.generation.prompts import encode_prompts
-    from pavdm_jax.generation.recording import Recording, check_outputs
+    from pavdm_jax.generation.recording import Recording, check_outputs, make_files
 
     check_outputs([job.name for job in jobs], file.crf)
     enable_cache()
@@ -203,12 +201,12 @@ def run(command: GenerateCommand) -> int:
         for first in range(0, len(group), command.batch_size):
             part = slice(first, first + command.batch_size)
             names = [job.name for job in group[part]]
-            recording = Recording(model, request.part(part), encoded.part(part), names, file.crf)
-            if not record(recording, names, file):
-                shown = ", ".join(map(str, recording.partial_paths))
-                kept = f"the {recording.frames_done} frames so far play: {shown}; " if shown else ""
-                print(f"interrupted; {kept}the same command with --resume goes on", file=sys.stderr)
-                return 130
+            recording = Recording(
+                model, request.part(part), encoded.part(part), names, file.crf, states=not file.no_states
+            )
+            code = make_files(recording, resume=file.resume, gif=file.gif, quiet=file.quiet)
+            if code:
+                return code
     return 0
 
 
@@ -227,19 +225,6 @@ def make_group_request(
         options["negative_prompt"] = [job.line.negative_prompt for job in group]
     timelines = [[(0.0, job.line.prompt), *changes] for job in group]
     return make_request(config, timelines, command.batch_size, **options)
-
-
-def record(recording: "Recording", names: Sequence[Path], file: OutputOptions) -> bool:
-    """Make the videos of a batch and say what came of it; whether they are finished."""
-    started = time.time()
-    finished = recording.run(resume=file.resume, progress=not file.quiet)
-    if file.gif and finished:
-        recording.write_gifs()
-    seconds = time.time() - started
-    made = f"{recording.frames_done} frames in {seconds:.0f} s" if recording.frames_done else "was finished"
-    for name in names if finished else ():
-        print(f"{name}: {made}")
-    return finished
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ FLOORS = (
     {"generation", "data"},
     {"training", "evaluation"},
     {"ahead_of_time"},
-    {"__init__", "__main__", "make_video", "train", "precompute", "convert_weights", "evaluate", "benchmark"},
+    {"__init__", "__main__", "make_video", "redo", "train", "precompute", "convert_weights", "evaluate", "benchmark"},
 )
 """From the ground up. A room is a folder or a file right in the package."""
 

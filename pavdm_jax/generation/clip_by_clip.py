@@ -18,7 +18,7 @@ from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.distributed.placement import place_replicated
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.programs import run_clip
-from pavdm_jax.generation.prompts import PromptFeatures
+from pavdm_jax.generation.prompts import PromptFeatures, encode_texts
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
 from pavdm_jax.geometry import check_context, latent_frames
@@ -105,6 +105,14 @@ class ClipStream(VideoStream):
         new = [begun[:, known_rest:], *whole]
         made = self._start_frames()
         return made + [frames for frames in map(self._cut, new) if frames.shape[1]]
+
+    def _next_change(self) -> int:
+        return self.round
+
+    def _change(self, place: int, texts: tuple[str, ...]) -> None:
+        features = encode_texts(self.model, self.request, texts)
+        self._prompts = self._prompts.insert(1, features).without_first(1)
+        self._conditions = self._make_conditions(self._prompts)
 
     def _next_context(self, latents: jax.Array, decoded: list[np.ndarray]) -> jax.Array:
         frames = self.request.clip.context_frames

@@ -5,7 +5,6 @@ A request becomes a `Plan` in chunks and shifts, which the window slides along.
 
 import itertools
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -162,7 +161,6 @@ class ProgressiveStream(VideoStream):
         self.num_rounds = self.plan.num_shifts
         super().__init__(model, request, prompts)
         self.round = self.plan.first_shift
-        self._changes: list[tuple[int, tuple[str, ...]]] = []
         self._state = self._first_state()
 
     def _first_state(self) -> WindowState:
@@ -191,46 +189,17 @@ class ProgressiveStream(VideoStream):
                 made += self._decode_finished(finished.latents[i])
         return [frames for frames in made if frames.shape[1]]
 
-    # Prompts that change while the video is made.
+    def _next_change(self) -> int:
+        return min(self.plan.num_given + self.round, self.plan.num_chunks - 1)
 
-    def set_prompt(self, prompt: str | Sequence[str]) -> None:
-        """Change the prompt from the next chunk on that enters the window.
-
-        The change is visible when that chunk leaves the window, `noisy_chunks` shifts later. The later prompts of a
-        timeline still follow. `save` keeps the change.
-
-        Args:
-          prompt: for all samples, or one for each.
-
-        Raises:
-          ConfigError: the number of prompts is not that of the samples, or a prompt is empty after cleaning.
-        """
-        texts = (prompt,) * self.request.batch if isinstance(prompt, str) else tuple(prompt)
-        if len(texts) != self.request.batch:
-            raise ConfigError(f"{len(texts)} prompts are given for {self.request.batch} samples; give one each")
-        self._change(min(self.plan.num_given + self.round, self.plan.num_chunks - 1), texts)
-
-    def _change(self, chunk: int, texts: tuple[str, ...]) -> None:
-        features = encode_texts(self.model, self.request, texts)
+    def _change(self, place: int, texts: tuple[str, ...]) -> None:
         starts = list(self.plan.prompt_starts)
-        place = int(np.searchsorted(starts, chunk, side="right"))
+        number = int(np.searchsorted(starts, place, side="right"))
         # Prompts of chunks that have left the window are dropped, so that their number stays small.
         window_begins = max(0, self.plan.num_given + self.round - self.plan.window.slots)
         forgotten = max(0, int(np.searchsorted(starts, window_begins, side="right")) - 1)
-        self._prompts = self._prompts.insert(place, features).without_first(forgotten)
-        starts.insert(place, chunk)
+        features = encode_texts(self.model, self.request, texts)
+        self._prompts = self._prompts.insert(number, features).without_first(forgotten)
+        starts.insert(number, place)
         self.plan = replace(self.plan, prompt_starts=tuple(starts[forgotten:]))
-        self._changes.append((chunk, texts))
         self._conditions = self._make_conditions(self._prompts)
-
-    def save(self) -> dict[str, np.ndarray]:
-        changes = {
-            "changed_at": np.asarray([chunk for chunk, _ in self._changes], np.int64),
-            "changed_to": np.asarray([texts for _, texts in self._changes], np.str_),
-        }
-        return super().save() | changes
-
-    def restore(self, saved: dict[str, np.ndarray]) -> None:
-        super().restore(saved)
-        for chunk, texts in zip(saved["changed_at"].tolist(), saved["changed_to"].tolist(), strict=True):
-            self._change(chunk, tuple(texts))

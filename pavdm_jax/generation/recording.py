@@ -2,28 +2,29 @@
 
 import contextlib
 import json
-import zipfile
-import zlib
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from tqdm import tqdm
 
 from pavdm_jax.checkpoints.fingerprint import model_fingerprint
-from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.pipeline import open_stream
+from pavdm_jax.generation.positions import clear_states, keep_state, read_arrays, write_arrays
 from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.request_json import describe
-from pavdm_jax.generation.stream import VideoStream
+from pavdm_jax.generation.stream import VideoStream, one_sample
 from pavdm_jax.models.model import Model
-from pavdm_jax.outputs import check_output, new_file, partial_path
+from pavdm_jax.outputs import check_output, partial_path
 from pavdm_jax.video.clips import iterate_video
 from pavdm_jax.video.images import write_gif
-from pavdm_jax.video.writer import VideoWriter
+from pavdm_jax.video.writer import VideoWriter, read_comment
 
 
 def check_outputs(paths: Sequence[Path], crf: int) -> None:
@@ -38,27 +39,68 @@ def check_outputs(paths: Sequence[Path], crf: int) -> None:
         check_output(path)
 
 
+@dataclass(frozen=True)
+class Branch:
+    """Where a video leaves another one, whose frames it begins with.
+
+    Attributes:
+      video: the other one.
+      position: of it, from `positions.find_state`.
+      prompt: what is to be seen from there on, or None: the same.
+    """
+
+    video: Path
+    position: dict[str, np.ndarray]
+    prompt: str | None
+
+    def enter(self, stream: VideoStream, writers: Sequence[VideoWriter]) -> None:
+        """Bring a stream and its files to the position."""
+        stream.restore(self.position)
+        if self.prompt is not None:
+            stream.set_prompt(self.prompt)
+        for writer in writers:
+            writer.copy(self.video, stream.frames_done)
+
+
 class Recording:
     """Makes a batch of videos and writes each to its file.
 
     While the run lasts, the record `NAME.resume.npz` lies beside the first output. It holds the sampler's position, how
     far each file was written then, and the run's `identity`. It is replaced atomically after every segment, once the
-    frames are on disk. A finished file carries the identity as its comment, so that a resumed job knows which of its
-    videos are done.
+    frames are on disk. A finished file carries what was asked for as its comment, so that a resumed job knows which of
+    its videos are done. Positions of each video are kept beside it (`positions.py`), unless it has no end.
+
+    Args:
+      outputs: a file for each sample.
+      crf: H.264 quality, 1 to 51.
+      states: whether positions are kept.
+      branch: of a video that begins as another one.
+      history: JSON values that the record and the comments say beside the request and the model.
 
     Attributes:
       identity: JSON values that decide what the videos are: the request, the model and its weights, and `crf`.
       frames_done: pixel frames of each video so far, the start clip's included.
     """
 
-    def __init__(self, model: Model, request: Request, prompts: PromptFeatures, outputs: Sequence[Path], crf: int):
+    def __init__(
+        self,
+        model: Model,
+        request: Request,
+        prompts: PromptFeatures,
+        outputs: Sequence[Path],
+        crf: int,
+        *,
+        states: bool = True,
+        branch: Branch | None = None,
+        history: Mapping[str, Any] | None = None,
+    ):
         self.model, self.request, self.prompts = model, request, prompts
-        self.outputs, self.crf = list(outputs), crf
-        self.identity = describe(request) | {
-            "model": model.config.name,
-            "weights": model_fingerprint(model),
-            "crf": crf,
-        }
+        self.outputs, self.crf, self.branch = list(outputs), crf, branch
+        self.keeps_states = states and request.frames is not None
+        made_by = {"model": model.config.name, "weights": model_fingerprint(model), "crf": crf} | dict(history or {})
+        self.identity = describe(request) | made_by
+        each = [request.part(slice(n, n + 1)) for n in range(request.batch)]
+        self.comments = {path: json.dumps(describe(one) | made_by) for path, one in zip(outputs, each, strict=True)}
         self.frames_done = 0
 
     @property
@@ -106,15 +148,20 @@ class Recording:
         if saved is not None:
             stream.restore(saved)
             positions = saved["positions"].tolist()
+        else:
+            for path in self.outputs:
+                clear_states(path)
         with contextlib.ExitStack() as stack:
             writers = []
             for path, position in zip(self.outputs, positions, strict=True):
                 if saved is not None and stream.done and self._is_finished(path):
                     continue  # the last run was killed between naming its files and removing its record
                 writers.append(
-                    VideoWriter(path, self.request.fps, crf=self.crf, resume=position, comment=self._comment)
+                    VideoWriter(path, self.request.fps, crf=self.crf, resume=position, comment=self.comments[path])
                 )
                 stack.callback(writers[-1].abandon)
+            if saved is None and self.branch is not None:
+                self.branch.enter(stream, writers)
             finished = self._record_all(stream, writers, progress)
             self.frames_done = stream.frames_done
             for writer in writers if finished else []:
@@ -133,7 +180,7 @@ class Recording:
                 for frames in stream.advance():
                     for writer, video in zip(writers, frames, strict=True):
                         writer.write(video)
-                self._write_record(stream, writers)
+                self._keep_position(stream, writers)
                 bar.update(stream.round - before)
                 made = stream.frames_done - first_frame
                 rate = made / max(bar.format_dict["elapsed"], 1e-9)
@@ -150,23 +197,16 @@ class Recording:
         for path in self.outputs:
             write_gif(path.with_suffix(".gif"), iterate_video(path), self.request.fps)
 
-    @property
-    def _comment(self) -> str:
-        return json.dumps(self.identity)
-
     def _is_finished(self, path: Path) -> bool:
-        """Whether `path` is a finished video of this same run."""
-        try:
-            with av.open(str(path)) as container:
-                return container.metadata.get("comment") == self._comment
-        except (OSError, av.FFmpegError, UnicodeDecodeError):
-            return False
+        """Whether `path` is a finished video of this same request."""
+        return read_comment(path) == self.comments[path]
 
-    def _write_record(self, stream: VideoStream, writers: list[VideoWriter]) -> None:
+    def _keep_position(self, stream: VideoStream, writers: list[VideoWriter]) -> None:
+        saved = stream.save()
+        for n, path in enumerate(self.outputs if self.keeps_states and not stream.done else ()):
+            keep_state(path, one_sample(saved, n), self.comments[path])
         positions = np.asarray([writer.position for writer in writers])
-        arrays: dict[str, Any] = {"identity": self._comment, "positions": positions} | stream.save()
-        with new_file(self.record) as file:
-            np.savez(file, **arrays)
+        write_arrays(self.record, identity=json.dumps(self.identity), positions=positions, **saved)
 
     def _read_record(self) -> dict[str, np.ndarray]:
         saved = read_arrays(self.record, "delete it to start again")
@@ -174,7 +214,8 @@ class Recording:
             identity = json.loads(str(saved["identity"]))
         except (ValueError, KeyError) as error:
             raise ConfigError(f"{self.record} cannot be read ({error}); delete it to start again") from None
-        differing = sorted(name for name in self.identity if identity.get(name) != self.identity[name])
+        names = self.identity.keys() | identity.keys()
+        differing = sorted(name for name in names if identity.get(name) != self.identity.get(name))
         if differing:
             raise ConfigError(
                 f"{self.record} belongs to another run: {', '.join(differing)} differ; give that run's options, or "
@@ -183,14 +224,18 @@ class Recording:
         return saved
 
 
-def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """All arrays of a saved position (an .npz file).
-
-    Raises:
-      ConfigError: the file is missing or damaged; the message ends with `remedy`.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ConfigError(f"{path} cannot be read ({first_line(error)}); {remedy}") from None
+def make_files(recording: Recording, *, resume: bool, gif: bool, quiet: bool) -> int:
+    """Make the videos, for a command: what came of it is printed, and the exit code is returned."""
+    started = time.time()
+    if not recording.run(resume=resume, progress=not quiet):
+        shown = ", ".join(map(str, recording.partial_paths))
+        kept = f"the {recording.frames_done} frames so far play: {shown}; " if shown else ""
+        print(f"interrupted; {kept}the same command with --resume goes on", file=sys.stderr)
+        return 130
+    if gif:
+        recording.write_gifs()
+    seconds = time.time() - started
+    made = f"{recording.frames_done} frames in {seconds:.0f} s" if recording.frames_done else "was finished"
+    for path in recording.outputs:
+        print(f"{path}: {made}")
+    return 0

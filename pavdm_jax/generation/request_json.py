@@ -1,10 +1,21 @@
-"""A request as JSON values: what a video's comment and an unfinished run's record say."""
+"""A request as JSON values: what a video's comment and an unfinished run's record say; and back."""
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
+
+from pavdm_jax.checkpoints.config_json import from_json
 from pavdm_jax.checkpoints.fingerprint import fingerprint
+from pavdm_jax.config import ClipConfig, ModelConfig, WindowConfig
+from pavdm_jax.distributed.mesh import generation_mesh
+from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.generation.options import Options
 from pavdm_jax.generation.request import Request
+
+SCORES = ("aesthetic_score", "motion_score", "camera_motion")
 
 UNSEEN = ("segment", "mesh", "config", "start", "image", "clip", "fixed_length", "single")
 """Fields that do not decide what the video is, or that are described otherwise."""
@@ -15,7 +26,7 @@ def describe(request: Request) -> dict:
     fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
     described = {name: value for name, value in fields.items() if name not in UNSEEN}
     text = dataclasses.asdict(request.config.text)
-    described |= {name: text[name] for name in ("aesthetic_score", "motion_score", "camera_motion")}
+    described |= {name: text[name] for name in SCORES}
     if request.method == "progressive":
         described["window"] = dataclasses.asdict(request.config.window) | {"fixed_length": request.fixed_length}
     else:
@@ -25,3 +36,49 @@ def describe(request: Request) -> dict:
         described[name] = None if frames is None else fingerprint(frames.shape, frames.tobytes())
     described["start_frames"] = request.given_frames
     return json.loads(json.dumps(described))
+
+
+def read_request(
+    said: Mapping[str, Any], config: ModelConfig, read_frames: Callable[[int], np.ndarray], **changes: Any
+) -> Request:
+    """The request of a single video, from what `describe` said of it.
+
+    Args:
+      said: see `describe`; more than that is not looked at.
+      config: of the model.
+      read_frames: number → so many first frames of the video, uint8 [f, h, w, 3]; they stand for its start clip or
+        image.
+      changes: fields of `Request` that are to be others.
+
+    Raises:
+      ConfigError: that is no description of a request of this version.
+    """
+    try:
+        window, clip, fixed_length = config.window, ClipConfig(), False
+        if said["method"] == "progressive":
+            values = dict(said["window"])
+            fixed_length = values.pop("fixed_length")
+            window = from_json(WindowConfig, json.dumps(values))
+        else:
+            clip = from_json(ClipConfig, json.dumps(said["clip"]))
+        text = dataclasses.replace(config.text, **{name: said[name] for name in SCORES})
+        plain = ("frames", "height", "width", "fps", "guidance_scale", "method", "dtype")
+        fields: dict[str, Any] = {name: said[name] for name in plain} | {
+            "config": dataclasses.replace(config, window=window, text=text),
+            "prompts": tuple(
+                tuple((float(second), str(prompt)) for second, prompt in line) for line in said["prompts"]
+            ),
+            "single": True,
+            "told_size": tuple(said["told_size"]),
+            "negative_prompts": said["negative_prompts"] and tuple(said["negative_prompts"]),
+            "seeds": tuple(said["seeds"]),
+            "start": read_frames(said["start_frames"])[None] if said["start"] else None,
+            "image": read_frames(1)[None] if said["image"] else None,
+            "fixed_length": fixed_length,
+            "clip": clip,
+            "segment": Options.segment,
+            "mesh": generation_mesh(Options.mesh, videos=1),
+        }
+        return Request(**fields | changes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"the settings in its comment are not of this version ({first_line(error)})") from None

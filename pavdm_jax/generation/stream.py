@@ -1,7 +1,7 @@
 """The base class of the sampling methods: what all streams of frames share (prompts, positions, decoding)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import jax
@@ -51,12 +51,21 @@ class VideoStream(ABC):
         self.round, self.frames_done, self.kept_frames = 0, 0, 0 if request.start is None else request.given_frames
         self._prompts = prompts
         self._conditions = self._make_conditions(prompts)
+        self._changes: list[tuple[int, tuple[str, ...]]] = []  # prompts from `set_prompt`, and where they begin
         self._pending: list[np.ndarray] = []
         self._finished = jnp.zeros((request.batch, 0, *self._cell))  # latent frames that do not fill a micro clip yet
 
     @abstractmethod
     def advance(self) -> list[np.ndarray]:
         """Run one compiled call, and return the finished frames by micro clips: none while the window fills."""
+
+    @abstractmethod
+    def _next_change(self) -> int:
+        """The chunk, or clip, from which on another prompt can hold."""
+
+    @abstractmethod
+    def _change(self, place: int, texts: tuple[str, ...]) -> None:
+        """Let a prompt for each sample hold from a chunk or clip on."""
 
     @property
     def done(self) -> bool:
@@ -70,6 +79,25 @@ class VideoStream(ABC):
             else:
                 self._pending = self.advance()
 
+    def set_prompt(self, prompt: str | Sequence[str]) -> None:
+        """Change the prompt from the next chunk on that enters the window; of the baselines, from the next clip on.
+
+        The change is visible when that chunk leaves the window, `noisy_chunks` shifts later. The later prompts of a
+        timeline still follow. `save` keeps the change.
+
+        Args:
+          prompt: for all samples, or one for each.
+
+        Raises:
+          ConfigError: the number of prompts is not that of the samples, or a prompt is empty after cleaning.
+        """
+        texts = (prompt,) * self.request.batch if isinstance(prompt, str) else tuple(prompt)
+        if len(texts) != self.request.batch:
+            raise ConfigError(f"{len(texts)} prompts are given for {self.request.batch} samples; give one each")
+        place = self._next_change()
+        self._change(place, texts)
+        self._changes.append((place, texts))
+
     def save(self) -> dict[str, np.ndarray]:
         """The position in the video as NumPy arrays, for `restore`."""
         return {
@@ -80,6 +108,8 @@ class VideoStream(ABC):
             "round": np.asarray(self.round),
             "frames_done": np.asarray(self.frames_done),
             "pending": np.concatenate([self._no_frames(), *self._pending], axis=1),
+            "changed_at": np.asarray([place for place, _ in self._changes], np.int64),
+            "changed_to": np.asarray([texts for _, texts in self._changes], np.str_).reshape(-1, self.request.batch),
         }
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
@@ -103,6 +133,9 @@ class VideoStream(ABC):
         self._state, self._finished = place_replicated((state, jnp.array(saved["finished"])), self._mesh)
         self.round, self.frames_done = int(saved["round"]), int(saved["frames_done"])
         self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
+        for place, texts in zip(saved["changed_at"].tolist(), saved["changed_to"].tolist(), strict=True):
+            self._change(place, tuple(texts))
+            self._changes.append((place, tuple(texts)))
 
     # What the subclasses share.
 
@@ -162,3 +195,11 @@ class VideoStream(ABC):
 
     def _no_frames(self) -> np.ndarray:
         return np.zeros((self.request.batch, 0, self.request.height, self.request.width, 3), np.uint8)
+
+
+def one_sample(saved: dict[str, np.ndarray], sample: int) -> dict[str, np.ndarray]:
+    """The position, from `VideoStream.save`, of one sample of a batch alone."""
+    axis_of = {"latents": 0, "finished": 0, "pending": 0, "changed_to": 1}
+    return {
+        name: np.take(array, [sample], axis_of[name]) if name in axis_of else array for name, array in saved.items()
+    }

@@ -1,8 +1,7 @@
 """An MP4 file that can be played while it grows, survives a killed process, and is continued bit for bit the same.
 
-Each `write` is encoded by an encoder of its own into one closed fragment (`moof` + `mdat`) and appended to the file.
-The bytes of a fragment depend only on its frames and on the number of its first frame, so a run that was cut back to a
-known position and continued leaves the same bytes as a run that was never interrupted.
+Each `write` is encoded by an encoder of its own into one closed fragment (see `fragments.py`) and appended to the file,
+so a run that was cut back to a known position and continued leaves the same bytes as one that was never interrupted.
 """
 
 import contextlib
@@ -21,17 +20,7 @@ from av.error import FFmpegError
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import check_output, partial_path, storage_error
-
-PIXEL_FORMAT = "yuv420p"
-"""The pixel format that all players of H.264 know: colours at half the resolution, so that sizes must be even."""
-
-_FRAGMENT_OPTIONS = {
-    "movflags": "frag_custom+empty_moov+default_base_moof+frag_discont+skip_trailer",
-    "use_editlist": "0",
-    "avoid_negative_ts": "disabled",  # or every fragment would be moved to time 0
-}
-
-_BT709, _LIMITED_RANGE = 1, 1  # H.264's numbers, ITU-T H.273
+from pavdm_jax.video.fragments import copy_fragments, encode
 
 
 class Position(NamedTuple):
@@ -76,7 +65,7 @@ class VideoWriter:
         self.partial_path = partial_path(self.path)
         self.position = Position(0, 0) if resume is None else Position(*resume)
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._options = {"crf": str(crf), "preset": "medium", "bf": "0"}
+        self._crf = crf
         self._header: bytes | None = None
         self._shape: tuple[int, ...] | None = None
         self._file = self._open(resume is not None)
@@ -103,12 +92,24 @@ class VideoWriter:
         self._check(frames)
         if not len(frames):
             return
-        segment = self._encode(frames)
-        header = segment[: _fragment_start(segment)]
+        header, fragment = encode(frames, self.position.num_frames, self._rate, self._crf)
         if self._header is None:
             self._check_header(header)
             self._header = header
-        data = segment[len(header) :] if self.position.num_bytes else segment
+        self._append(header, fragment, len(frames))
+
+    def copy(self, path: str | Path, num_frames: int) -> None:
+        """Begin with the first `num_frames` frames of a finished video of a `VideoWriter`, as they are stored.
+
+        Raises:
+          ConfigError: the video was not written with the same settings, or no `write` ended there.
+        """
+        for header, fragment, length in copy_fragments(Path(path), num_frames, self._rate, self._crf):
+            self._append(header, fragment, length)
+
+    def _append(self, header: bytes, fragment: bytes, num_frames: int) -> None:
+        """Bring a fragment to the disk; the first one comes with the header."""
+        data = fragment if self.position.num_bytes else header + fragment
         try:
             rest = memoryview(data)
             while rest:
@@ -116,7 +117,7 @@ class VideoWriter:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise storage_error(error, self.partial_path) from None
-        self.position = Position(self.position.num_frames + len(frames), self.position.num_bytes + len(data))
+        self.position = Position(self.position.num_frames + num_frames, self.position.num_bytes + len(data))
 
     def close(self) -> None:
         """Finish the video at `path`. Does nothing after `close` or `abandon`.
@@ -192,36 +193,14 @@ class VideoWriter:
                     "and start again"
                 )
 
-    def _encode(self, frames: np.ndarray) -> bytes:
-        """An MP4 of `frames`: the header, which is the same for all parts of a video, and one fragment at its time."""
-        first = self.position.num_frames
-        options = _FRAGMENT_OPTIONS | {"fragment_index": str(first + 1)}
-        buffer = io.BytesIO()
-        with av.open(buffer, "w", format="mp4", options=options) as container:
-            stream = container.add_stream("libx264", rate=self._rate, options=self._options)
-            assert isinstance(stream, av.VideoStream)
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = PIXEL_FORMAT
-            context = stream.codec_context
-            context.thread_count = 1  # x264's output depends on the number of its threads
-            context.gop_size = 10**6
-            context.colorspace = context.color_primaries = context.color_trc = _BT709
-            context.color_range = _LIMITED_RANGE
-            for number, pixels in enumerate(frames, first):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-                frame = frame.reformat(format=PIXEL_FORMAT, dst_colorspace="ITU709", dst_color_range="MPEG")
-                frame.pts, frame.time_base = number, 1 / self._rate
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        return buffer.getvalue()
 
-
-def _fragment_start(segment: bytes) -> int:
-    """The offset of the first `moof` box."""
-    offset = 0
-    while segment[offset + 4 : offset + 8] != b"moof":
-        offset += int.from_bytes(segment[offset : offset + 4], "big")
-    return offset
+def read_comment(path: str | Path) -> str | None:
+    """What a finished video carries as its comment; None for none, or where there is no video."""
+    try:
+        with av.open(str(path)) as container:
+            return container.metadata.get("comment")
+    except (OSError, FFmpegError, UnicodeDecodeError):
+        return None
 
 
 def _finish(partial: Path, path: Path, comment: str) -> None:

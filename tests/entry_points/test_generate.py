@@ -43,7 +43,7 @@ def test_a_video_and_a_gif_are_written(checkpoint, tmp_path, capsys):
     output = tmp_path / "new folder" / "v.mp4"
     assert run(PROMPT, "--checkpoint", checkpoint, "--frames", 40, "--gif", "--output", output) == 0
     assert read_video(output).shape == (40, 16, 24, 3)
-    assert sorted(path.name for path in output.parent.iterdir()) == ["v.gif", "v.mp4"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["v.gif", "v.mp4", "v.states"]
     shown = capsys.readouterr()
     assert "40 frames" in shown.out
     assert "frames/s" in shown.err

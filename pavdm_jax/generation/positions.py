@@ -1,0 +1,86 @@
+"""Positions of a video on the disk: of an unfinished one, to go on, and of a finished one, to make it again in part.
+
+Of `video.mp4` the latter are in `video.states/`, each named by the number of frames that the video had then. A position
+holds the window, so its size is that of some seconds of latent frames, whatever the length of the video.
+"""
+
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.outputs import new_file
+
+
+def write_arrays(path: Path, **arrays: ArrayLike) -> None:
+    """Write arrays, and texts, to a file that is whole or absent.
+
+    Raises:
+      ConfigError: it cannot be written.
+    """
+    with new_file(path) as file:
+        np.savez(file, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+
+
+def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """All arrays of a file; one that is damaged is a `ConfigError` with the remedy."""
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f"{path} cannot be read ({first_line(error)}); {remedy}") from None
+
+
+def states_folder(video: Path) -> Path:
+    """Where the positions of a video are kept."""
+    return video.with_name(f"{video.stem}.states")
+
+
+def clear_states(video: Path) -> None:
+    """Remove the positions of an earlier video of that name."""
+    shutil.rmtree(states_folder(video), ignore_errors=True)
+
+
+def keep_state(video: Path, saved: dict[str, np.ndarray], comment: str) -> None:
+    """Keep a position, from `stream.one_sample`.
+
+    Of several with the same number of frames the first one is kept: the fewest chunks have entered its window.
+
+    Args:
+      video: the file.
+      saved: the position.
+      comment: of the file; it tells later whether they belong together.
+    """
+    path = states_folder(video) / f"{int(saved['frames_done']):08d}.npz"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_arrays(path, comment=comment, **saved)
+
+
+def find_state(video: Path, frames: int, comment: str) -> dict[str, np.ndarray]:
+    """The first position that was kept when the video had at least that many frames.
+
+    Raises:
+      ConfigError: there is none, or it cannot be read, or belongs to another video.
+    """
+    folder = states_folder(video)
+    kept = {int(path.stem): path for path in folder.glob("*.npz") if path.stem.isdigit()}
+    if not kept:
+        raise ConfigError(
+            f"nothing is kept in {folder}, from which {video.name} could be redone: it was made without end or with "
+            "--no-states, or the folder is elsewhere"
+        )
+    later = [number for number in kept if number >= frames]
+    if not later:
+        raise ConfigError(
+            f"the last position in {folder} is after {max(kept)} frames; redo the video from an earlier second"
+        )
+    path = kept[min(later)]
+    saved = read_arrays(path, "redo the video from another second")
+    if str(saved.get("comment")) != comment:
+        raise ConfigError(f"{path} belongs to another video than {video}; make the video again to redo it")
+    return saved

@@ -1,0 +1,147 @@
+"""Make a video again from a second on, with another seed or prompt: `pavdm redo video.mp4 --from 20 --seed 5`.
+
+What comes before stays as it is, bit for bit; so do the frames up to the next position that was kept when the video was
+made, a second or so. The chunks that were in the window then have been denoised in part already: the change sets in
+gradually, and what enters the window behind them is all new.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from pavdm_jax import storage
+from pavdm_jax.cli import enable_cache, exit_with, read_command
+from pavdm_jax.errors import ConfigError
+
+EXAMPLES = """
+examples:
+  pavdm redo video.mp4 --from 20 --seed 5
+  pavdm redo video.mp4 --from 20 --prompt "a green square moves right" --output other.mp4
+
+A killed run goes on where it was when the same command is given with --resume.
+"""
+
+
+@dataclass(frozen=True)
+class RedoCommand:
+    """Which video, from where, and what is to be different."""
+
+    video: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")]
+    """a finished video of `pavdm generate`, with the folder NAME.states beside it"""
+    from_second: Annotated[float, tyro.conf.arg(name="from", metavar="SECOND")]
+    """what comes before is kept"""
+    seed: int | None = None
+    """of the noise that enters from there on; the video's own, if there is a prompt"""
+    prompt: str | None = None
+    """what is to be seen from there on"""
+    output: Annotated[str | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
+    """the file to write; VIDEO with -redo in its name when none is given"""
+    checkpoint: str = "demo"
+    """the model that made the video"""
+    lora: str | None = None
+    """LoRA adapters that made the video, too"""
+    gif: bool = False
+    """write a GIF beside the video, too"""
+    no_states: bool = False
+    """keep no positions of the new video in the folder NAME.states beside it; the next redo needs them"""
+    resume: bool = False
+    """continue an interrupted run of the same command"""
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """no progress bar"""
+
+    def __post_init__(self) -> None:
+        if self.seed is None and self.prompt is None:
+            raise ConfigError("nothing would be different; give another --seed or --prompt")
+        if self.seed is not None and not 0 <= self.seed < 2**31:
+            raise ConfigError(f"--seed must be 0 to {2**31 - 1}, not {self.seed}")
+        if self.prompt is not None and not self.prompt.strip():
+            raise ConfigError("--prompt is empty; leave it out to keep the video's own")
+
+
+def read(arguments: Sequence[str]) -> RedoCommand:
+    """What the command line asks for."""
+    return read_command(RedoCommand, arguments, "pavdm redo", __doc__, EXAMPLES)
+
+
+def read_settings(video: Path, second: float) -> tuple[dict[str, Any], int]:
+    """What a video's comment says of it, and the number of the frame at that second.
+
+    Raises:
+      ConfigError: there is no such video, it was made by other software, or it is shorter.
+    """
+    from pavdm_jax.video.writer import read_comment
+
+    if not video.is_file():
+        raise ConfigError(f"there is no video {video}")
+    try:
+        said = json.loads(read_comment(video) or "")
+        fps, frames = float(said["fps"]), said["frames"]
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(f"{video} was not made by `pavdm generate`: its comment has no settings") from None
+    if frames is None:
+        raise ConfigError(f"{video} was made without end, so that no positions were kept; it cannot be redone")
+    if not 0 <= second < frames / fps:
+        raise ConfigError(f"--from {second:g} is not within the video, which has {frames / fps:g} s")
+    return said, math.ceil(second * fps)
+
+
+def run(command: RedoCommand) -> int:
+    """Make the video; returns the exit code."""
+    video = storage.local_path(command.video, "video")
+    said, frame = read_settings(video, command.from_second)
+    output = storage.local_path(command.output or video.with_name(f"{video.stem}-redo.mp4"), "--output")
+    if output.resolve() == video.resolve():
+        raise ConfigError(f"--output {output} is the video itself; give another file")
+
+    # Imported when the command was read: most mistakes are told before the seconds that these take.
+    from pavdm_jax.checkpoints.fingerprint import model_fingerprint
+    from pavdm_jax.checkpoints.load import load
+    from pavdm_jax.generation.positions import find_state
+    from pavdm_jax.generation.prompts import encode_prompts, encode_texts
+    from pavdm_jax.generation.recording import Branch, Recording, check_outputs, make_files
+    from pavdm_jax.generation.request_json import read_request
+    from pavdm_jax.models.model import DTYPES
+    from pavdm_jax.video.clips import read_video
+    from pavdm_jax.video.writer import read_comment
+
+    position = find_state(video, frame, read_comment(video) or "")
+    check_outputs([output], said["crf"])
+    enable_cache()
+    model = load(command.checkpoint, parts=())
+    seed = {} if command.seed is None else {"seeds": (command.seed,)}
+    request = read_request(said, model.config, lambda count: read_video(video, 0, count), **seed)
+    # The text encoder is at work before the rest is read: together they might not fit.
+    (features,) = encode_prompts(model, request, progress=not command.quiet)
+    if command.prompt is not None:
+        encode_texts(model, request, (command.prompt,))
+    model = load(command.checkpoint, dtype=DTYPES[request.dtype], lora=command.lora)
+    if model_fingerprint(model) != said["weights"]:
+        raise ConfigError(
+            f"{command.checkpoint} is not the model that made {video} (a {said['model']}); give that one as "
+            "--checkpoint"
+        )
+    frames_kept = int(position["frames_done"])
+    change = {"at_frame": frames_kept, "seed": request.seeds[0], "prompt": command.prompt}
+    history = {name: said[name] for name in ("start", "image")} | {"redone": [*said.get("redone", ()), change]}
+    branch = Branch(video, position, command.prompt)
+    recording = Recording(
+        model, request, features, [output], said["crf"], states=not command.no_states, branch=branch, history=history
+    )
+    print(f"the first {frames_kept} frames ({frames_kept / request.fps:.1f} s) are those of {video}", file=sys.stderr)
+    return make_files(recording, resume=command.resume, gif=command.gif, quiet=command.quiet)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    given = sys.argv[1:] if arguments is None else arguments
+    exit_with(lambda: run(read(given)), interrupted="interrupted; the same command with --resume goes on")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""`pavdm redo`: the beginning of a video is kept bit for bit, the rest is made again with another seed or prompt."""
+
+import json
+import sys
+
+import av
+import numpy as np
+import pytest
+from support.tiny_model import CHUNK, PROMPT, tiny_model
+
+from pavdm_jax import __main__ as command_line
+from pavdm_jax import make_video, redo
+from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax.generation.progressive import ProgressiveStream
+from pavdm_jax.video.clips import read_video
+from pavdm_jax.video.writer import VideoWriter, read_comment
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+FPS = 24.0
+FRAMES = 8 * CHUNK
+OTHER = "a small blue square bounces fast"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(path, tiny_model())
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def no_shared_cache(monkeypatch):
+    """Tests leave the user's compilation cache alone."""
+    monkeypatch.setattr("pavdm_jax.cli.enable_cache", lambda: None)
+
+
+def make(checkpoint, output, *arguments):
+    given = ["--checkpoint", checkpoint, "--frames", FRAMES, "--quiet", "--output", output, *arguments]
+    assert make_video.run(make_video.read([str(a) for a in given])) == 0
+    return output
+
+
+def redone(checkpoint, video, *arguments):
+    given = [video, "--checkpoint", checkpoint, "--quiet", *arguments]
+    assert redo.run(redo.read([str(a) for a in given])) == 0
+    return video.with_name(f"{video.stem}-redo.mp4")
+
+
+def packets(path):
+    """The encoded frames of a video, as they are stored."""
+    with av.open(str(path)) as file:
+        return [bytes(packet) for packet in file.demux(video=0) if packet.size]
+
+
+@pytest.fixture(scope="module")
+def video(checkpoint, tmp_path_factory):
+    return make(checkpoint, tmp_path_factory.mktemp("videos") / "v.mp4", PROMPT)
+
+
+def kept_frames(path):
+    return json.loads(read_comment(path))["redone"][-1]["at_frame"]
+
+
+def test_with_its_own_seed_a_video_comes_out_the_same(checkpoint, video):
+    same = redone(checkpoint, video, "--from", 2, "--seed", 0)
+    assert kept_frames(same) == 4 * CHUNK
+    assert packets(same) == packets(video)
+
+
+def test_another_seed_changes_what_comes_after_the_second(checkpoint, video):
+    first, second = packets(video), packets(redone(checkpoint, video, "--from", 2, "--seed", 5))
+    assert len(second) == FRAMES
+    assert second[: 4 * CHUNK] == first[: 4 * CHUNK]
+    assert second[-CHUNK:] != first[-CHUNK:]
+    old, new = read_video(video), read_video(video.with_name("v-redo.mp4"))
+    np.testing.assert_array_equal(old[: 4 * CHUNK], new[: 4 * CHUNK])
+
+
+def test_another_prompt_changes_what_comes_after_the_second(checkpoint, video):
+    path = redone(checkpoint, video, "--from", 1.5, "--prompt", OTHER)
+    assert packets(path)[: kept_frames(path)] == packets(video)[: kept_frames(path)]
+    assert packets(path)[-CHUNK:] != packets(video)[-CHUNK:]
+
+
+def test_what_is_redone_can_be_redone(checkpoint, video):
+    once = redone(checkpoint, video, "--from", 1, "--prompt", OTHER)
+    twice = redone(checkpoint, once, "--from", 3, "--seed", 0)
+    assert packets(twice) == packets(once)
+    assert [change["prompt"] for change in json.loads(read_comment(twice))["redone"]] == [OTHER, None]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--method", "replacement", "--steps", 3],
+        ["--schedule", "no-chunks", "--noisy-chunks", 5, "--steps", 5],
+        ["--prompt-at", 2, OTHER, "--negative-prompt", "a triangle", "--motion-score", 4],
+    ],
+    ids=["replacement", "no chunks", "timeline"],
+)
+def test_all_that_was_asked_for_is_kept(checkpoint, tmp_path, options):
+    path = make(checkpoint, tmp_path / "v.mp4", PROMPT, *options)
+    assert packets(redone(checkpoint, path, "--from", 2, "--seed", 0)) == packets(path)
+
+
+def test_a_start_clip_need_not_be_given_again(checkpoint, video, tmp_path):
+    path = make(checkpoint, tmp_path / "long.mp4", PROMPT, "--start", video, "--frames", 12 * CHUNK)
+    same = redone(checkpoint, path, "--from", 7, "--seed", 0)
+    assert packets(same) == packets(path)
+    settings = [json.loads(read_comment(file)) for file in (path, same)]
+    assert settings[0]["start"] == settings[1]["start"]
+
+
+def test_a_sample_of_a_batch_can_be_redone(checkpoint, tmp_path):
+    make(checkpoint, tmp_path / "v.mp4", PROMPT, "--samples", 2, "--batch-size", 2)
+    second = tmp_path / "v-002.mp4"
+    same = redone(checkpoint, second, "--from", 2, "--seed", 1)
+    assert packets(same)[: 4 * CHUNK] == packets(second)[: 4 * CHUNK]
+    # A batch of another size rounds differently.
+    assert np.abs(read_video(same).astype(int) - read_video(second)).max() <= 8
+
+
+def test_a_replacement_takes_another_prompt(checkpoint, tmp_path):
+    path = make(checkpoint, tmp_path / "v.mp4", PROMPT, "--method", "replacement", "--steps", 3)
+    other = redone(checkpoint, path, "--from", 2, "--prompt", OTHER)
+    assert packets(other)[-CHUNK:] != packets(path)[-CHUNK:]
+
+
+def test_an_interrupted_redo_goes_on(checkpoint, video, monkeypatch):
+    whole = packets(redone(checkpoint, video, "--from", 2, "--prompt", OTHER))
+    advance = ProgressiveStream.advance
+    rounds = []
+
+    def interrupted(stream):
+        rounds.append(stream.round)
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+        return advance(stream)
+
+    monkeypatch.setattr(ProgressiveStream, "advance", interrupted)
+    given = [str(video), "--from", "2", "--prompt", OTHER, "--checkpoint", checkpoint, "--quiet"]
+    assert redo.run(redo.read(given)) == 130
+    assert redo.run(redo.read([*given, "--resume"])) == 0
+    assert packets(video.with_name("v-redo.mp4")) == whole
+
+
+def test_no_positions_are_kept_where_none_are_wanted(checkpoint, tmp_path):
+    make(checkpoint, tmp_path / "v.mp4", PROMPT, "--no-states")
+    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
+
+
+def mistake(capsys, monkeypatch, *arguments):
+    """Run the program, and return its exit code and the only line that it wrote on the error stream."""
+    monkeypatch.setattr(sys, "argv", ["pavdm", "redo", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return caught.value.code, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing would be different"),
+        (["--seed", "-1"], "--seed must be"),
+        (["--prompt", " "], "--prompt is empty"),
+        (["--seed", "5", "--from", "99"], "not within the video, which has 5.66667 s"),
+        (["--seed", "5", "--from", "-1"], "not within the video"),
+        (["--seed", "5", "--from", "5.65"], "redo the video from an earlier second"),
+        (["--seed", "5", "--output", "v.mp4"], "is the video itself"),
+        (["--seed", "5", "--checkpoint", "demo"], "demo is not the model that made"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_line(checkpoint, video, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(video.parent)
+    arguments = arguments if "--from" in arguments else ["--from", 2, *arguments]
+    if "--checkpoint" not in arguments:
+        arguments = [*arguments, "--checkpoint", checkpoint]
+    before = video.read_bytes()
+    code, line = mistake(capsys, monkeypatch, "v.mp4", *arguments)
+    assert (code, video.read_bytes()) == (2, before)
+    assert message in line
+
+
+def test_other_videos_cannot_be_redone(checkpoint, video, tmp_path, monkeypatch, capsys):
+    arguments = ["--from", 1, "--seed", 5, "--checkpoint", checkpoint]
+    assert "there is no video" in mistake(capsys, monkeypatch, tmp_path / "absent.mp4", *arguments)[1]
+    foreign = tmp_path / "foreign.mp4"
+    with VideoWriter(foreign, FPS) as writer:
+        writer.write(np.zeros((40, 16, 24, 3), np.uint8))
+    assert "was not made by" in mistake(capsys, monkeypatch, foreign, *arguments)[1]
+    alone = tmp_path / "alone.mp4"
+    alone.write_bytes(video.read_bytes())
+    assert "nothing is kept in" in mistake(capsys, monkeypatch, alone, *arguments)[1]
+    other = make(checkpoint, tmp_path / "other.mp4", OTHER)
+    other.write_bytes(video.read_bytes())
+    assert "belongs to another video" in mistake(capsys, monkeypatch, other, *arguments)[1]
+    (kept,) = (path for path in (tmp_path / "other.states").iterdir() if path.stem == f"{CHUNK * 4:08d}")
+    kept.write_bytes(kept.read_bytes()[:500])
+    assert "cannot be read" in mistake(capsys, monkeypatch, other, "--from", 2, *arguments[2:])[1]
