@@ -1,7 +1,7 @@
 """Encoded frames as closed fragments (`moof` + `mdat`) of an MP4.
 
-The bytes of a fragment depend only on its frames, on the number of the first of them and on the settings of the encoder.
-All fragments of a video share one header.
+The bytes of a fragment depend only on its frames, on the number of the first of them and on the encoder's settings. All
+fragments of a video share one header.
 """
 
 import io
