@@ -1,8 +1,8 @@
-"""Pixel frames ↔ latent frames ↔ chunks, pixels ↔ latent cells, and the names of sizes.
+"""Pixel frames ↔ latent frames ↔ chunks, and pixels ↔ latent cells.
 
-A video is coded in *micro clips* that do not see each other (17 frames ↔ 5 latent frames in Open-Sora's VAE), and is
-generated in *chunks* of `WindowConfig.chunk_size` latent frames. What has left the window is decoded, and shown, as
-soon as it fills a micro clip.
+A video is coded in *micro clips*, independently of each other (17 frames ↔ 5 latent frames in Open-Sora's VAE), and is
+generated in *chunks* of `WindowConfig.chunk_size` latent frames. Latent frames that have left the window are decoded as
+soon as they fill a micro clip.
 """
 
 import math
@@ -14,10 +14,13 @@ from pavdm_jax.errors import ConfigError
 
 
 def latent_frames(num_frames: int, vae: VAEConfig) -> int:
-    """Latent frames of a clip of `num_frames` frames; a remainder of r frames takes ceil(r / 4) (17 → 5, 1 → 1, 20 →
-    6).
+    """Latent frames of a clip of `num_frames` pixel frames: 17 → 5, 1 → 1, 20 → 6.
 
-    Source: Open-Sora opensora/models/vae/vae.py, `get_latent_size`.
+    A remainder of r frames behind the last whole micro clip takes ceil(r / 4) latent frames. Source: Open-Sora
+    opensora/models/vae/vae.py, `get_latent_size`.
+
+    Raises:
+      ConfigError: `num_frames` is below 1.
     """
     if num_frames < 1:
         raise ConfigError(f"a clip of {num_frames} frames cannot be coded; it needs at least 1")
@@ -26,16 +29,16 @@ def latent_frames(num_frames: int, vae: VAEConfig) -> int:
 
 
 def least_frames(latents: int, vae: VAEConfig) -> int:
-    """The pixel frames of the shortest clip that has so many latent frames (5 → 17, 35 → 119, 1 → 1, 7 → 22)."""
+    """The pixel frames of the shortest clip that has `latents` latent frames: 5 → 17, 35 → 119, 1 → 1, 7 → 22."""
     whole, rest = divmod(latents, vae.micro_latents)
     return whole * vae.micro_frames + ((rest - 1) * vae.temporal.downsample + 1 if rest else 0)
 
 
 def chunk_frames(config: ModelConfig) -> int:
-    """Frames that appear when one chunk has left the window.
+    """Pixel frames of one chunk.
 
     Raises:
-      ConfigError: a chunk is not a whole number of micro clips, so it cannot be decoded on its own.
+      ConfigError: a chunk is not a whole number of micro clips, and cannot be decoded on its own.
     """
     chunk_size, micro_latents = config.window.chunk_size, config.vae.micro_latents
     if chunk_size % micro_latents != 0:
@@ -47,8 +50,10 @@ def chunk_frames(config: ModelConfig) -> int:
 
 
 def num_chunks(num_frames: int, config: ModelConfig) -> int:
-    """Chunks to generate for `num_frames` frames: whole micro clips, which are cut to `num_frames` once they are
-    decoded.
+    """Chunks to generate for `num_frames` pixel frames; what is decoded beyond these is cut off.
+
+    Raises:
+      ConfigError: `num_frames` is below 1.
     """
     if num_frames < 1:
         raise ConfigError(f"a video of {num_frames} frames cannot be made; ask for at least 1")
@@ -57,16 +62,15 @@ def num_chunks(num_frames: int, config: ModelConfig) -> int:
 
 
 def window_frames(config: ModelConfig) -> int:
-    """Frames of a clip that fills the window: its latent frames, in whole micro clips."""
+    """Pixel frames of the shortest clip of whole micro clips that fills the window."""
     return -(-config.window.window_size // config.vae.micro_latents) * config.vae.micro_frames
 
 
 def check_context(num_frames: int, vae: VAEConfig) -> int:
-    """Latent frames of a context of `num_frames` frames, whose last micro clip may be begun only where a latent frame
-    ends.
+    """Latent frames of a context of `num_frames` pixel frames, which must end where a latent frame ends.
 
     Raises:
-      ConfigError: the frames of a latent frame would be torn apart; the nearest numbers are named.
+      ConfigError: the context ends inside a latent frame; the message names the nearest possible numbers.
     """
     step, rest = vae.temporal.downsample, num_frames % vae.micro_frames
     first = vae.micro_frames - (vae.micro_latents - 1) * step  # frames of a micro clip's first latent frame
@@ -78,7 +82,11 @@ def check_context(num_frames: int, vae: VAEConfig) -> int:
 
 
 def seconds_to_frames(seconds: float, fps: float) -> int:
-    """The number of frames, at least 1, that come nearest to `seconds`."""
+    """The number of frames, at least 1, whose length is nearest to `seconds` at `fps` frames per second.
+
+    Raises:
+      ConfigError: one of them is no positive number.
+    """
     if not math.isfinite(fps) or not fps > 0:
         raise ConfigError(f"fps {fps} must be a positive number")
     if not math.isfinite(seconds) or not seconds > 0:
@@ -90,18 +98,22 @@ def seconds_to_frames(seconds: float, fps: float) -> int:
 
 
 def latent_size(height: int, width: int, vae: VAEConfig) -> tuple[int, int]:
-    """Latent rows and columns of a frame; what does not fill a latent cell is lost (240×426 → 30×53)."""
+    """Latent rows and columns of a frame of `height` × `width` pixels, rounded down: 240×426 → 30×53."""
     return height // vae.spatial.downsample, width // vae.spatial.downsample
 
 
 def decoded_size(height: int, width: int, vae: VAEConfig) -> tuple[int, int]:
-    """Pixels that come back from the VAE for a frame of `height` × `width` (240×426 → 240×424)."""
+    """Height and width in pixels that the VAE decodes for a frame of `height` × `width`: 240×426 → 240×424."""
     rows, columns = latent_size(height, width, vae)
     return rows * vae.spatial.downsample, columns * vae.spatial.downsample
 
 
 def check_size(height: int, width: int, config: ModelConfig) -> None:
-    """Raise `ConfigError`, naming the nearest sizes, unless frames of `height` × `width` pixels can be made exactly."""
+    """Check that frames of `height` × `width` pixels can be made.
+
+    Raises:
+      ConfigError: a side is no positive multiple of the latent cell; the message names the nearest sizes.
+    """
     unit = config.vae.spatial.downsample
     smaller, larger = (
         tuple(max(unit, round_to(side / unit) * unit) for side in (height, width))

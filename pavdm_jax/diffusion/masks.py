@@ -1,7 +1,7 @@
-"""Mask strategies: which frames of a training clip stay clean, so that one model learns to continue, precede and fill
-in.
+"""Mask strategies: which frames of a training clip stay clean.
 
-Upstream: Open-Sora opensora/utils/train_utils.py, `MaskGenerator`; here every sample draws for itself, inside jit.
+With them one model learns to continue a clip, to precede it, and to fill gaps. Upstream: Open-Sora
+opensora/utils/train_utils.py, `MaskGenerator`. Here each sample draws its own strategy, inside jit.
 """
 
 import dataclasses
@@ -16,12 +16,15 @@ from pavdm_jax.errors import ConfigError
 
 @dataclass(frozen=True)
 class Masks:
-    """The chance of each mask strategy; what is left to 1 keeps no frame clean. The defaults are Open-Sora 1.2's.
+    """The probability of each mask strategy, each in 0..1 and together at most 1; the rest keeps no frame clean.
 
-    Upstream: Open-Sora configs/opensora-v1-2/train/, `mask_ratios`.
+    The defaults are those of Open-Sora 1.2 (configs/opensora-v1-2/train/, `mask_ratios`).
+
+    Raises:
+      ConfigError: a probability out of range, or a sum above 1.
     """
 
-    random: float = 0.01  # each frame with one chance, itself drawn from 0.1 to 0.9
+    random: float = 0.01  # each frame, with a probability that is drawn from 0.1 to 0.9 for the clip
     interpolate: float = 0.002  # every second frame
     quarter_random: float = 0.002  # from one frame to a quarter of the clip, anywhere
     quarter_head: float = 0.002  # the same at the beginning
@@ -47,14 +50,14 @@ Strategy = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def _random(key: jax.Array, positions: jax.Array, length: jax.Array) -> jax.Array:
-    """Each frame with one chance, itself drawn from 0.1 to 0.9."""
+    """Each frame, with a probability that is drawn from 0.1 to 0.9 for the clip."""
     share_key, frame_key = jax.random.split(key)
     share = jax.random.uniform(share_key, minval=0.1, maxval=0.9)
     return jax.random.uniform(frame_key, positions.shape) < share
 
 
 def _interpolate(key: jax.Array, positions: jax.Array, length: jax.Array) -> jax.Array:
-    """Every second frame, from the first or the second on."""
+    """Every second frame, beginning with the first or the second one."""
     return positions % 2 == jax.random.randint(key, (), 0, 2)
 
 
@@ -93,7 +96,7 @@ MASK_STRATEGIES: dict[str, Strategy] = {
     "image_tail": _run(_image, "tail"),
     "image_head_tail": _run(_image, "head", "tail"),
 }
-"""By the names of `Masks`, in their order."""
+"""The strategies by the names of `Masks`, in the same order."""
 
 
 def sample_masks(
@@ -108,12 +111,12 @@ def sample_masks(
 
     Args:
       key: one PRNG key.
-      masks: the chances of the strategies.
-      lengths: [b] int32, latent frames of each clip.
-      frames: t.
+      masks: the probabilities of the strategies.
+      lengths: [b] int32, latent frames of each clip, 1..t.
+      frames: t, the latent frames of the batch, padding included.
 
     Returns:
-      [b, t] bool, True where a frame is noised and counts; False in clean frames and behind a clip's end.
+      [b, t] bool: True in frames that are noised and count in the loss; False in clean frames and in the padding.
     """
     chances = jnp.array([getattr(masks, name) for name in MASK_STRATEGIES])
     positions = jnp.arange(frames)

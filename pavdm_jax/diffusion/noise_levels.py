@@ -10,12 +10,12 @@ from pavdm_jax.config import WindowConfig
 
 @functools.partial(jax.jit, static_argnums=0)
 def level_table(config: WindowConfig) -> jax.Array:
-    """Progressive levels of the noisy part of a full window (paper, section 3.2).
+    """Progressive levels of the noisy part of a full window (arXiv 2410.08151, section 3.2).
 
-    The grid j / steps, j = 1..steps, is dealt to the chunks in runs of `steps_per_shift`. Row 0 is 1/K, 2/K, … 1; each
-    further row is one grid step lower, and one grid step below the last row, chunk k is where chunk k − 1 was in row 0.
-    Unlike the reference, whose table is right only when the noisy latent frames are as many as the steps, any sizes
-    work.
+    Chunk k of K gets `steps_per_shift` consecutive values of the grid j / steps, j = 1..steps. Row 0 is 1/K, 2/K, … 1,
+    and each further row is one grid step lower; one grid step below the last row, chunk k is at the level that chunk
+    k − 1 has in row 0. Deviation: any sizes work, where the released code (desaixie/pa_vdm,
+    opensora/schedulers/rf/rectified_flow.py) needs as many sampling steps as noisy latent frames.
 
     Returns:
       [steps_per_shift, noisy_chunks] float32: a row for each step of a shift, rising along the window.
@@ -26,5 +26,5 @@ def level_table(config: WindowConfig) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def uniform_levels(steps: int) -> jax.Array:
-    """Levels of plain sampling, before each step and after the last: [steps + 1] float32, from 1 down to 0."""
+    """Levels of plain sampling before each step and after the last: float32 [steps + 1], evenly from 1 down to 0."""
     return 1.0 - jnp.arange(steps + 1, dtype=jnp.float32) / steps

@@ -1,10 +1,8 @@
-"""Training objectives of the diffusion transformer: which level each latent frame gets, which frames count, and the
-loss.
+"""Training objectives of the diffusion transformer: the level of each latent frame, which frames count, and the loss.
 
-Every sample of a batch has choices of its own. All functions are pure and jit with fixed shapes. Latents are noised by
-`sample_noisy`; a frame at level 0 stays clean, has timestep 0 and no loss (the paper's context chunk, Open-Sora's
-masked frames).
-Upstream: Open-Sora opensora/schedulers/rf/rectified_flow.py.
+Each sample of a batch has its own levels. All functions are pure, and jit with fixed shapes. Latents are noised by
+`sample_noisy`; a frame at level 0 stays clean and has no loss (the paper's context chunk, Open-Sora's masked frames).
+Source: opensora/schedulers/rf/rectified_flow.py of Open-Sora and of desaixie/pa_vdm, `training_losses`.
 """
 
 from dataclasses import dataclass, field
@@ -24,10 +22,12 @@ from pavdm_jax.errors import ConfigError
 
 @dataclass(frozen=True)
 class UniformDiffusion:
-    """One noise level a clip, some frames kept clean by mask strategies (Open-Sora's pretraining).
+    """One noise level for a whole clip, some frames kept clean by mask strategies (Open-Sora's pretraining).
 
-    Without mask strategies it is the training of "replacement with noise" (the paper's RW): all frames always share one
-    level.
+    Without mask strategies it is the training of replacement with noise (the paper's RW): all frames share one level.
+
+    Raises:
+      ConfigError: a value out of range.
     """
 
     clip_chunks: int = 7  # chunks of a training clip
@@ -43,12 +43,15 @@ class UniformDiffusion:
 
 @dataclass(frozen=True)
 class ProgressiveDiffusion:
-    """Levels that rise along the window (the paper's method, sections 3.2 and 3.3).
+    """Levels that rise along the window: the paper's method (arXiv 2410.08151, section 3).
 
-    A growing window holds fewer noisy chunks, at the highest levels, as at the start of a video; a shrinking one holds
-    fewer, at the lowest, as at its end; a short one holds fewer, between the two, as in a video that never fills the
-    window; the others are full. Three zeros are the fixed-length design. Without a start clip, what is seen is decided
-    in growing windows without context.
+    A growing window holds fewer noisy chunks than a full one, at the highest levels, as at the start of a video. A
+    shrinking one holds fewer at the lowest levels, as at the end of a video; a short one holds fewer between the two,
+    as in a video that never fills the window. The other windows are full. With all three shares at 0 it is the
+    fixed-length design. The content of a video from text alone is decided in growing windows without context.
+
+    Raises:
+      ConfigError: a value out of range.
     """
 
     growing: float = 0.25  # share of windows that grow
@@ -69,7 +72,11 @@ class ProgressiveDiffusion:
 
 @dataclass(frozen=True)
 class MixedDiffusion:
-    """Several diffusion objectives in one batch: each sample draws one of them, by weight."""
+    """Several diffusion objectives in one batch: each sample draws one of them, by weight.
+
+    Raises:
+      ConfigError: not one weight for each objective, a negative weight, or no weight above 0.
+    """
 
     objectives: tuple[UniformDiffusion | ProgressiveDiffusion, ...]
     weights: tuple[float, ...]  # one each; only their ratios matter
@@ -92,12 +99,12 @@ def _check_dropout(share: float) -> None:
 
 
 class TrainLevels(struct.PyTreeNode):
-    """What the samples of a training batch are noised to.
+    """The noise levels of a training batch.
 
     Attributes:
       levels: [b, t] float32 in 0..1; 0 in clean and invalid frames.
       loss_mask: [b, t] float32, 1 where a frame counts in the loss, else 0.
-      num_valid: [b] int32, frames that the network sees, a prefix.
+      num_valid: [b] int32, the latent frames that the network sees, a prefix of t.
     """
 
     levels: jax.Array
@@ -106,26 +113,25 @@ class TrainLevels(struct.PyTreeNode):
 
 
 def frame_losses(velocity: jax.Array, latents: jax.Array, noise: jax.Array, loss_mask: jax.Array) -> jax.Array:
-    """Mean squared error of the predicted velocity in each frame, 0 where it does not count.
+    """Mean squared error of the predicted velocity in each frame, 0 in frames that do not count.
 
     Args:
       velocity: the prediction, [b, t, h, w, c].
       latents: clean, [b, t, h, w, c].
-      noise: what `sample_noisy` mixed in, same shape.
-      loss_mask: [b, t].
+      noise: from `sample_noisy`, [b, t, h, w, c].
+      loss_mask: [b, t], see `TrainLevels`.
 
     Returns:
       [b, t] float32.
     """
     error = velocity.astype(jnp.float32) - velocity_target(latents, noise)
-    # `where` before the square, not a product after it: frames that do not count may hold anything, and have no
-    # gradient.
+    # `where` before the square, not a product after it: the others may hold any value, and must have no gradient.
     error = jnp.where(loss_mask[:, :, None, None, None] > 0, error, 0.0)
     return jnp.mean(jnp.square(error), axis=(2, 3, 4))
 
 
 def flow_loss(per_frame: jax.Array, loss_mask: jax.Array) -> jax.Array:
-    """The mean of `frame_losses` [b, t] over the frames that count: [b], 0 for a sample in which none does."""
+    """The mean of `frame_losses` [b, t] over the frames that count: [b]; 0 for a sample without such a frame."""
     return jnp.sum(per_frame * loss_mask, axis=1) / jnp.maximum(jnp.sum(loss_mask, axis=1), 1.0)
 
 
@@ -147,16 +153,15 @@ def sample_uniform(
 ) -> TrainLevels:
     """One level for all frames of a clip, with some frames kept clean: Open-Sora's pretraining.
 
-    Upstream: Open-Sora opensora/schedulers/rf/rectified_flow.py, `training_losses`.
-
     Args:
       key: one PRNG key.
-      objective: its settings; `clip_chunks` and `caption_dropout` are the caller's.
-      batch, frames: b and t. Any length: a single latent frame is an image.
+      objective: its settings; `clip_chunks` and `caption_dropout` are not used here, but by the caller.
+      batch: b.
+      frames: t, the latent frames of a clip; 1 is an image.
       height, width: pixels, scalars or [b]; with the clip's latent frames they set the noise shift.
       base_size: pixels, of the noise shift, see `flow.shift_levels`.
-      num_valid: [b], latent frames of each clip where some are shorter than `frames` (padded at the end); None: all are
-        full.
+      num_valid: [b], latent frames of each clip, where some are shorter than `frames` and padded at the end; None: no
+        clip is padded.
     """
     level_key, mask_key = jax.random.split(key)
     num_valid = jnp.full((batch,), frames, jnp.int32) if num_valid is None else num_valid.astype(jnp.int32)
@@ -182,22 +187,25 @@ def sample_progressive(
     width: jax.Array | float,
     base_size: float,
 ) -> TrainLevels:
-    """Levels of a window at a random step of a random shift (paper, sections 3.2 and 3.3).
+    """Levels of a window at a random step of a random shift (arXiv 2410.08151, section 3).
 
-    A row of the level table, all its levels moved together by a random part of a grid step, clamped to 0..1, then the
-    noise shift. A full window is context and all noisy chunks. A growing one has n of them, at the highest levels, a
-    shrinking one n at the lowest, n uniform in 1..K; the rest of it is empty, at the end. A short one has n in 1..K-1
-    of them, below the highest levels by any number
-    of places that leaves them in the table: the windows of a video of n new chunks after its growth, until its first
-    chunk is clean.
-    Deviations: growing and short windows have any number of context chunks down to none with equal chance, so that
-    videos can start from text alone (the released code always has all; the paper's design allows none); and the paper
-    does not say how often windows are full.
+    The levels are a random row of the level table, all moved by the same normal deviate (standard deviation
+    `level_shift` grid steps), clamped to 0..1, then the noise shift. A full window is the context and all K noisy
+    chunks. A growing window has n noisy chunks at the highest levels, a shrinking one n at the lowest, n uniform in
+    1..K, and is empty behind them. A short window has n in 1..K−1 chunks at consecutive levels below the highest: these
+    are the windows of a video of n new chunks after its growth, until its first chunk is clean.
+
+    Deviations:
+      - The released code (desaixie/pa_vdm) clamps the levels to 0.999, one timestep below pure noise. Here they are
+        clamped to 1, because sampling starts from pure noise: the last level of the table, before the first step, is 1.
+      - Growing and short windows have any number of context chunks down to none with equal probability, so that videos
+        can start from text alone. The released code always has the whole context; the paper's design allows none.
+      - The shares of growing, shrinking and full windows are settings, because the paper does not tell them.
 
     Args:
       key: one PRNG key.
-      objective: its settings; `caption_dropout` is the caller's.
-      window: its sizes; clips have `window.window_size` latent frames, of which a window of fewer takes the first.
+      objective: its settings; `caption_dropout` is not used here, but by the caller.
+      window: its sizes. Clips have t = `window.window_size` latent frames, of which a smaller window takes the first.
       batch: b.
       height, width: pixels, scalars or [b].
       base_size: pixels, of the noise shift, see `flow.shift_levels`.
@@ -218,9 +226,8 @@ def sample_progressive(
     any_context = jax.random.randint(context_key, (batch,), 0, context_chunks + 1)
     context = jnp.where(grows | is_short, any_context, context_chunks)
     lowest = jax.random.randint(place_key, (batch,), 0, jnp.maximum(k_chunks - active, 1))
-    begin = jnp.where(
-        grows, k_chunks - active, jnp.where(is_short, lowest, 0)
-    )  # column of the first chunk in the table
+    # The column of the first noisy chunk in the table.
+    begin = jnp.where(grows, k_chunks - active, jnp.where(is_short, lowest, 0))
 
     slot = jnp.arange(window.slots)[None, :]
     place = slot - context[:, None]  # among the chunks that are being denoised
@@ -229,7 +236,7 @@ def sample_progressive(
     levels = jnp.take_along_axis(table, jnp.clip(column, 0, k_chunks - 1), axis=1)
     rows, columns = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), (batch,))[:, None] for x in (height, width))
     levels = jnp.where(denoised, shift_levels(levels, rows, columns, window.window_size, base_size), 0.0)
-    denoised &= levels > 0  # moved down to 0, a chunk is clean, and has nothing to learn from
+    denoised &= levels > 0  # a chunk that was moved down to level 0 is clean, and has no loss
     return TrainLevels(
         levels=jnp.repeat(levels, window.chunk_size, axis=1),
         loss_mask=jnp.repeat(denoised.astype(jnp.float32), window.chunk_size, axis=1),

@@ -1,8 +1,8 @@
-"""Windows that are longer than what the network sees at once: overlapping partitions with lookahead (FIFO-Diffusion,
-section 4).
+"""Windows longer than what the network sees at once: overlapping partitions with lookahead.
 
-Source: arXiv 2405.11473 and FIFO-Diffusion_public, scripts/evaluation/funcs.py. The partitions overlap by half. Of each
-but the first, the cleaner half is only looked at, and the noisier half is updated.
+The partitions overlap by half. In each one but the first, the cleaner half is context, and only the noisier half is
+updated. Source: FIFO-Diffusion (arXiv 2405.11473, section 4) and its code, FIFO-Diffusion_public,
+scripts/evaluation/funcs.py.
 """
 
 import jax
@@ -12,12 +12,14 @@ from pavdm_jax.diffusion.flow import Velocity
 
 
 def partitioned(velocity: Velocity, size: int) -> Velocity:
-    """A velocity for windows of any multiple of `size / 2` latent frames, by calls on `size` of them, one after
-    another.
+    """A velocity for longer windows, by calls on `size` latent frames one after another.
 
     Args:
       velocity: of `size` latent frames.
-      size: even; the half of it a whole number of chunks.
+      size: latent frames of a partition, even; half of it is a whole number of chunks.
+
+    Returns:
+      A velocity of windows whose latent frames are a multiple of `size / 2`, at least `size`.
     """
     half = size // 2
 

@@ -1,9 +1,9 @@
 """Plain sampling of a clip, and the baselines that extend a video clip by clip, as values of two arrays.
 
-A clip's frames follow `levels` [steps + 1, b, t], and wherever `renoise` [steps + 1, b, t] says so, a frame is set to
-its given value noised to its level there. Text to video, "replacement without noise" (RN: Open-Sora's loop, its masks
-and edit ratios; upstream opensora/schedulers/rf/__init__.py) and "replacement with noise" (RW; paper, section 4) differ
-in nothing else.
+The frames of a clip follow `levels` [steps + 1, b, t]; where `renoise` [steps + 1, b, t] is True, a frame is set to its
+given value, noised to its level. Three methods differ in these arrays only: text to video; replacement without noise
+(RN; Open-Sora's loop with its masks and edit ratios, opensora/schedulers/rf/__init__.py); and replacement with noise
+(RW; arXiv 2410.08151, section 4).
 """
 
 import jax
@@ -16,7 +16,7 @@ from pavdm_jax.diffusion.sampler import Noise
 
 @struct.dataclass
 class ClipPlan:
-    """What each step of a clip does; row `steps` is what holds after the last one.
+    """The levels of a clip before each step, and after the last one (row `steps`).
 
     Attributes:
       levels: [steps + 1, b, t] float32 in 0..1.
@@ -28,13 +28,12 @@ class ClipPlan:
 
 
 def without_noise(levels: jax.Array, mask: jax.Array) -> ClipPlan:
-    """RN, and with a mask of ones plain sampling: frames with a small mask stay clean, the others are denoised around
-    them.
+    """The plan of RN, and with a mask of ones that of plain sampling.
 
     Args:
       levels: [steps + 1] from 1 down to 0, after the noise shift.
-      mask: [b, t] in 0..1, the edit ratio of each frame: 1 makes it anew, 0 keeps the given value; in between, the
-        frame is clean until the level has come down to the mask, joins there, noised to that level, and is denoised
+      mask: [b, t] in 0..1, the edit ratio of each frame: 1 samples the frame, 0 keeps the given value. In between, the
+        frame is kept clean until the level has come down to the mask; there it is noised to that level, and denoised
         with the rest.
     """
     levels = levels[:, None, None]
@@ -45,7 +44,12 @@ def without_noise(levels: jax.Array, mask: jax.Array) -> ClipPlan:
 
 
 def with_noise(levels: jax.Array, given: jax.Array) -> ClipPlan:
-    """RW: all frames share one level; before every step the given frames, bool [b, t], are put back, noised to it."""
+    """The plan of RW: all frames share one level, and before each step the given frames are noised to it again.
+
+    Args:
+      levels: [steps + 1] from 1 down to 0, after the noise shift.
+      given: bool [b, t], the frames that are given.
+    """
     shape = (levels.shape[0], *given.shape)
     first = jnp.arange(shape[0])[:, None, None] == 0
     return ClipPlan(levels=jnp.broadcast_to(levels[:, None, None], shape), renoise=given[None] | first)
@@ -55,9 +59,9 @@ def sample_clip(velocity: Velocity, noise: Noise, given: jax.Array, plan: ClipPl
     """Sample a clip of latents.
 
     Args:
-      velocity: see `flow.Velocity`; it is told that all frames are valid, and prompt 0.
-      noise: step number → [b, t, h, w, c]; numbers 0..steps are asked for.
-      given: [b, t, h, w, c]; values of frames that are made anew do not matter.
+      velocity: see `flow.Velocity`; it is called with all frames valid, and with prompt 0.
+      noise: step number → [b, t, h, w, c]; it is called with 0..steps.
+      given: [b, t, h, w, c]; its values in frames that are sampled do not matter.
       plan: from `without_noise` or `with_noise`.
 
     Returns:
@@ -93,17 +97,17 @@ def extend_by_replacement(
 
     Args:
       velocity: see `flow.Velocity`.
-      noise: number → [b, num_frames, h, w, c]; clip n asks for numbers n · (steps + 1) to n · (steps + 1) + steps.
+      noise: number → [b, num_frames, h, w, c]; clip n takes the numbers n · (steps + 1) to n · (steps + 1) + steps.
       context: [b, g, h, w, c], the end of the clip before: its last latents, or (as Open-Sora does) its last pixel
-        frames encoded again; g = 0 samples a first clip.
+        frames encoded again; g = 0 samples the first clip of a video.
       num_frames: latent frames of the clip.
       levels: [steps + 1] from 1 down to 0, after the noise shift.
       clip_number: 0 for the video's first clip.
       noisy_context: noise the context to the clip's level at every step, instead of keeping it clean.
-      edit_ratio: of RN's context, 0 keeps it; above, it is denoised with the rest once the level has come down to it.
+      edit_ratio: of RN's context, in 0..1, see `without_noise`; 0 keeps it.
 
     Returns:
-      [b, num_frames, h, w, c] float32, the context at its head.
+      [b, num_frames, h, w, c] float32; the context comes first.
     """
     b, g, *cell = context.shape
     given = jnp.concatenate([context, jnp.zeros((b, num_frames - g, *cell), context.dtype)], axis=1)

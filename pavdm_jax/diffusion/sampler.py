@@ -1,5 +1,6 @@
-"""The progressive sampler: one function, `shift_step`, which `sample_segment` scans over a plan of shifts (paper,
-algorithm 1).
+"""The progressive sampler: one function, `shift_step`, which `sample_segment` scans over a plan of shifts.
+
+Source: arXiv 2410.08151, section 3, and desaixie/pa_vdm, opensora/schedulers/rf/__init__.py.
 """
 
 import dataclasses
@@ -14,17 +15,19 @@ from pavdm_jax.diffusion.flow import Velocity, euler_step, interpolate
 from pavdm_jax.diffusion.window import ShiftInputs
 
 Noise = Callable[[jax.Array], jax.Array]
-"""noise(number int32 []) -> [b, k, h, w, c] of standard normal values: the noise as which chunk `number` enters."""
+"""noise(number int32 []) -> [b, k, h, w, c] of standard normal values: chunk `number` as it enters the window."""
 
 
 @struct.dataclass
 class WindowState:
-    """All that passes from one shift to the next; saved with the number of the next shift, it resumes or branches a
-    video.
+    """What one shift hands to the next.
+
+    Saved together with the number of the next shift, it is enough to resume a video, or to branch off from it.
 
     Attributes:
       latents: [b, t, h, w, c] float32, the window; empty slots hold zeros.
-      key: [b] typed PRNG keys, one a sample, never changed: chunk j's noise depends on the sample's key and on j only.
+      key: [b] typed PRNG keys, one for each sample. They never change: the noise of chunk j depends on the sample's key
+        and on j only.
     """
 
     latents: jax.Array
@@ -33,8 +36,11 @@ class WindowState:
 
 @struct.dataclass
 class FinishedChunk:
-    """What a shift emits: `number` [] int32 and its clean `latents` [b, k, h, w, c]; −1 and zeros when it emits
-    nothing.
+    """The chunk that a shift emits.
+
+    Attributes:
+      number: int32 [], the chunk's number; −1 when the shift emits nothing.
+      latents: float32 [b, k, h, w, c], clean; zeros when the shift emits nothing.
     """
 
     number: jax.Array
@@ -42,14 +48,15 @@ class FinishedChunk:
 
 
 def sample_keys(seeds: Sequence[int]) -> jax.Array:
-    """The key of each sample, [b], from a seed for each: the same seed gives the same video in any batch."""
+    """The keys [b] of b samples from their seeds; the same seed gives the same video in any batch."""
     return jnp.stack([jax.random.key(seed) for seed in seeds])
 
 
 def gaussian_noise(keys: jax.Array, shape: tuple[int, ...]) -> Noise:
-    """The sampler's noise: `f(fold_in(key of the sample, number))` of `shape` [k, h, w, c] for each of the `keys` [b].
+    """The sampler's noise, of `shape` (k, h, w, c) for each sample, by `fold_in(key of the sample, number)`.
 
-    Batch size, number of devices, segment length and resuming therefore do not change a video.
+    Batch size, number of devices, segment length and resuming therefore do not change a video. Deviation: upstream
+    draws the noise of all chunks from one generator in the order of the calls.
     """
 
     def noise(number: jax.Array) -> jax.Array:
@@ -61,13 +68,14 @@ def gaussian_noise(keys: jax.Array, shape: tuple[int, ...]) -> Noise:
 def initial_state(
     noise: Noise, keys: jax.Array, known: jax.Array, first_shift: ShiftInputs, held: jax.Array | None = None
 ) -> WindowState:
-    """The window before the first shift: each known chunk, noised to the level at which that shift expects it.
+    """The window before the first shift: each known chunk, noised to the level that the plan has for it there.
 
     Args:
       noise: as for `shift_step`.
-      keys: [b], one a sample.
-      known: [b, known chunks · k, h, w, c], the video's first chunks; 0 frames to start from text alone. Chunks at
-        level 0 are taken as they are; a plan of fixed length expects more of them, and noises those.
+      keys: [b], one for each sample.
+      known: [b, known chunks · k, h, w, c], the video's first chunks; 0 frames to start from text alone. Context
+        chunks, at level 0, are taken as they are; a plan of fixed length starts with a full window, and noises the
+        others.
       first_shift: the first entry of the plan.
       held: [b, `first_shift.held`, h, w, c], the given latent frames of chunk 0, or None.
     """
@@ -76,7 +84,7 @@ def initial_state(
     k = jax.eval_shape(noise, jnp.int32(0)).shape[1]
     slots = first_shift.chunks.shape[0]
     chunks = jnp.maximum(first_shift.chunks, 0)
-    # One chunk of zeros behind the known ones stands for every chunk that is not known.
+    # A chunk of zeros behind the known ones stands for all chunks that are not known.
     padded = jnp.concatenate([known.astype(jnp.float32), jnp.zeros((b, k, *cell), jnp.float32)], axis=1)
     padded = einops.rearrange(padded, "b (j k) h w c -> j b k h w c", k=k)
     slot_is_known = (first_shift.chunks >= 0) & (first_shift.chunks < frames // k)
@@ -94,14 +102,14 @@ def initial_state(
 def shift_step(
     velocity: Velocity, noise: Noise, state: WindowState, inputs: ShiftInputs
 ) -> tuple[WindowState, FinishedChunk]:
-    """Let a noise chunk in, denoise the window by one shift's steps, emit the chunk that is clean, and move on.
+    """One shift: a noise chunk enters, the window is denoised by r steps, the clean chunk is emitted, the window moves.
 
-    Context is never updated, and an inert shift calls no network. Times stay float32 (the reference rounds them to
-    bfloat16).
+    The context is never updated, and an inert shift does not call the network. Deviation: levels are float32, where
+    upstream rounds its timesteps to bfloat16.
 
     Args:
-      velocity: see `flow.Velocity`; what it returns beyond `num_valid` is ignored.
-      noise: chunk number → its noise.
+      velocity: see `flow.Velocity`; its values behind `num_valid` are ignored.
+      noise: see `Noise`.
       state: the window before the shift.
       inputs: one entry of a plan.
 
@@ -133,7 +141,7 @@ def shift_step(
 
     finished = jax.lax.dynamic_slice_in_dim(latents, (emitted - first) * k, k, axis=1)
     finished = jnp.where(emitted >= 0, finished, jnp.zeros_like(finished))
-    # Numbers below 0, which no chunk has, for the noise of the context.
+    # The noise of the context has negative numbers, which no chunk has.
     noised = interpolate(finished, noise(-1 - emitted), jnp.full((b, k), inputs.context_noise))
     context = jax.lax.dynamic_update_slice_in_dim(latents, noised, (emitted - first) * k, axis=1)
     latents = jnp.where((emitted >= 0) & (inputs.context_noise > 0), context, latents)
@@ -145,7 +153,7 @@ def shift_step(
 def sample_segment(
     velocity: Velocity, noise: Noise, state: WindowState, plan: ShiftInputs
 ) -> tuple[WindowState, FinishedChunk]:
-    """`shift_step` over a plan, in one scan; finished chunks are stacked along a new first axis."""
+    """Scan `shift_step` over a plan: the state after it, and the finished chunks stacked along a new first axis."""
     return jax.lax.scan(lambda carry, inputs: shift_step(velocity, noise, carry, inputs), state, plan)
 
 

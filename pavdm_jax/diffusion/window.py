@@ -3,8 +3,8 @@
 Number a video's chunks 0..N−1. The first G are given and clean; chunk j enters as pure noise at shift j − G and is
 finished K shifts later (K noisy chunks fit in the window). The window holds consecutive chunks, packed to the left: up
 to `context` finished ones, then those being denoised, then empty slots. Growing, sliding, shrinking, starting from text
-alone, and videos shorter than the window are values of this one formula (paper, section 3.3; upstream,
-opensora/schedulers/rf of pa_vdm, keeps phases instead).
+alone, and videos shorter than the window are values of this one formula. Source: arXiv 2410.08151, section 3, and
+desaixie/pa_vdm, opensora/schedulers/rf/__init__.py, which has separate phases instead.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,11 +21,11 @@ from pavdm_jax.errors import ConfigError
 class ShiftInputs:
     """What one shift does; with a leading axis, the plan of many shifts.
 
-    Axis `slots` = `config.slots`, r = `steps_per_shift`.
+    A slot is the place of a chunk in the window (`config.slots` of them); r is `config.steps_per_shift`.
 
     Attributes:
-      levels: [r + 1, slots] float32: levels before each step and after the last; the context's level in finished
-        chunks, 0 in empty slots.
+      levels: [r + 1, slots] float32 in 0..1: levels before each step and after the last one; the context's level in
+        finished chunks, 0 in empty slots.
       num_valid: [] int32: latent frames that the window holds, a prefix; 0 marks an inert shift, which does nothing.
       chunks: [slots] int32: chunk number in each slot; −1 in empty ones.
       entering: [] int32: the chunk that enters as noise at the start of the shift; −1 for none.
@@ -48,8 +48,12 @@ class ShiftInputs:
 
 
 def num_shifts(config: WindowConfig, num_chunks: int, num_given: int) -> int:
-    """Shifts that a video of `num_chunks` chunks takes when the first `num_given` are given: each new one enters, the
-    last one leaves.
+    """The shifts that a video of `num_chunks` chunks takes when the first `num_given` are given.
+
+    Each new chunk enters in a shift of its own, and the last one leaves `noisy_chunks` − 1 shifts later.
+
+    Raises:
+      ConfigError: `num_given` is negative, or no chunk is left to generate.
     """
     if num_given < 0:
         raise ConfigError(f"the number of given chunks must be 0 or more, not {num_given}")
@@ -71,22 +75,26 @@ def plan_shifts(
     start: int = 0,
     stop: int | None = None,
 ) -> ShiftInputs:
-    """The shifts `start` to `stop` (default: all) of a video.
+    """The shifts `start` to `stop` of a video.
 
-    The window at the start of shift i depends on what came before it only, so a plan may be made piece by piece, and a
-    longer video (or an endless one, with a huge `num_chunks`) starts as a shorter one does.
+    The window at the start of shift i does not depend on later shifts. So a plan can be made in pieces, and a longer
+    video (or an endless one, with a huge `num_chunks`) begins as a shorter one does.
 
     Args:
       config: sizes of the window.
       table: [steps_per_shift, noisy_chunks], `level_table(config)` after the noise shift.
       num_chunks: chunks of the whole video, the given ones included.
       num_given: chunks at the video's start that are given and clean; 0 starts from text alone.
-      prompt_starts: the first chunk of each prompt, not falling; of several that begin with the same chunk the last one
-        holds.
-      held: latent frames of chunk 0 that are given, such as an image, while the rest of the chunk is made.
+      prompt_starts: the first chunk of each prompt, in ascending order; of prompts that begin with the same chunk the
+        last one is followed.
+      held: latent frames at the head of chunk 0 that are given, such as an image; the rest of the chunk is generated.
+      start, stop: number of the first shift, and the number behind the last one; None: to the end.
+
+    Returns:
+      The shifts along the leading axis, as NumPy arrays.
 
     Raises:
-      ConfigError: there is nothing to generate.
+      ConfigError: there is nothing to generate, or the table does not fit the window.
     """
     table = np.asarray(table, np.float32)
     expected = (config.steps_per_shift, config.noisy_chunks)
@@ -100,8 +108,7 @@ def plan_shifts(
     chunks = first[:, None] + np.arange(config.slots)[None, :]
     present = chunks < end[:, None]
 
-    # A chunk that entered `age` shifts ago started at the last column of the table and has moved one to the left with
-    # each.
+    # A chunk that entered `age` shifts ago began at the last column of the table; each shift moves it one to the left.
     age = shifts[:, None] - (chunks - num_given)
     denoised = present & (chunks >= num_given) & (age < config.noisy_chunks)
     column = np.where(denoised, config.noisy_chunks - 1 - age, 0)
@@ -124,8 +131,12 @@ def plan_shifts(
 
 
 def segments(plan: ShiftInputs, length: int) -> Iterator[ShiftInputs]:
-    """Cut a plan into pieces of `length` shifts, the last one padded with inert shifts: one compiled program serves
-    them all.
+    """Cut a plan into pieces of `length` shifts, so that one compiled program runs them all.
+
+    The last piece is padded with inert shifts.
+
+    Raises:
+      ConfigError: `length` is below 1.
     """
     if length < 1:
         raise ConfigError(f"a segment needs at least 1 shift, not {length}")
