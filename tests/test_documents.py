@@ -102,5 +102,21 @@ def test_commands_are_found_and_mistakes_in_them_seen(monkeypatch):
             read(line, monkeypatch)
 
 
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md"])
+def test_files_and_names_that_are_spoken_of_exist(name):
+    sources = "\n".join(path.read_text() for path in sorted((ROOT / "pavdm_jax").rglob("*.py")))
+    spoken = re.findall(r"`([\w./]+)`", re.sub(r"^```.*?^```", "", TEXTS[name], flags=re.MULTILINE | re.DOTALL))
+    files = {word for word in spoken if word.endswith((".py", ".sh", ".md", "/"))}
+    missing = {file for file in files if not (ROOT / file).exists() and not (ROOT / "pavdm_jax" / file).exists()}
+    places = [
+        path.stem for folder in ("pavdm_jax", "tests", "configs", "launch") for path in (ROOT / folder).rglob("*")
+    ]
+    for word in set(spoken) - files:
+        last = re.split(r"[./]", word.strip("."))[-1]
+        if last not in places and not re.search(rf"\b{last}\b", sources):
+            missing.add(word)
+    assert missing == set()
+
+
 def test_the_front_page_is_short():
     assert len(TEXTS["README.md"].splitlines()) <= 140
