@@ -21,9 +21,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: the command line answers mistakes before the seconds that this
-    takes.
-    """
+    """Import the public names when they are used: importing takes seconds, and a command reports mistakes before."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

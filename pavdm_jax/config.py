@@ -61,8 +61,9 @@ class STDiT3Config:
 
 @dataclass(frozen=True)
 class SpatialVAEConfig:
-    """The per-frame autoencoder (diffusers' `AutoencoderKL`, SDXL layout); each level but the last halves rows and
-    columns.
+    """The per-frame autoencoder (diffusers' `AutoencoderKL`, SDXL layout).
+
+    Each level but the last halves rows and columns.
     """
 
     block_channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -105,8 +106,9 @@ class TemporalVAEConfig:
 class VAEConfig:
     """The video autoencoder: spatial, then temporal; clips are coded `micro_frames` at a time, independently.
 
-    A micro clip becomes `micro_latents` latent frames; 0 stands for the fewest that hold it: 17 frames ↔ 5 (Open-Sora's
-    VAE). One more is possible, as in the paper's M setting: 16 frames ↔ 5, of which the first codes padding alone.
+    A micro clip becomes `micro_latents` latent frames. The default 0 stands for the fewest that hold it: 17 frames ↔ 5
+    in Open-Sora's VAE. One more is possible, as in the paper's M setting: 16 frames ↔ 5, where the first latent frame
+    codes only padding.
     """
 
     spatial: SpatialVAEConfig = field(default_factory=SpatialVAEConfig)
@@ -147,7 +149,7 @@ class T5Config:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """From a prompt to token ids: what is appended to a prompt, and how many tokens are kept."""
+    """How captions and prompts become token ids: what is appended to them, and how many tokens are kept."""
 
     max_tokens: int = 300
     # Appended to captions in training and to prompts alike (`text.captions.complete`); None appends nothing.
@@ -169,7 +171,10 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """The attention window and its progressive noise levels (paper, sections 3.2 and 3.3; the "O" setting)."""
+    """The attention window and its progressive noise levels (arXiv 2410.08151, section 3).
+
+    The defaults are the paper's "O" setting, for Open-Sora.
+    """
 
     chunk_size: int = 5  # latent frames that share a level and leave the window together
     noisy_chunks: int = 6  # chunks being denoised, from nearly clean to pure noise
@@ -204,6 +209,7 @@ class WindowConfig:
 
     @property
     def steps_per_shift(self) -> int:
+        """Network calls of a shift, r."""
         return self.steps // self.noisy_chunks
 
     @property
@@ -229,21 +235,24 @@ SCHEDULES = {
     "no-chunks": WindowConfig(chunk_size=1, noisy_chunks=30, context_chunks=0),
     "fifo": WindowConfig(chunk_size=1, noisy_chunks=30, context_chunks=5, partition=10),
 }
-"""Named windows: the paper's settings O and M, its two ablations, and FIFO-Diffusion (arXiv 2405.11473) with three
-partitions and lookahead: the context is what the lookahead of the first partition sees. Deviations of the last from its
-source (FIFO-Diffusion_public, scripts/evaluation/funcs.py): the window grows from the prompt alone instead of starting
-from copies of a sampled clip; finished frames are at level 0 instead of the lowest level of the table; at the end the
-window runs empty; Euler steps of rectified flow instead of DDIM's."""
+"""Named windows: the paper's settings O and M, its two ablations, and FIFO-Diffusion (arXiv 2405.11473).
+
+The last has three partitions with lookahead; its context is what the lookahead of the first partition sees. Deviations
+from its source (FIFO-Diffusion_public, scripts/evaluation/funcs.py): the window grows from the prompt alone instead of
+starting from copies of a sampled clip; finished frames are at level 0 instead of the lowest level of the table; the
+window shrinks at the end; steps are Euler's for rectified flow instead of DDIM's.
+"""
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Clips of one noise level, each continued from the end of the last: the paper's baselines (section 4)."""
+    """Clips of one noise level, each continued from the end of the one before it.
+
+    These are the baselines of the paper (arXiv 2410.08151, section 4).
+    """
 
     frames: int = 51  # pixel frames of a clip, its context included
-    context_frames: int = (
-        17  # of these, taken from the end of the clip before; 1 conditions on one frame, as SVD-XT does
-    )
+    context_frames: int = 17  # of these, from the end of the clip before; 1 conditions on one frame, as SVD-XT does
     keep_latents: bool = False  # hand the context on as latents, instead of decoding it and encoding it again
     edit_ratio: float = 0.0  # level below which the context is denoised along with the clip (Open-Sora); 0 keeps it
     steps: int = 30  # network calls of a clip
@@ -263,14 +272,14 @@ class ClipConfig:
 
 
 NOISE_BASE_SIZE = 512
-"""Pixels: Open-Sora's side of the square frame at which the noise shift of one latent frame is 1."""
+"""In pixels, as in Open-Sora: the levels of one latent frame of this size, squared, are not shifted."""
 
 # --- the whole model --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that is needed, beside the weights, to run a model: it is stored as JSON beside every checkpoint."""
+    """Everything but the weights that is needed to run a model; it is stored as JSON with every checkpoint."""
 
     name: str = "open-sora-1.2"
     stdit3: STDiT3Config = field(default_factory=STDiT3Config)
@@ -302,13 +311,14 @@ class ModelConfig:
 
 
 OPEN_SORA_1_2 = ModelConfig()
+"""The published model, Open-Sora 1.2."""
 
 STDIT3_3B = STDiT3Config(hidden_size=1872, num_heads=26)
 """STDiT3-3B/2, the larger published architecture."""
 
 
 def demo() -> ModelConfig:
-    """The embedded model's architecture: the real classes at sizes that train and run on a laptop."""
+    """The architecture of the embedded model: the same networks, at sizes that train and run on a laptop."""
     return ModelConfig(
         name="demo",
         stdit3=STDiT3Config(
@@ -330,10 +340,7 @@ def demo() -> ModelConfig:
 
 
 def tiny() -> ModelConfig:
-    """The smallest model that has every part: for tests and for trying the code.
-
-    Its weights are random, its videos noise.
-    """
+    """The smallest model that has every network, for tests and for trying the code with random weights."""
     return ModelConfig(
         name="tiny",
         stdit3=STDiT3Config(depth=2, hidden_size=32, num_heads=2, caption_channels=16, max_caption_tokens=8),

@@ -1,4 +1,4 @@
-"""What a user is told: one line that names the value and the remedy."""
+"""The error for mistakes of the user: one line that names the value and the remedy."""
 
 
 class ConfigError(ValueError):
@@ -6,5 +6,5 @@ class ConfigError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, or else its kind, in a line of at most 200 characters."""
+    """The first line of an error's message, or else its type, cut to 200 characters."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

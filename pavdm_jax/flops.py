@@ -1,9 +1,8 @@
-"""Arithmetic of the transformer, counted from its sizes: 2 floating-point operations for a multiplication and an
-addition.
+"""Floating-point operations (FLOPs) of the transformer, counted from its sizes.
 
-Matrix products only; norms, modulation, rotation and softmax are a few per cent more operations and much more memory
-traffic. (What
-XLA counts cannot be used: it counts the body of a scan once, whatever the number of layers.)
+A multiplication and an addition are 2 operations. Only matrix products are counted; norms, modulation, rotation and
+softmax are a few per cent more operations, and much more memory traffic. XLA's own count cannot be used, because it
+counts the body of a scan once, whatever the number of layers.
 """
 
 import math
@@ -13,22 +12,22 @@ from pavdm_jax.geometry import latent_size
 from pavdm_jax.models.embeddings import grid_size
 
 GUIDANCE_PASSES = 2
-"""Every step predicts with the prompt and with the null caption."""
+"""Each step of classifier-free guidance predicts twice: with the prompt, and with the null caption."""
 
 
 def stdit3_flops(config: STDiT3Config, frames: int, tokens: int, caption_tokens: int) -> int:
-    """One forward pass on one sample, the caption's keys and values given.
+    """FLOPs of a forward pass on one sample, with the caption's keys and values given.
 
     Args:
       config: the architecture.
       frames: latent frames of the window.
       tokens: spatial tokens of a latent frame.
-      caption_tokens: keys of the cross-attention: padding is multiplied, too.
+      caption_tokens: keys of the cross-attention, padding included.
     """
     d = config.hidden_size
-    # Of a block: qkv, attention_out, cross_query, cross_out; then the feed-forward network; then queries times keys,
-    # weights times values.
+    # Of a block: qkv, attention_out, cross_query, cross_out; then the feed-forward network.
     linears = 2 * (3 + 1 + 1 + 1) * d * d + 2 * 2 * d * config.mlp_size
+    # Queries times keys, and weights times values: spatial, temporal, and twice cross-attention.
     keys_of_a_pair = tokens + frames + 2 * caption_tokens
     pair = 2 * linears + 2 * 2 * d * keys_of_a_pair
     cell = config.patch_size[0] * config.patch_size[1] * config.latent_channels
@@ -37,7 +36,7 @@ def stdit3_flops(config: STDiT3Config, frames: int, tokens: int, caption_tokens:
 
 
 def caption_flops(config: STDiT3Config, caption_tokens: int) -> int:
-    """One caption's keys and values for all blocks, from the text encoder's features."""
+    """FLOPs of one caption's keys and values for all blocks, from the text encoder's features."""
     d = config.hidden_size
     projection = 2 * d * (config.caption_channels + d)
     return caption_tokens * (projection + config.depth * 2 * 2 * d * 2 * d)
@@ -48,14 +47,14 @@ def _tokens(rows: int, columns: int, config: STDiT3Config) -> int:
 
 
 def shift_flops(config: ModelConfig, height: int, width: int) -> int:
-    """One shift of one video of `height` × `width` pixels: all its steps, with guidance, on the whole window."""
+    """FLOPs of one shift of one video of `height` × `width` pixels: r steps on the whole window, with guidance."""
     tokens = _tokens(*latent_size(height, width, config.vae), config.stdit3)
     forward = stdit3_flops(config.stdit3, config.window.window_size, tokens, config.text.max_tokens)
     return config.window.steps_per_shift * GUIDANCE_PASSES * forward
 
 
 def train_flops(config: STDiT3Config, latents: tuple[int, ...]) -> int:
-    """A training step on latents of shape [b, t, h, w, c]: the backward pass needs twice the forward pass.
+    """FLOPs of a training step on latents of shape [b, t, h, w, c]; the backward pass is twice the forward pass.
 
     What is computed again to save memory (remat) is not counted, as is usual for model FLOP utilisation (MFU).
     """
@@ -65,8 +64,7 @@ def train_flops(config: STDiT3Config, latents: tuple[int, ...]) -> int:
     return 3 * b * forward
 
 
-# Dense bfloat16 FLOP/s of one JAX device, by a part of `device_kind`; the first match counts. From the vendors' data
-# sheets.
+# Dense bfloat16 FLOP/s of one JAX device, by a part of `device_kind`, from data sheets; the first match counts.
 PEAK_FLOPS = (
     ("TPU v6 lite", 918e12),
     ("TPU v5 lite", 197e12),
@@ -85,5 +83,5 @@ PEAK_FLOPS = (
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Of a device, by its `jax.Device.device_kind`; None where the table does not have it (every CPU)."""
+    """Peak FLOP/s of a device in bfloat16, by its `jax.Device.device_kind`; None if it is unknown, as for all CPUs."""
     return next((peak for kind, peak in PEAK_FLOPS if kind.lower() in device_kind.lower()), None)

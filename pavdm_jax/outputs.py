@@ -1,4 +1,4 @@
-"""Files that a user asked for: whether they can be written, and one-line errors where they cannot."""
+"""Output files: checking early that they can be written, and one-line errors when writing fails."""
 
 import contextlib
 import errno
@@ -12,10 +12,17 @@ from pavdm_jax.errors import ConfigError
 
 
 def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> Path:
-    """Make sure, before a long run, that `path` can be written; its folder is made.
+    """Check before a long run that `path` can be written, and make its folder.
+
+    Args:
+      path: a local file.
+      extensions: those allowed, in lower case.
+
+    Returns:
+      The local path.
 
     Raises:
-      ConfigError: an unknown extension, a folder, or a place that cannot be written.
+      ConfigError: another extension, a folder, or a place that cannot be written.
     """
     path = storage.local_path(path, "output")
     if path.suffix.lower() not in extensions:
@@ -42,14 +49,14 @@ def storage_error(error: OSError, path: Path) -> ConfigError:
 
 
 def partial_path(path: str | Path) -> Path:
-    """Where a video is while it grows: `video.partial.mp4` beside `video.mp4`."""
+    """The path of an unfinished video: `video.partial.mp4` beside `video.mp4`."""
     path = Path(path)
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """See `storage.atomic_file`; what goes wrong is a `ConfigError`."""
+    """`storage.atomic_file`, whose errors become `ConfigError`."""
     try:
         with storage.atomic_file(path) as partial:
             yield partial

@@ -3,12 +3,14 @@
 from pavdm_jax.errors import ConfigError
 
 FRAME_COUNTS = {f"{n}x": 51 * n for n in (1, 2, 4, 8, 16)} | {f"{2 * n}s": 51 * n for n in (1, 2, 4, 8, 16)}
-"""Named lengths: multiples of three micro clips. "2s" is 51 frames: 2 seconds at 25.5 fps (Open-Sora
-opensora/datasets/aspect.py)."""
+"""Pixel frames of the named lengths, multiples of three micro clips (Open-Sora opensora/datasets/aspect.py).
+
+"2s" is 51 frames: 2 seconds at 25.5 fps.
+"""
 
 
 def frame_count(name: str) -> int:
-    """The frames of a named length, "1x" … "16x" or "2s" … "32s".
+    """The pixel frames of a named length, "1x" … "16x" or "2s" … "32s".
 
     Raises:
       ConfigError: there is no such name.
@@ -68,9 +70,11 @@ RESOLUTIONS: dict[str, dict[str, tuple[int, int]]] = {
     name: {ratio: _size(size) for ratio, size in zip(ratios.split(), sizes.split(), strict=True)}
     for name, (ratios, sizes) in _TABLE.items()
 }
-"""Height and width in pixels by name and aspect ratio (Open-Sora opensora/datasets/aspect.py, where each was rounded by
-hand: no formula gives them all). The ratio is height to width, so "9:16" is a *wide* picture. Many sizes are no
-multiple of the VAE's cell: see `decoded_size`."""
+"""Height and width in pixels by name and aspect ratio (Open-Sora opensora/datasets/aspect.py).
+
+The ratio is height to width, so "9:16" is a *wide* picture. It is a table because upstream rounded each size by hand.
+Many sizes are no multiple of the VAE's latent cell: see `geometry.decoded_size`.
+"""
 
 
 def resolution(name: str, aspect_ratio: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
 """The networks, the tokenizer, and `Model`, which holds them together.
 
-They know nothing of devices, noise schedules or files.
+They do not depend on devices, noise schedules or files.
 """

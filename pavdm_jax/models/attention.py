@@ -1,7 +1,7 @@
 """Scaled dot-product attention of all networks: prefix lengths instead of masks, computed by XLA or by cuDNN.
 
-Prefix lengths say all that we need (real caption tokens, valid frames of a window), and unlike masks they fit
-every backend: cuDNN takes them without building a bias, and without its rule that masked sequences be of even length.
+Prefix lengths are enough for what is masked here (padding of captions, empty ends of windows), and unlike masks they
+suit every backend: cuDNN takes them without building a bias, and without requiring sequences of even length.
 """
 
 import functools
@@ -31,17 +31,17 @@ def attention(
 ) -> jax.Array:
     """softmax(q·k / sqrt(e))·v, with logits and softmax in float32.
 
-    Any number of batch axes comes first, and any number of query axes after them: axes that are merged and do not
-    divide evenly over devices could not stay spread over them.
+    Batch axes come first, in any number, and then the query axes, in any number: merging axes would undo their split
+    over devices where they do not divide evenly.
 
     Args:
       q: queries [batch..., queries..., n, e].
       k: keys [batch..., s, n, e].
       v: values [batch..., s, n, e].
-      kv_length: int [batch...], each batch entry sees its first `kv_length` keys only; None: all. With 0 the output is
+      kv_length: int [batch...]; each batch entry sees its first `kv_length` keys only; None: all. With 0 the output is
         zero.
-      axes: logical names of the axes of `q`, for cuDNN, whose calls the compiler does not split as they are here.
-      backend: what computes it, see `choose_backend`; "xla" works everywhere.
+      axes: logical names of the axes of `q`; needed for "cudnn", whose calls the compiler does not split over devices.
+      backend: see `choose_backend`; "xla" works everywhere.
 
     Returns:
       The shape of `q`, in the dtype of `v`.
@@ -56,8 +56,10 @@ def attention(
 
 
 def choose_backend(device: jax.Device, dtype: DTypeLike, head_width: int) -> Backend:
-    """The backend for a device, which need not be there: "cudnn" for half precision on an NVIDIA GPU, if the heads fit
-    it, else "xla".
+    """The attention backend for a device, which may be one that programs are only compiled for.
+
+    It is "cudnn" for 16-bit dtypes on NVIDIA GPUs from compute capability 8.0, if `head_width` is a multiple of 8 and
+    at most 128; else "xla".
     """
     fits = head_width % CUDNN_HEAD_WIDTH_MULTIPLE == 0 and head_width <= CUDNN_MAX_HEAD_WIDTH
     half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
@@ -87,23 +89,23 @@ def _cudnn_attention_on_mesh(
 
 
 def _cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, kv_length: jax.Array | None) -> jax.Array:
-    # It takes one axis of each kind.
+    # cuDNN takes one batch axis and one query axis.
     shape, (tokens, n, e) = q.shape, k.shape[-3:]
     k, v = (a.reshape(-1, tokens, n, e) for a in (k, v))
     q = q.astype(v.dtype).reshape(k.shape[0], -1, n, e)
     queries = q.shape[1]
     if kv_length is None and tokens % 2 == 1:
         kv_length = jnp.full(k.shape[0], tokens)
-    # At least one key: what cuDNN computes without any is not documented.
+    # At least one key, because it is not documented what cuDNN computes without any.
     lengths = None if kv_length is None else jnp.maximum(kv_length, 1).astype(jnp.int32).reshape(-1)
-    # JAX refuses odd numbers of queries or keys in training (as of a biased softmax, which this is not).
+    # JAX refuses odd numbers of queries or keys in training, a rule for attention with a bias, of which there is none.
     q, k, v = (_to_even(a) for a in (q, k.astype(v.dtype), v))
     output = jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, implementation="cudnn")
     return output[:, :queries].reshape(shape)
 
 
 def _to_even(array: jax.Array) -> jax.Array:
-    """[b, t, n, e] with a zero token more if t is odd."""
+    """[b, t, n, e] with a token of zeros appended if t is odd."""
     return jnp.pad(array, ((0, 0), (0, array.shape[1] % 2), (0, 0), (0, 0)))
 
 
@@ -112,6 +114,6 @@ def _append_axes(array: jax.Array, ndim: int) -> jax.Array:
 
 
 def compute_capability(device: jax.Device) -> float:
-    """A GPU's, as NVIDIA numbers them; 0 on CPU, TPU and other GPUs."""
+    """The compute capability of an NVIDIA GPU, such as 9.0; 0 for CPUs, TPUs and other GPUs."""
     version = str(getattr(device, "compute_capability", ""))
     return float(version) if re.fullmatch(r"\d+\.\d+", version) else 0.0

@@ -1,4 +1,4 @@
-"""How noise levels, frame rates and places enter the transformer, and how latents become tokens and back.
+"""Embeddings of noise levels, frame rates and positions, and the conversion of latents to tokens and back.
 
 Source: Open-Sora opensora/models/layers/blocks.py (embedders) and RoPE (arXiv 2104.09864). All angles are float32.
 """
@@ -14,11 +14,11 @@ MAX_PERIOD = 10000.0
 SINUSOID_WIDTH = 256
 EMBEDDING_DEVIATION = 0.02
 TIMESTEPS = 1000.0
-"""The time embedder's unit: level 1 is timestep 1000."""
+"""Timesteps, the unit of the level embedder: level 1 is timestep 1000."""
 
 
 class ScalarEmbedder(nn.Module):
-    """A number (a timestep in 0..1000, frames per second) as a vector: sinusoids, then a small network, in float32."""
+    """Embeds a number (a timestep in 0..1000, or frames per second): sinusoids, then a small network, in float32."""
 
     hidden_size: int
 
@@ -39,7 +39,7 @@ def sinusoids(values: jax.Array, width: int) -> jax.Array:
 def position_embedding(
     rows: int, columns: int, height: jax.Array, width: jax.Array, hidden_size: int, base_size: int
 ) -> jax.Array:
-    """Where each token lies in its frame, in units that depend on the video's size and not on its number of tokens.
+    """The position of each token in its frame, in units that depend on the video's size but not on its token count.
 
     Args:
       rows: of the token grid.
@@ -67,7 +67,7 @@ def position_embedding(
 
 
 def rotate(x: jax.Array) -> jax.Array:
-    """Rotary position embedding along the frames: turns each pair of neighbour channels by an angle that grows with t.
+    """Rotary position embedding along time: rotates each pair of neighbouring channels by an angle proportional to t.
 
     Args:
       x: queries or keys, float32 [b, t, s, n, e].
@@ -83,7 +83,7 @@ def rotate(x: jax.Array) -> jax.Array:
 
 
 def patchify(latents: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
-    """Latents [b, t, h, w, c] to tokens [b, t, s, row·column·c], row-major; zeros fill up the last patches."""
+    """Latents [b, t, h, w, c] to tokens [b, t, s, row·column·c], row-major; the last patches are padded with zeros."""
     ph, pw = patch_size
     rows, columns = grid_size(latents.shape[2], latents.shape[3], patch_size)
     missing = (rows * ph - latents.shape[2], columns * pw - latents.shape[3])
@@ -92,7 +92,7 @@ def patchify(latents: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
 
 
 def unpatchify(tokens: jax.Array, h: int, w: int, patch_size: tuple[int, int]) -> jax.Array:
-    """The inverse of `patchify`, to latents of `h` rows and `w` columns."""
+    """The inverse of `patchify`: tokens [b, t, s, row·column·c] to latents [b, t, h, w, c], the padding cut off."""
     ph, pw = patch_size
     rows, _ = grid_size(h, w, patch_size)
     latents = einops.rearrange(tokens, "b t (h w) (ph pw c) -> b t (h ph) (w pw) c", h=rows, ph=ph, pw=pw)

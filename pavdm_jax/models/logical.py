@@ -1,5 +1,6 @@
-"""Where the arrays of the networks lie on several devices, in names that know no device:
-`distributed.mesh.LOGICAL_AXES` gives them a meaning.
+"""How the arrays of the networks are split over devices, by logical names of their axes.
+
+`distributed.mesh.LOGICAL_AXES` maps these names to axes of the mesh.
 """
 
 import math
@@ -11,17 +12,16 @@ from flax import linen as nn
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Spread the first axes of an array as their logical names say; None, and the axes that are not named, stay
-    together.
+    """Split the first axes of an array over devices by their logical names.
 
-    Outside `use_mesh` it does nothing.
+    Axes that are None or not named are not split. Outside `use_mesh` it does nothing.
     """
     names = axes + (None,) * (x.ndim - len(axes))
     return nn.with_logical_constraint(x, names, fallback=nn.spmd.RulesFallback.RAISE_ERROR)
 
 
 def spread(axis: str) -> int:
-    """Over how many devices an axis of this logical name is spread; 1 outside `use_mesh`."""
+    """The number of devices over which an axis of this logical name is split; 1 outside `use_mesh`."""
     mesh_axes = (nn.logical_to_mesh_axes((axis,)) or (None,))[0] or ()
     sizes = jax.sharding.get_abstract_mesh().shape
     return math.prod(sizes[name] for name in ((mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes))
@@ -30,16 +30,15 @@ def spread(axis: str) -> int:
 def padded_shard_map(
     function: Callable[..., jax.Array], *arrays: jax.Array, axes: tuple[tuple[str | None, ...], ...]
 ) -> jax.Array:
-    """`function(*arrays)`, computed by each device on its part alone, for what the compiler cannot split by itself.
+    """`function(*arrays)`, computed by each device on its own part, for what the compiler cannot split.
 
-    The result's axes are those of the first array. Axes that do not divide over the devices are padded with zeros for
-    the time. Outside `use_mesh` it is the function.
+    Axes that do not divide evenly over the devices are padded with zeros during the call. Outside `use_mesh` it is the
+    plain call.
 
     Args:
-      function: of arrays; parts of its result must depend on the same parts of the arrays only.
-      arrays: the first decides where the result lies.
-      axes: for each array, the logical names of its first axes; None, and axes that are not named, are whole on every
-        device.
+      function: a part of its result must depend on the same part of each array only.
+      arrays: the result has the shape of the first one, and is split like it.
+      axes: for each array, the logical names of its first axes; axes that are None or not named are not split.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return function(*arrays)

@@ -18,14 +18,13 @@ PARTS = ("stdit3", "vae", "t5")
 """The networks of a model: the keys of its parameters."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-"""In which matrices can be kept and multiplied; `in_dtype` says what is float32 in any case."""
+"""The dtypes in which matrices can be kept and multiplied; see `in_dtype` for what is always float32."""
 
 FLOAT32_LAYERS = ("level_embed", "fps_embed", "modulation")
 """Layers that compute in float32 whatever the network's dtype is; their matrices stay float32, too."""
 
 SAMPLING_PARTS = ("stdit3", "vae")
-"""What generation keeps in memory. The text encoder, the largest part by far, is read when a text is new
-(`text/features.py`)."""
+"""The networks that generation keeps in memory; the text encoder, by far the largest, is read for new texts only."""
 
 
 class Model(struct.PyTreeNode):
@@ -51,8 +50,7 @@ class Model(struct.PyTreeNode):
 
 
 def _summary(params: Any) -> str:
-    """Such as "1.209 M parameters in bfloat16", of whatever stands for the parameters; the dtype is that of most of
-    them."""
+    """Such as "1.209 M parameters in bfloat16", with the dtype of most of them; `params` may be shapes only."""
     sizes: dict[str, int] = {}
     for leaf in jax.tree.leaves(params):
         name = str(getattr(leaf, "dtype", type(leaf).__name__))
@@ -63,7 +61,7 @@ def _summary(params: Any) -> str:
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> dict:
-    """Random parameters of all three networks; under `jax.eval_shape`, their shapes at no cost."""
+    """Random parameters of all three networks; under `jax.eval_shape`, their shapes without any computation."""
     stdit3_key, vae_key, t5_key = jax.random.split(key, 3)
     cell = config.vae.spatial.downsample
     frames = jnp.zeros((1, config.vae.micro_frames, 2 * cell, 2 * cell, 3))
@@ -75,7 +73,7 @@ def init_params(config: ModelConfig, key: jax.Array) -> dict:
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """A tree of parameters, or of what stands for them, by slash-separated path."""
+    """A tree of parameters (or of their shapes, or gradients) as a dict by slash-separated path."""
     return traverse_util.flatten_dict(tree, sep="/")
 
 

@@ -12,6 +12,6 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        # The two-pass variance: the one-pass form loses digits that the reference keeps.
+        # The two-pass variance: the one-pass form loses digits that upstream keeps.
         norm = nn.GroupNorm(self.num_groups, epsilon=self.epsilon, use_fast_variance=False, name="affine")
         return norm(x.astype(jnp.float32)).astype(x.dtype)

@@ -1,15 +1,16 @@
-"""STDiT3, the video diffusion transformer: spatial and temporal blocks in turn, a noise level for every latent frame.
+"""STDiT3, the video diffusion transformer: alternating spatial and temporal blocks, a level for each latent frame.
 
-Source: Open-Sora opensora/models/stdit/stdit3.py, with the per-frame levels of PA-VDM (paper, section 3.2). Deviations:
+Source: Open-Sora opensora/models/stdit/stdit3.py, with the per-frame levels of PA-VDM (arXiv 2410.08151, section 3.2).
+Deviations:
   - levels are always [b, t]; one level for the whole clip, or clean frames among noisy ones, are values of that array;
-  - the caption's keys and values are computed apart, once a video, and given to every call (`Caption`);
-  - a caption without any token adds nothing (the reference fails);
-  - for training from scratch the final layer starts at zero too, so that the first prediction is zero velocity.
+  - the caption's keys and values are computed once for a video, and given to every call (`Caption`);
+  - a caption without any token adds nothing, where upstream fails;
+  - for training from scratch the final layer is initialised to zero, so that the first prediction is zero velocity.
 
 Level and frame-rate embeddings, norm statistics, rotary angles and softmax are float32 whatever `dtype` is.
 
-On several devices the tokens of a frame lie apart, but for spatial attention, which needs them together and has the
-frames apart instead (logical axes "tokens" and "frames").
+On several devices the tokens of a frame are split over them. Spatial attention needs all tokens of a frame: there the
+frames are split instead (logical axes "tokens" and "frames").
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ XAVIER = xavier_uniform()
 
 TOKENS_APART = ("batch", None, "tokens")
 FRAMES_APART = ("batch", "frames", None)
-"""Logical axes of [b, t, s, d]."""
+"""Logical axes of [b, t, s, d]: split by tokens, or by frames."""
 
 ATTENTION_OUTPUT = "attention_output"
 REMAT_POLICIES = {
@@ -59,12 +60,12 @@ REMAT_POLICIES = {
 
 @struct.dataclass
 class Caption:
-    """Cross-attention keys and values of every block, for `p` prompts that share the time axis evenly.
+    """Cross-attention keys and values of every block, for p prompts of which each covers t / p latent frames.
 
     Attributes:
-      keys: [depth, 2, b, p, l, n, e]; the axis of 2 is spatial, temporal block.
+      keys: [depth, 2, b, p, l, n, e]; along the axis of 2 the spatial, then the temporal block.
       values: [depth, 2, b, p, l, n, e].
-      length: int [b, p], real tokens of each prompt, 0..l.
+      length: int [b, p], tokens of each prompt without padding, 0..l.
     """
 
     keys: jax.Array
@@ -73,7 +74,7 @@ class Caption:
 
 
 def concatenate(captions: Sequence[Caption]) -> Caption:
-    """Captions one after another along the batch, for instance the prompts and the null caption of guidance."""
+    """Concatenate captions along the batch, for instance the prompts and the null caption of guidance."""
     return Caption(
         keys=jnp.concatenate([caption.keys for caption in captions], 2),
         values=jnp.concatenate([caption.values for caption in captions], 2),
@@ -82,7 +83,7 @@ def concatenate(captions: Sequence[Caption]) -> Caption:
 
 
 def take(caption: Caption, prompt_index: jax.Array) -> Caption:
-    """The prompts `prompt_index` int [slots] of a caption, in that order; an index beyond the last means the last."""
+    """The prompts `prompt_index`, int [slots], of a caption, so that p = slots; an index ≥ p takes the last prompt."""
     return Caption(
         keys=jnp.take(caption.keys, prompt_index, 3, mode="clip"),
         values=jnp.take(caption.values, prompt_index, 3, mode="clip"),
@@ -91,14 +92,14 @@ def take(caption: Caption, prompt_index: jax.Array) -> Caption:
 
 
 class CaptionKeysValues(nn.Module):
-    """The caption as one pair of blocks sees it."""
+    """The keys and values of the caption for one pair of blocks."""
 
     config: STDiT3Config
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, carry: None, x: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
-        """Map projected features [b, p, l, d] to keys and values [2, b, p, l, n, e], as `nn.scan` wants."""
+        """Map projected features [b, p, l, d] to keys and values [2, b, p, l, n, e], with a carry for `nn.scan`."""
         width = 2 * self.config.hidden_size
         both = jnp.stack([_linear(width, self.dtype, name)(x) for name in ("spatial", "temporal")])
         both = both.reshape(*both.shape[:-1], 2, self.config.num_heads, self.config.head_width)
@@ -109,7 +110,10 @@ class CaptionKeysValues(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention in a frame (spatial) or across frames at one place (temporal), cross-attention, feed-forward."""
+    """Self-attention, cross-attention and feed-forward network.
+
+    Self-attention is within a latent frame (spatial), or along time at one place of the frame (temporal).
+    """
 
     config: STDiT3Config
     temporal: bool
@@ -124,20 +128,20 @@ class Block(nn.Module):
         modulation: jax.Array,
         num_valid: jax.Array | None,
     ) -> jax.Array:
-        """Map tokens x [b, t, s, d] to tokens.
+        """Map tokens [b, t, s, d] to tokens [b, t, s, d].
 
         Args:
           x: [b, t, s, d].
           caption: keys and values [b, p, l, n, e] and length [b, p].
-          modulation: float32 [b, t, 6, d], the same for all blocks.
-          num_valid: int [b] or None, frames that temporal attention sees.
+          modulation: float32 [b, t, 6, d], from the levels; to it each block adds its own table.
+          num_valid: int [b], the latent frames that temporal attention sees; None: all.
         """
         width = self.config.hidden_size
         table = self.param("modulation_table", normal(width**-0.5), (NUM_MODULATIONS, width))
         # Each [b, t, 1, d]: one modulation for all tokens of a latent frame.
         modulations = jnp.split(table[None, None] + modulation, NUM_MODULATIONS, 2)
         shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulations
-        # Temporal blocks start as the identity but for their modulation, so that training begins from an image model.
+        # The branches of temporal blocks are initialised to zero, so that training begins from an image model.
         out_init = zeros if self.temporal else XAVIER
 
         y = modulated_norm(x, shift_attention, scale_attention, self.dtype)
@@ -175,7 +179,7 @@ class Block(nn.Module):
 
 
 class Pair(nn.Module):
-    """A spatial and a temporal block: the step of the scan over depth."""
+    """A spatial and a temporal block, the body of the scan over depth."""
 
     config: STDiT3Config
     dtype: DTypeLike
@@ -183,7 +187,7 @@ class Pair(nn.Module):
 
     @nn.compact
     def __call__(self, x, keys, values, length, modulation, num_valid):
-        """`Block.__call__` twice; keys and values [2, b, p, l, n, e] are this pair's."""
+        """See `Block.__call__`; keys and values [2, b, p, l, n, e] are this pair's."""
         x = Block(self.config, False, self.dtype, self.backend, name="spatial")(
             x, (keys[0], values[0], length), modulation, num_valid
         )
@@ -194,7 +198,7 @@ class Pair(nn.Module):
 
 
 def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """LayerNorm(x)·(1 + scale) + shift, computed in float32, returned in `dtype`."""
+    """LayerNorm(x)·(1 + scale) + shift over the last axis, computed in float32, returned in `dtype`."""
     x = x.astype(jnp.float32)
     x = x - x.mean(-1, keepdims=True)
     x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + NORM_EPSILON)
@@ -213,16 +217,18 @@ def _linear(width: int, dtype: DTypeLike, name: str | None = None, kernel_init=X
 
 
 class STDiT3(nn.Module):
-    """Predicts the velocity (clean minus noise) of every latent frame, each at its own noise level.
+    """Predicts the velocity (clean minus noise) of each latent frame, each at its own noise level.
 
-    Parameters are float32, those of the blocks stacked, [depth, ...]. `init(key, method="init_all")` makes them all.
+    Parameters are float32, and those of the blocks stacked, [depth, ...]. Initialise all of them by
+    `init(key, method="init_all")`.
 
     Attributes:
       config: the architecture.
       dtype: of matrix products and of the residual stream.
-      remat: what the backward pass computes again instead of keeping it, in each pair of blocks: "none", "full"
-        (everything: least memory, a third more arithmetic), or "attention" (everything but the outputs of attention).
-      backend: what computes attention, see `attention.choose_backend`.
+      remat: which activations of a pair of blocks the backward pass computes again instead of keeping them: "none",
+        "full" (all of them: least memory, a third more arithmetic), or "attention" (all but the outputs of attention).
+        Another value raises `ConfigError`.
+      backend: of attention, see `attention.choose_backend`.
     """
 
     config: STDiT3Config
@@ -262,18 +268,21 @@ class STDiT3(nn.Module):
         self.final = _linear(cell, self.dtype, kernel_init=zeros)
 
     def encode_caption(self, features: jax.Array, lengths: jax.Array) -> Caption:
-        """The part of cross-attention that does not depend on the latents; needed once a video.
+        """The part of cross-attention that does not depend on the latents, needed once for a video.
 
         Args:
-          features: float [b, p, l, caption_channels], from the text encoder; latent frame τ sees prompt τ // (t/p).
-          lengths: int [b, p], real tokens, a prefix of l; the padding's features are never read.
+          features: float [b, p, l, caption_channels], from the text encoder; latent frame i sees prompt i // (t / p).
+          lengths: int [b, p], tokens without padding, a prefix of l; the features of the padding are not used.
         """
         x = nn.gelu(self.caption_in(features), approximate=True)
         _, (keys, values) = self.caption_blocks(None, self.caption_out(x))
         return Caption(keys, values, lengths)
 
     def encode_null_caption(self, lengths: jax.Array) -> Caption:
-        """The caption of guidance's unconditional half, cut to the token counts `lengths` int [b, p] of the prompts."""
+        """The null caption, for the unconditional half of guidance, cut to the prompts' `lengths`, int [b, p].
+
+        Upstream, too, the null caption keeps the mask of the prompt.
+        """
         one = self.encode_caption(self.null_caption[None, None], jnp.ones((1, 1), jnp.int32))
         shape = (*one.keys.shape[:2], *lengths.shape, *one.keys.shape[4:])
         return Caption(jnp.broadcast_to(one.keys, shape), jnp.broadcast_to(one.values, shape), lengths)
@@ -288,20 +297,20 @@ class STDiT3(nn.Module):
         width: jax.Array,
         num_valid: jax.Array | None = None,
     ) -> jax.Array:
-        """One prediction.
+        """Predict the velocity.
 
         Args:
-          latents: float [b, t, h, w, c]; any h and w, they are padded to whole patches.
-          levels: float [b, t], noise of each latent frame, 0 clean .. 1 noise.
+          latents: float [b, t, h, w, c], with any h and w; they are padded to whole patches.
+          levels: float [b, t], noise level of each latent frame, from 0 (clean) to 1 (noise).
           caption: of the same b; its p divides t.
           fps: float [b], pixel frames per second.
-          height: float [b], pixels of the video.
-          width: float [b], pixels of the video.
+          height: float [b], of the video in pixels.
+          width: float [b], of the video in pixels.
           num_valid: int [b], the latent frames of each sample that count, a prefix of t; None: all. The output of the
-            others is finite and means nothing.
+            others is finite, but without meaning.
 
         Returns:
-          float32 [b, t, h, w, 2c]: the velocity, then c channels that Open-Sora's weights have and nothing uses.
+          float32 [b, t, h, w, 2c]: the velocity, then c channels that Open-Sora's weights have but do not use.
 
         Raises:
           ConfigError: the caption's batch or number of prompts does not fit the latents.
@@ -329,7 +338,7 @@ class STDiT3(nn.Module):
         return unpatchify(x, h, w, config.patch_size).astype(jnp.float32)
 
     def init_all(self) -> jax.Array:
-        """Touch every parameter: `init(key, method="init_all")`."""
+        """Use every parameter once, for `init(key, method="init_all")`."""
         config, one = self.config, jnp.ones((1,))
         caption = self.encode_null_caption(jnp.ones((1, 1), jnp.int32))
         latents = jnp.zeros((1, 1, *config.patch_size, config.latent_channels))

@@ -22,8 +22,8 @@ NORM_EPSILON = 1e-6
 class T5Encoder(nn.Module):
     """Caption features from token ids.
 
-    The residual stream, norm statistics and softmax are float32 whatever `dtype` is. Deviation: the reference keeps the
-    residual stream in the computing dtype; in float32 the two agree.
+    The residual stream, norm statistics and softmax are float32 whatever `dtype` is. Deviation: upstream keeps the
+    residual stream in the dtype of the matrix products; in float32 the two agree.
 
     Attributes:
       config: the architecture.
@@ -40,10 +40,10 @@ class T5Encoder(nn.Module):
 
         Args:
           ids: int [b, l], token ids in 0..vocab_size-1, padded at the end.
-          lengths: int [b], real tokens of each caption, 1..l (the closing `</s>` counts).
+          lengths: int [b], tokens of each caption without padding, with the closing `</s>`, 1..l.
 
         Returns:
-          float32 [b, l, d_model]; the features of the padding are finite and mean nothing.
+          float32 [b, l, d_model]; the features of the padding are finite, but without meaning.
         """
         config = self.config
         table = self.param("token_embedding", normal(1.0), (config.vocab_size, config.d_model))
@@ -66,15 +66,16 @@ class T5Encoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then a gated feed-forward network, each behind an RMSNorm and added to its input."""
+    """Self-attention, then a gated feed-forward network, each after an RMSNorm and added to its input."""
 
     config: T5Config
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array, is_token: jax.Array) -> tuple[jax.Array, None]:
-        """Map x float32 [b, l, d], with score biases [n, l, l] and is_token bool [b, l], to ([b, l, d], None), as
-        `nn.scan` wants.
+        """Map x float32 [b, l, d] to ([b, l, d], None), as `nn.scan` needs it.
+
+        `bias` [n, l, l] is added to the attention scores; `is_token` bool [b, l] is False for padding.
         """
         x = x + self._attention(_norm(self.dtype, "attention_norm")(x), bias, is_token)
         x = x + self._feed_forward(_norm(self.dtype, "mlp_norm")(x))
@@ -106,7 +107,7 @@ class EncoderLayer(nn.Module):
 
 
 def score_bias(table: jax.Array, num_tokens: int, config: T5Config) -> jax.Array:
-    """What distances add to the attention scores, float32 [n, l, l], from the bias of each bucket, [buckets, n]."""
+    """The relative position bias of the attention scores, float32 [n, l, l], from a table [buckets, n]."""
     distances = np.arange(num_tokens)[None, :] - np.arange(num_tokens)[:, None]
     buckets = relative_buckets(distances, config.relative_buckets, config.relative_max_distance)
     return einops.rearrange(table[buckets].astype(jnp.float32), "query key n -> n query key")
@@ -115,8 +116,9 @@ def score_bias(table: jax.Array, num_tokens: int, config: T5Config) -> jax.Array
 def relative_buckets(distances: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:
     """The bucket of each distance (key position minus query position), in 0..num_buckets-1.
 
-    Each direction has half of the buckets, keys after the query the upper half. Of a half, the first half holds one
-    distance a bucket; the others widen logarithmically up to `max_distance`, and the last takes everything beyond.
+    Each direction has half of the buckets; the upper half is for keys after the query. Within a half, the first half of
+    the buckets has one distance each; the others widen logarithmically up to `max_distance`, and the last one also
+    takes all larger distances.
     """
     half = num_buckets // 2
     exact = half // 2

@@ -19,7 +19,7 @@ PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A sentencepiece model; equal and hashed by its bytes, so it may be a static field of a pytree.
+    """A sentencepiece model. It is compared and hashed by its bytes, so it can be a static field of a pytree.
 
     Attributes:
       model_bytes: the content of a `spiece.model` file with `<pad>` 0, `</s>` 1 and `<unk>` 2, as T5's.
@@ -55,14 +55,14 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids that `tokenize` can give."""
+        """The number of ids: `tokenize` returns ids in 0..vocab_size-1."""
         return self._processor.get_piece_size()
 
     def tokenize(self, texts: Sequence[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of cleaned captions, each closed by `</s>`; a longer text is cut in front of its `</s>`.
+        """Token ids of cleaned captions, each ending with `</s>`, also where a longer text is cut.
 
-        Special tokens spelled out in a text count as themselves, as in the reference. Deviation: T5's `<extra_id_0>` …
-        do not; the cleaning takes them for HTML and removes them.
+        Special tokens written in a text get their own ids, as upstream. Deviation: T5's `<extra_id_0>` … do not,
+        because the cleaning takes them for HTML and removes them.
 
         Returns:
           ids int32 [b, max_tokens], padded with 0 at the end, and lengths int32 [b], 1..max_tokens.
@@ -93,12 +93,12 @@ class Tokenizer:
 def train_tokenizer(captions: Iterable[str], vocab_size: int) -> bytes:
     """Train a sentencepiece model with T5's special ids (`<pad>` 0, `</s>` 1, `<unk>` 2, no `<s>`), for `Tokenizer`.
 
-    The most frequent words get an id each, as many as fit beside the letters, which spell the rest. (Left to itself,
-    the training splits the words of a small grammar, whose captions then take three times the tokens.)
+    The most frequent words get an id each, as many as fit beside the letters, which spell all other words. (Without
+    this, sentencepiece splits the words of a small vocabulary, and captions take three times as many tokens.)
 
     Args:
       captions: cleaned captions, one sentence each.
-      vocab_size: at most so many ids, special ones included; fewer when the captions do not need them.
+      vocab_size: the most ids, special ones included; the model has fewer when the captions do not need them.
 
     Returns:
       The model's bytes, the same for the same captions.

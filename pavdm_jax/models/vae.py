@@ -1,5 +1,6 @@
-"""The video VAE: spatial, then temporal, per-channel normalisation, and micro clips coded one by one (Open-Sora
-`VideoAutoencoderPipeline`).
+"""The video VAE: a spatial and a temporal autoencoder, with latents normalised per channel.
+
+Micro clips are coded independently. Source: Open-Sora opensora/models/vae/vae.py, `VideoAutoencoderPipeline`.
 """
 
 from collections.abc import Callable
@@ -16,23 +17,24 @@ from pavdm_jax.models.vae_temporal import TemporalVAE
 
 PUBLISHED_SHIFT = (-0.10, 0.34, 0.27, 0.98)
 PUBLISHED_SCALE = (3.85, 2.32, 2.33, 3.06)
+"""The normalisation of Open-Sora's latents, for each channel."""
 
 MICRO_BATCH_VALUES = 2**26
-"""The spatial VAE sees so many frames at a time that one layer at full size holds about so many values (256 MB in
-float32), and one frame at least. At 240x424 and the published widths that is a frame; the frames of a small model go
-through all together."""
+"""About how many values (256 MB in float32) a layer of the spatial VAE may hold at full resolution.
+
+It decides how many frames go through at a time, at least one. At 240x424 and the published widths that is one frame;
+the frames of a small model go through all at once.
+"""
 
 
 def sample_posterior(mean: jax.Array, log_variance: jax.Array, key: jax.Array) -> jax.Array:
-    """A draw from the diagonal Gaussian posterior; log-variances are clamped to -30..20 as in the reference."""
+    """A sample of the diagonal Gaussian posterior, of any shape; log-variances are clamped to -30..20 as upstream."""
     deviation = jnp.exp(0.5 * jnp.clip(log_variance, -30.0, 20.0))
     return mean + deviation * jax.random.normal(key, mean.shape)
 
 
 def _even_groups(count: int, unit: int, limit: int) -> int:
-    """The size of groups, a multiple of `unit` up to `limit`, that leaves least of the last one empty; of such, the
-    largest.
-    """
+    """The group size, a multiple of `unit` up to `limit`, with the least padding of `count` elements; at best large."""
     sizes = range(unit, min(limit, count + -count % unit) + 1, unit)
     return min(sizes, key=lambda size: (count + -count % size, -size))
 
@@ -40,9 +42,9 @@ def _even_groups(count: int, unit: int, limit: int) -> int:
 class VideoVAE(nn.Module):
     """Pixel frames `[b, f, h, w, 3]` in -1..1 ↔ normalised latents `[b, t, h, w, c]`.
 
-    Clips are cut into micro clips of `config.micro_frames` frames, coded independently: 17 frames ↔
-    `config.micro_latents` = 5 latent frames, a remainder of r frames ↔ ceil(r / 4). The normalisation, `(z - shift) /
-    scale` per channel, is stored with the weights.
+    Clips are cut into micro clips of `config.micro_frames` frames, which are coded independently: 17 frames become
+    `config.micro_latents` = 5 latent frames, a remainder of r frames ceil(r / 4). The normalisation,
+    `(z - shift) / scale` for each channel, is stored with the weights.
     """
 
     config: VAEConfig
@@ -57,9 +59,10 @@ class VideoVAE(nn.Module):
         self.scale = self.param("scale", lambda _: jnp.resize(jnp.asarray(PUBLISHED_SCALE), channels))
 
     def encode_spatial(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Spatial latents `[b, f, h, w, c]` of frames in -1..1: posterior means, or draws when a key is given.
+        """Spatial latents `[b, f, h, w, c]` of frames `[b, f, h, w, 3]` in -1..1.
 
-        Frames go through a few at a time, so that memory does not grow with the clip.
+        They are posterior means, or samples when a key is given. A few frames go through at a time, so that memory does
+        not grow with the clip.
         """
         mean, log_variance = self._frame_by_frame(lambda vae, images: vae.encode(images), frames, cell=1)
         if key is None:
@@ -68,7 +71,7 @@ class VideoVAE(nn.Module):
         return sample_posterior(mean / scaling, log_variance, key) * scaling
 
     def encode_temporal(self, latents: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Video latents, not yet normalised, of the spatial latents of a whole clip."""
+        """Video latents `[b, t, h, w, c]`, not normalised, from the spatial latents `[b, f, h, w, c]` of a clip."""
         keys = iter(() if key is None else jax.random.split(key, latents.shape[1]))
         clips = []
         for start in range(0, latents.shape[1], self.config.micro_frames):
@@ -77,13 +80,14 @@ class VideoVAE(nn.Module):
         return jnp.concatenate(clips, axis=1)
 
     def encode_micro(self, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean and log-variance of video latents, not yet normalised, of the spatial latents of one micro clip, or of
-        less.
+        """Posterior mean and log-variance `[b, t, h, w, c]`, not normalised, from the spatial latents of a micro clip.
+
+        The clip may be shorter than a micro clip.
         """
         return self.temporal.encode(latents, latent_frames(latents.shape[1], self.config))
 
     def decode_temporal(self, latents: jax.Array, num_frames: int) -> jax.Array:
-        """Spatial latents of `num_frames` frames from video latents that are not normalised."""
+        """Spatial latents `[b, num_frames, h, w, c]` from video latents `[b, t, h, w, c]` that are not normalised."""
         clips = []
         for clip in range(-(-num_frames // self.config.micro_frames)):
             frames = min(self.config.micro_frames, num_frames - clip * self.config.micro_frames)
@@ -92,12 +96,13 @@ class VideoVAE(nn.Module):
         return jnp.concatenate(clips, axis=1)
 
     def decode_spatial(self, latents: jax.Array) -> jax.Array:
-        """Frames in about -1..1 from the spatial latents `[b, f, h, w, c]` of a clip."""
+        """Frames `[b, f, h, w, 3]` in about -1..1 from the spatial latents `[b, f, h, w, c]` of a clip."""
         return self._frame_by_frame(lambda vae, z: vae.decode(z), latents, cell=self.config.spatial.downsample)
 
     def _frame_by_frame(self, code: Callable, clips: jax.Array, cell: int):
-        """`code(spatial VAE, images [n, h, w, c])` of all frames `[b, f, h, w, c]`, some at a time; `cell`: pixels to a
-        row of them.
+        """Apply `code(spatial VAE, images [n, h, w, c])` to all frames `[b, f, h, w, c]`, some at a time.
+
+        `cell` is the number of pixels along a side of an element of `clips`: 1 for frames, more for latents.
         """
         b, f, h, w, c = clips.shape
         values = h * w * cell**2 * self.config.spatial.block_channels[0]
@@ -116,32 +121,36 @@ class VideoVAE(nn.Module):
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: b * f].reshape(b, f, *x.shape[2:]), coded)
 
     def normalise(self, latents: jax.Array) -> jax.Array:
+        """(z − shift) / scale for each channel of latents `[b, t, h, w, c]`."""
         return (latents - self.shift[None, None, None, None]) / self.scale[None, None, None, None]
 
     def denormalise(self, latents: jax.Array) -> jax.Array:
+        """The inverse of `normalise`."""
         return latents * self.scale[None, None, None, None] + self.shift[None, None, None, None]
 
     def encode(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Normalised latents of a clip.
 
         Args:
-          frames: `[b, f, h, w, 3]` in -1..1; h and w should be multiples of the spatial VAE's cell.
-          key: when given, both posteriors are sampled (as in training); when None their means are used.
+          frames: `[b, f, h, w, 3]` in -1..1; h and w should be multiples of the latent cell.
+          key: when given, both posteriors are sampled (as in training, and as upstream always does); when None, their
+            means are used.
+
+        Returns:
+          `[b, t, h, w, c]`.
         """
         spatial_key, temporal_key = (None, None) if key is None else jax.random.split(key)
         return self.normalise(self.encode_temporal(self.encode_spatial(frames, spatial_key), temporal_key))
 
     def decode(self, latents: jax.Array, num_frames: int) -> jax.Array:
-        """The `num_frames` frames, in about -1..1 (not clipped), of normalised latents."""
+        """Frames `[b, num_frames, h, w, 3]` in about -1..1 (not clipped) from normalised latents `[b, t, h, w, c]`."""
         return self.decode_spatial(self.decode_temporal(self.denormalise(latents), num_frames))
 
     def reconstruct(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Encode, then decode; used to initialise every parameter and in training."""
+        """Encode, then decode frames `[b, f, h, w, 3]`; also used to initialise every parameter."""
         return self.decode(self.encode(frames, key), frames.shape[1])
 
 
 def makes_latents(name: str) -> bool:
-    """Whether latents depend on the parameter of this name; those of the decoder may be trained on without making
-    latents again.
-    """
+    """Whether latents depend on the parameter of this name; decoder parameters may change while latents stay valid."""
     return not any(side in name for side in ("decoder", "post_quant"))

@@ -1,8 +1,8 @@
-"""The per-frame autoencoder of the video VAE: diffusers' `AutoencoderKL` in its SDXL layout (Open-Sora
-`VideoAutoencoderKL`).
+"""The per-frame autoencoder of the video VAE: diffusers' `AutoencoderKL` in its SDXL layout.
 
-Images are `[b, h, w, c]`. Each level but the last halves rows and columns; the latent cell is
-`SpatialVAEConfig.downsample` pixels wide.
+Images are `[b, h, w, c]`. Each level but the last halves rows and columns; a latent cell has
+`SpatialVAEConfig.downsample` pixels along each side. Upstream: Open-Sora opensora/models/vae/vae.py,
+`VideoAutoencoderKL`.
 """
 
 import jax
@@ -18,7 +18,7 @@ GROUP_NORM_EPSILON = 1e-6
 
 
 class _ResBlock(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, conv, and a 1×1 convolution on the way past when the channels change."""
+    """norm, SiLU, conv, norm, SiLU, conv; the shortcut is a 1×1 convolution when the channels change."""
 
     channels: int
     num_groups: int
@@ -65,7 +65,7 @@ class _Encoder(nn.Module):
             for layer in range(config.layers_per_block):
                 x = _ResBlock(channels, config.num_groups, self.dtype, name=f"level_{level}_resnet_{layer}")(x)
             if level < len(config.block_channels) - 1:
-                # The reference pads on the right and at the bottom only.
+                # Upstream pads on the right and at the bottom only.
                 down = nn.Conv(
                     channels, (3, 3), 2, padding=((0, 1), (0, 1)), dtype=self.dtype, name=f"level_{level}_down"
                 )
@@ -95,9 +95,9 @@ class _Decoder(nn.Module):
 
 
 class SpatialVAE(nn.Module):
-    """Images to latents and back, one by one.
+    """Images to latents and back, each image on its own.
 
-    Latents leave `encode` and enter `decode` multiplied by `config.scaling_factor`, as Open-Sora keeps them.
+    The latents of `encode` and `decode` are multiplied by `config.scaling_factor`, as in Open-Sora.
     """
 
     config: SpatialVAEConfig
@@ -111,14 +111,16 @@ class SpatialVAE(nn.Module):
         self.post_quant_conv = nn.Dense(config.latent_channels, dtype=self.dtype)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean (scaled) and log-variance (of the unscaled latent) of the posterior, each `[b, h, w, c]`, for images in
-        -1..1.
+        """The posterior of images `[b, h, w, 3]` in -1..1.
+
+        Returns:
+          The mean, scaled, and the log-variance of the unscaled latent, float32 `[b, h, w, c]` each.
         """
         images = constrain(images.astype(self.dtype), "images")
         mean, log_variance = jnp.split(self.quant_conv(self.encoder(images)), 2, axis=-1)
         return mean.astype(jnp.float32) * self.config.scaling_factor, log_variance.astype(jnp.float32)
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """Images in about -1..1 (not clipped), float32, for scaled latents."""
+        """Images, float32 `[b, h, w, 3]` in about -1..1 (not clipped), from scaled latents `[b, h, w, c]`."""
         latents = constrain((latents / self.config.scaling_factor).astype(self.dtype), "images")
         return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)

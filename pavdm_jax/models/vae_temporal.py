@@ -1,7 +1,7 @@
-"""The temporal autoencoder of the video VAE: MAGVIT-v2-like causal 3-D convolutions over spatial latents (Open-Sora
-`VAE_Temporal`).
+"""The temporal autoencoder of the video VAE: causal 3-D convolutions over spatial latents, as in MAGVIT-v2.
 
-Arrays are `[b, t, h, w, c]`; rows and columns keep their number, time shrinks by `TemporalVAEConfig.downsample`.
+Arrays are `[b, t, h, w, c]`. The number of rows and columns stays; time shrinks by `TemporalVAEConfig.downsample`.
+Upstream: Open-Sora opensora/models/vae/vae_temporal.py, `VAE_Temporal`.
 """
 
 import einops
@@ -16,7 +16,7 @@ GROUP_NORM_EPSILON = 1e-5
 
 
 class _CausalConv(nn.Module):
-    """A 3-D convolution that sees no later frame: time is padded with zeros in front only."""
+    """A 3-D convolution that does not see later frames: time is padded with zeros in front only."""
 
     channels: int
     kernel: int = 3
@@ -112,9 +112,12 @@ class TemporalVAE(nn.Module):
         self.post_quant_conv = nn.Dense(config.latent_channels, dtype=self.dtype)
 
     def encode(self, latents: jax.Array, num_latents: int) -> tuple[jax.Array, jax.Array]:
-        """Mean and log-variance of the posterior, `[b, num_latents, h, w, c]` each.
+        """The posterior of spatial latents `[b, f, h, w, c]` of a micro clip, or of a shorter one.
 
-        Time is padded with zero frames in front to `num_latents * config.downsample`.
+        Time is padded in front with zeros to `num_latents * config.downsample` frames.
+
+        Returns:
+          Mean and log-variance, float32 `[b, num_latents, h, w, c]` each.
         """
         front = num_latents * self.config.downsample - latents.shape[1]
         padded = jnp.pad(latents, ((0, 0), (front, 0), (0, 0), (0, 0), (0, 0))).astype(self.dtype)
@@ -122,6 +125,6 @@ class TemporalVAE(nn.Module):
         return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
 
     def decode(self, latents: jax.Array, num_frames: int) -> jax.Array:
-        """Spatial latents of the `num_frames` frames that were encoded: the frames of the front padding are dropped."""
+        """Spatial latents, float32 `[b, num_frames, h, w, c]`, from video latents; the padding in front is dropped."""
         frames = self.decoder(self.post_quant_conv(latents.astype(self.dtype)))
         return frames[:, frames.shape[1] - num_frames :].astype(jnp.float32)

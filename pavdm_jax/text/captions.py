@@ -1,7 +1,7 @@
-"""Captions as the published weights know them: scores appended, and cleaned.
+"""Captions as the published weights were trained on them: with scores appended, and cleaned.
 
-The cleaning is the one that DeepFloyd IF introduced for web captions and Open-Sora (opensora/models/text_encoder/t5.py)
-kept: the published weights were trained on captions that went through it, so prompts must too, oddities included.
+The cleaning is the one of DeepFloyd IF for web captions, which Open-Sora uses (opensora/models/text_encoder/t5.py). The
+published weights were trained on cleaned captions, so prompts are cleaned in the same way, oddities included.
 """
 
 import html.entities
@@ -24,11 +24,16 @@ def compose_prompt(
     motion_score: float | None = None,
     camera_motion: str | None = None,
 ) -> str:
-    """Append the scores that Open-Sora was trained to read; what is None, or in the prompt already, is not appended.
+    """Append the scores that Open-Sora was trained with to a prompt that is not cleaned yet.
 
-    Scores are written with one decimal, as upstream does (opensora/utils/inference_utils.py). Usual values: aesthetic
-    score 4 to 7, motion score 0 to 20 (optical flow), camera motion such as "pan right". Apply it before
-    `clean_caption`.
+    Values that are None, or named in the prompt already, are not appended. Scores have one decimal, as upstream
+    (opensora/utils/inference_utils.py).
+
+    Args:
+      prompt: as the user wrote it.
+      aesthetic_score: usually 4 to 7.
+      motion_score: of optical flow, usually 0 to 20.
+      camera_motion: such as "pan right".
     """
     suffixes = {
         "aesthetic score:": None if aesthetic_score is None else f"{aesthetic_score:.1f}",
@@ -40,15 +45,13 @@ def compose_prompt(
 
 
 def complete(caption: str, config: TextConfig) -> str:
-    """What the text encoder gets for a prompt, and for the caption of a clip in training: cleaned, with the config's
-    scores.
-    """
+    """The text that is encoded for a prompt, or for a caption in training: with the config's scores, and cleaned."""
     scores = config.aesthetic_score, config.motion_score, config.camera_motion
     return clean_caption(compose_prompt(caption, *scores))
 
 
 def clean_caption(caption: str) -> str:
-    """Clean a caption as the reference does: twice, because the first pass uncovers what the second removes."""
+    """Clean a caption as upstream does: twice, because the first pass uncovers what the second one removes."""
     return _clean_once(_clean_once(caption))
 
 
@@ -84,7 +87,7 @@ _HYPHENS = (
     "\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
 )
 
-# The order matters, within a table and between them: each rule sees what the ones before it left.
+# The order matters, within the tables and between them: each rule applies to the result of the rules before it.
 _ADDRESSES = (
     _Rule("<person>", "person", "a placeholder of some data sets, which would be taken for HTML"),
     _Rule(rf"\b(?:https?:(?:/{{1,3}}|[a-z0-9%])|{_HOST})", "", "web addresses"),
@@ -141,7 +144,7 @@ class _VisibleText(HTMLParser):
     _HIDDEN = frozenset({"script", "style", "template", "rt", "rp"})
 
     def __init__(self) -> None:
-        # References come to the two handlers below, as upstream: unlike `html.unescape`, these leave "&copy2" alone.
+        # References go to the two handlers below, as upstream: unlike `html.unescape`, they keep "&copy2" as it is.
         super().__init__(convert_charrefs=False)
         self.pieces: list[str] = []
         self._open_hidden: list[str] = []

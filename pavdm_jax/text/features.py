@@ -1,9 +1,9 @@
-"""Prompts to features of the text encoder, which is read only when a text is new.
+"""Prompts to features of the text encoder, which is read for new texts only.
 
-T5-XXL is four times as large as the transformer and is needed only briefly, so a model that was loaded for generation
-is without it. The features of every text are kept on disk, `features/MODEL/TEXT.npz` in the cache folder; for texts
-that are not there, the encoder is read, layer by layer. A model that holds its text encoder (in training, or made in
-memory) uses that one, and no disk.
+T5-XXL is four times as large as the transformer and is needed only briefly, so a model loaded for generation does not
+hold it. The features of each text are kept on disk, `features/MODEL/TEXT.npz` in the cache folder; for texts that are
+not there, the encoder is read layer by layer. A model that holds its text encoder (in training, or made in memory) uses
+it, and no disk.
 """
 
 import functools
@@ -32,20 +32,23 @@ from pavdm_jax.text.layerwise_t5 import encode_from_disk
 def prompt_features(
     model: Model, prompts: Sequence[str], dtype: jnp.dtype, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """T5 features, float32 [prompts, l, d], zero at the padding, and token counts, int32 [prompts].
+    """T5 features of prompts.
 
-    Texts are encoded one by one, so that a text's features do not depend on the others, and equal texts once.
+    Texts are encoded one by one, so that the features of a text do not depend on the others; equal texts are encoded
+    once.
 
     Args:
-      model: needs no parameters but, if it has no `folder`, those of its text encoder.
+      model: only the parameters of its text encoder are used, and only if it has them; else those in its folder.
       prompts: as the user wrote them; they are cleaned and completed here.
       dtype: in which the text encoder computes; when it is read from the folder, its parameters are kept in this dtype,
         too.
       progress: show a bar when reading the text encoder takes long.
 
+    Returns:
+      Features float32 [prompts, l, d], zero at the padding, and token counts int32 [prompts].
+
     Raises:
-      ConfigError: nothing is left of a prompt when it is cleaned, there is no text encoder, or the cache cannot be
-        written.
+      ConfigError: a prompt is empty after cleaning, there is no text encoder, or the cache cannot be written.
     """
     config = model.config
     for prompt in prompts:
@@ -65,7 +68,7 @@ def prompt_features(
 
 
 def _encode_in_memory(model: Model, captions: list[str], dtype: jnp.dtype) -> dict[str, np.ndarray]:
-    """The features [tokens, d] of captions, by the text encoder that the model holds."""
+    """The features [tokens, d] of captions, by the text encoder that the model holds in memory."""
     if model.tokenizer is None:
         raise ConfigError("the model has a text encoder, but no tokenizer; give it one")
     ids, lengths = model.tokenizer.tokenize(captions, model.config.text.max_tokens)
@@ -77,8 +80,7 @@ def _encode_in_memory(model: Model, captions: list[str], dtype: jnp.dtype) -> di
 def _encode_from_folder(
     model: Model, captions: list[str], dtype: jnp.dtype, progress: bool = False
 ) -> dict[str, np.ndarray]:
-    """The features [tokens, d] of captions, from the cache where they are in it, else by the text encoder in the
-    model's folder."""
+    """The features [tokens, d] of captions, from the cache, or else by the text encoder in the model's folder."""
     if model.folder is None:
         raise ConfigError("the model has no text encoder: its params lack t5, and it has no folder")
     if model.tokenizer is None:

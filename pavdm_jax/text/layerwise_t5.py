@@ -1,6 +1,6 @@
-"""Caption features from a text encoder on disk, one layer of which is in memory at a time.
+"""Caption features by a text encoder on disk, of which two layers at most are in memory.
 
-T5-XXL is 19 GB in float32 and is needed only briefly. A layer of it is 0.8 GB; the next one is read while one computes.
+T5-XXL is 19 GB in float32 and is needed only briefly. A layer is 0.8 GB; the next one is read while one computes.
 """
 
 import functools
@@ -24,7 +24,7 @@ from pavdm_jax.models.t5 import NORM_EPSILON, EncoderLayer, score_bias
 def encoder_layer(
     params: dict, x: jax.Array, bias: jax.Array, is_token: jax.Array, *, config: T5Config, dtype: jnp.dtype
 ) -> jax.Array:
-    """One layer of the encoder, see `EncoderLayer`."""
+    """One layer of the encoder: x float32 [b, l, d] to [b, l, d], see `EncoderLayer`."""
     return EncoderLayer(config, dtype).apply({"params": params}, x, bias, is_token)[0]
 
 
@@ -38,14 +38,18 @@ def encode_from_disk(
     dtype: jnp.dtype,
     progress: bool = False,
 ) -> list[np.ndarray]:
-    """Features, float32 [1, l, d_model] each, of n captions, as `T5Encoder` makes them of each caption alone.
+    """The features of n captions, as `T5Encoder` computes them for each caption alone.
 
     Args:
       folder: the checkpoint of the text encoder.
-      expected: the tree of `jax.ShapeDtypeStruct` of its parameters as they shall be in memory.
-      ids: int [n, l], and lengths: int [n]; see `T5Encoder`.
+      expected: the tree of `jax.ShapeDtypeStruct` of its parameters, with the dtypes that they shall have in memory.
+      ids: int [n, l], token ids, see `T5Encoder`.
+      lengths: int [n], token counts, see `T5Encoder`.
       config, dtype: see `T5Encoder`.
-      progress: show a bar of the layers, if it takes more than two seconds.
+      progress: show a bar of the layers if it takes more than two seconds.
+
+    Returns:
+      float32 [1, l, d_model] for each caption.
 
     Raises:
       ConfigError: the checkpoint is damaged.
@@ -83,7 +87,7 @@ def encode_from_disk(
 
 
 def _read_ahead(read: Callable[[int], dict], count: int) -> Iterator[dict]:
-    """read(0), read(1), …, each begun while the one before is used."""
+    """Yield read(0), read(1), …; each is started while the one before it is in use."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(read, 0)
         for index in range(count):
