@@ -1,14 +1,14 @@
-"""Where files are: on disks, or in a bucket of Google Cloud Storage, `gs://BUCKET/NAME`.
+"""Files on disks, or in a bucket of Google Cloud Storage, `gs://BUCKET/NAME`.
 
-`as_path` makes a path of what the user gave: a `pathlib.Path`, or an `epath.Path` for a bucket, which has the methods
-that both share (`/`, `exists`, `is_dir`, `iterdir`, `read_text`, `read_bytes`). What a disk and a bucket do differently
-is here. A bucket has no folders, and can neither append nor rename; but an object is there as a whole or not at all,
-and replaces an older one in one step. So, in a bucket,
+`as_path` makes a path from the user's text: a `pathlib.Path`, or an `epath.Path` for a bucket. The methods that both
+share are used as they are (`/`, `exists`, `is_dir`, `iterdir`, `read_text`, `read_bytes`); the differences between
+disks and buckets are handled here. A bucket has no folders, and can neither append nor rename; but objects are written
+and replaced atomically. So, in a bucket,
 
     a file is one object, written by `write`;
-    a folder is complete once the file that is written last is there (`new_folder`), and is ignored without it;
-    what grows, such as a log, does so on a disk, from which it is copied now and then (`training/log.py`);
-    what is mapped into memory is read from a local copy, in the cache folder (`local_copy`).
+    a folder is complete when it has the file that is written last (`new_folder`), and is ignored without it;
+    growing files, such as logs, are on a disk, and are copied to the bucket now and then (`training/log.py`);
+    files that are mapped into memory are read from a copy in the cache folder (`local_copy`).
 """
 
 import contextlib
@@ -36,20 +36,19 @@ PREFIX = "gs://"
 
 
 class StorageError(OSError):
-    """A bucket cannot be reached or used, which says nothing about the files in it."""
+    """A bucket cannot be reached or used; its files may be in order."""
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Whether it is in a bucket."""
+    """Whether a path is in a bucket."""
     return os.fspath(path).startswith(PREFIX)
 
 
 def as_path(path: str | os.PathLike) -> Path:
-    """The path that a text names; the first time that a bucket is named, it is asked for.
+    """The path of a text. The first time that a bucket is named, it is checked that it can be used.
 
     Raises:
-      ConfigError: what is needed for buckets is not installed, the bucket is not there or may not be read, or it is
-        another kind of URL.
+      ConfigError: gcsfs is not installed, the bucket does not exist or cannot be read, or it is another kind of URL.
     """
     text = os.fspath(path)
     if "://" not in text:
@@ -64,7 +63,7 @@ def as_path(path: str | os.PathLike) -> Path:
 
 
 def local_path(path: str | os.PathLike, option: str) -> Path:
-    """The path that an option names where only disks will do; `ConfigError` for a bucket."""
+    """The local path of an option; `ConfigError`, which names the option, for a bucket."""
     if "://" in os.fspath(path):
         raise ConfigError(
             f"{option} {path}: this must be on a disk; name a local file or folder, and copy it by `gcloud storage cp`"
@@ -73,20 +72,23 @@ def local_path(path: str | os.PathLike, option: str) -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """`path.absolute()`, which epath gets wrong in a bucket."""
+    """`path.absolute()`, which is wrong for epath's paths in a bucket."""
     return path if is_remote(path) else path.absolute()
 
 
 def reference(path: str | os.PathLike, folder: str | os.PathLike) -> str:
-    """How a file in `folder` refers to `path`: relative to the folder, so that both may move together, where both are
-    on disks or in buckets; absolute otherwise."""
+    """How a file in `folder` refers to `path`.
+
+    It is relative to the folder if both are on disks or both in buckets, so that they can be moved together; else it is
+    absolute.
+    """
     if is_remote(path) != is_remote(folder):
         return str(absolute(as_path(path)))
     return os.path.relpath(path, folder)
 
 
 def resolve(folder: Path, named: str) -> Path:
-    """The path that a file in `folder` refers to as `named`: a relative or absolute one, or one in a bucket."""
+    """The inverse of `reference`: the path that a file in `folder` refers to as `named`."""
     if is_remote(named):
         return as_path(named)
     if not is_remote(folder):
@@ -97,7 +99,7 @@ def resolve(folder: Path, named: str) -> Path:
 
 
 def kvstore(folder: Path) -> dict:
-    """A folder as TensorStore's key-value store."""
+    """The specification of a folder as a key-value store of TensorStore."""
     if is_remote(folder):
         bucket, _, name = str(folder).removeprefix(PREFIX).partition("/")
         return {"driver": "gcs", "bucket": bucket, "path": f"{name}/"}
@@ -108,12 +110,12 @@ def kvstore(folder: Path) -> dict:
 
 
 def open_binary(path: str | os.PathLike) -> BinaryIO:
-    """A file to read from and seek in; of an object only the parts that are read are fetched."""
+    """Open a file for reading and seeking; of an object in a bucket, only the parts that are read are fetched."""
     return cast(BinaryIO, _Object(str(path))) if is_remote(path) else open(path, "rb")
 
 
 class _Object(io.RawIOBase):
-    """An object that is read; faults of the network are `StorageError`s."""
+    """An object in a bucket, for reading; errors of the network become `StorageError`s."""
 
     def __init__(self, path: str):
         self._path = path
@@ -140,13 +142,13 @@ class _Object(io.RawIOBase):
 
 
 def names(folder: Path) -> set[str]:
-    """The names of the files and folders in a folder; none if there is no such folder."""
+    """The names of the files and folders in a folder; empty if the folder does not exist."""
     with cloud_errors(folder):
         return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file below a folder, by its name relative to it."""
+    """The size in bytes of every file below a folder, by its path relative to the folder."""
     if is_remote(folder):
         with cloud_errors(folder):
             found = _bucket_files().find(str(folder), detail=True).items()
@@ -158,9 +160,9 @@ def file_sizes(folder: Path) -> dict[str, int]:
 
 
 def stamps(paths: Iterable[str]) -> dict[str, tuple | None]:
-    """For each file a value that changes with its content, or None where there is no such file.
+    """For each file a value that changes with its content, or None if the file does not exist.
 
-    Of a bucket, whole folders are listed, which is one request for a thousand files.
+    In a bucket, whole folders are listed, with one request for a thousand files.
     """
     found: dict[str, tuple | None] = {}
     listed: dict[str, dict[str, tuple]] = {}
@@ -181,17 +183,17 @@ def stamps(paths: Iterable[str]) -> dict[str, tuple | None]:
 
 
 def local_copy(path: Path, stamp: tuple | None = None) -> Path:
-    """The file itself or, of an object, a copy in the cache folder, which stays there for the next time.
+    """The file itself or, for an object in a bucket, a copy in the cache folder, which is kept for the next time.
 
-    fsspec's `simplecache` would do this, but it writes a copy under its final name, where another reader's process
-    finds it half written, and it does not notice that an object was replaced.
+    fsspec's `simplecache` is not used, because it writes a copy under its final name, where other processes find it
+    incomplete, and does not notice that an object was replaced.
 
     Args:
       path: of the file.
-      stamp: of the object, see `stamps`; None: it is asked for.
+      stamp: of the object, see `stamps`; None: it is looked up.
 
     Raises:
-      StorageError: it cannot be copied, or there is no such object.
+      StorageError: the object does not exist, or cannot be copied.
     """
     if not is_remote(path):
         return path
@@ -217,7 +219,7 @@ def local_copy(path: Path, stamp: tuple | None = None) -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, even if another process writes the same one.
+    """Write a file atomically, even if another process writes the same one.
 
     Raises:
       OSError: it cannot be written.
@@ -232,10 +234,9 @@ def write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A new file beside `path` on a disk, of the same extension, to be written: it replaces `path` when the block ends
-    well.
+    """A context for writing a local file: yields a temporary file beside `path`, with the same extension.
 
-    Its content is on the disk before it gets its name; when the block ends with an error, it is removed.
+    When the block ends without an error, the file is flushed to the disk and replaces `path`; else it is removed.
 
     Raises:
       OSError: it cannot be written.
@@ -254,7 +255,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def upload(file: Path, path: Path) -> None:
-    """Copy a local file to a bucket, whole or not at all.
+    """Copy a local file to a bucket, atomically.
 
     Raises:
       OSError: it cannot be copied.
@@ -270,10 +271,10 @@ def remove(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, unless they are there. In a bucket, which has no folders, this does nothing.
+    """Make a folder and its parents if they do not exist. For a bucket, which has no folders, this does nothing.
 
     Raises:
-      ConfigError: it is a file, or its name or place does not allow it.
+      ConfigError: it is a file, or cannot be made.
     """
     try:
         with cloud_errors(folder):
@@ -288,11 +289,14 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path, last: str) -> Iterator[Path]:
-    """A folder to write to, which replaces `path` when the block ends well.
+    """A context for writing a folder: yields a folder, which replaces `path` when the block ends without an error.
 
-    On a disk it is beside `path` until then, and is removed when the block ends with an error. In a bucket it is `path`
-    itself, which is cleared first, beginning with `last`: the file that the caller writes last, and without which the
-    folder is ignored.
+    On a disk it is a temporary folder beside `path`, which is removed after an error. In a bucket it is `path` itself,
+    which is cleared first.
+
+    Args:
+      path: the folder to be written.
+      last: the name of the file that the caller writes last; a folder without it is ignored. It is cleared first.
     """
     if is_remote(path):
         files = _bucket_files()
@@ -319,7 +323,7 @@ def new_folder(path: Path, last: str) -> Iterator[Path]:
 
 @functools.cache
 def _lock(copy: Path) -> threading.Lock:
-    """Threads that want the same copy wait for the one that makes it."""
+    """The lock of a copy, so that only one thread makes it."""
     return threading.Lock()
 
 
@@ -328,8 +332,10 @@ def _lock(copy: Path) -> threading.Lock:
 
 @functools.cache
 def _bucket_files() -> Any:
-    """The file system that epath uses, too, without fsspec's cache of listings: other processes, and TensorStore, write
-    as well."""
+    """The file system of buckets, which epath uses, too.
+
+    It has no cache of listings, because other processes and TensorStore write to the bucket as well.
+    """
     os.environ.setdefault("EPATH_USE_TF", "false")  # one library for all, whether TensorFlow is installed or not
     for name in ("gs", "gcs"):
         fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False
@@ -338,7 +344,7 @@ def _bucket_files() -> Any:
 
 @functools.cache
 def _connect(bucket: str) -> None:
-    """`ConfigError` unless the bucket can be listed."""
+    """Raise `ConfigError` unless the bucket can be listed."""
     if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError(
             f"{PREFIX}{bucket} is in a bucket, for which gcsfs is needed; install it: pip install 'pavdm_jax[gcs]'"
@@ -355,7 +361,7 @@ def _connect(bucket: str) -> None:
 
 
 def _listing(folder: str) -> list[dict]:
-    """The entries of a folder in a bucket; none if there is no such folder."""
+    """The entries of a folder in a bucket; empty if the folder does not exist."""
     try:
         with cloud_errors(folder):
             return _bucket_files().ls(folder, detail=True)
@@ -365,8 +371,10 @@ def _listing(folder: str) -> list[dict]:
 
 @contextlib.contextmanager
 def cloud_errors(what: str | os.PathLike) -> Iterator[None]:
-    """Errors of the cloud's libraries, which are of many kinds, as `StorageError`s of one line; those on a disk stay as
-    they are."""
+    """A context that turns the errors of the cloud libraries, of many kinds, into `StorageError`s of one line.
+
+    Errors of local files are raised unchanged.
+    """
     try:
         yield
     except (ConfigError, FileNotFoundError, StorageError):
@@ -379,7 +387,7 @@ def cloud_errors(what: str | os.PathLike) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """`$PAVDM_CACHE`, or `pavdm_jax` in the user's cache folder (`~/.cache`)."""
+    """`$PAVDM_CACHE`, or `pavdm_jax` in the user's cache folder (`~/.cache`); `ConfigError` if it is in a bucket."""
     own = os.environ.get("PAVDM_CACHE")
     if "://" in (own or ""):
         raise ConfigError(f"PAVDM_CACHE {own}: the cache must be on a disk; set it to a local folder")

@@ -1,4 +1,4 @@
-"""Configs as JSON text, and back; what does not fit is named."""
+"""Configs as JSON text, and back."""
 
 import dataclasses
 import json
@@ -22,7 +22,8 @@ def from_json(kind: type[T], text: str) -> T:
     """Read a config of class `kind` back from `to_json`'s text.
 
     Raises:
-      ConfigError: the text is not JSON, or names a field that `kind` does not have, or a value of another type.
+      ConfigError: the text is not JSON, names a field that `kind` does not have, or has a value of another type; the
+        message names the field.
     """
     try:
         values = json.loads(text)

@@ -1,10 +1,10 @@
-"""What tells models and data apart: the one rule for records of runs, caches, adapters and unfinished videos.
+"""Fingerprints of models and data, by one rule for records of runs, caches, adapters and unfinished videos.
 
-A fingerprint is the beginning of the SHA-256 of all that its subject depends on. Configs, texts and numbers enter
-whole, as JSON. Parameters enter with their names, shapes, and a grid of at most 4096 values over the whole of each
-array, rounded to bfloat16: enough to notice training of any part, quick for the largest models, and the same in
-whatever dtype the parameters were loaded. Where the text encoder is not in memory, what its model folder records about
-its files stands for its parameters.
+A fingerprint is the beginning of the SHA-256 of everything that its subject depends on. Configs, texts and numbers
+enter whole, as JSON. Parameters enter with their names, their shapes, and a grid of at most 4096 values over the whole
+of each array, rounded to bfloat16: enough to notice training of any part, quick for the largest models, and the same
+for every dtype in which the parameters are loaded. Where the text encoder is not in memory, the record of its files in
+the model folder stands for its parameters.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ DIGITS = 16
 """Hexadecimal digits of a fingerprint."""
 
 GRID = 4096
-"""Values of a parameter that enter, at most."""
+"""The most values of a parameter that enter."""
 
 
 def fingerprint(*content: Any) -> str:
-    """The fingerprint of bytes and of JSON values, in which configs may stand for the dictionaries of their fields."""
+    """The fingerprint of bytes, JSON values and configs (dataclasses), in this order."""
     made = hashlib.sha256()
     for item in content:
         data = (
@@ -39,7 +39,7 @@ def fingerprint(*content: Any) -> str:
 
 
 def params_fingerprint(params: dict) -> str:
-    """Of a tree of parameters, whatever their dtype."""
+    """The fingerprint of a tree of parameters, whatever their dtype."""
     return _of_parameters(jax.tree.leaves_with_path(params))
 
 
@@ -51,11 +51,10 @@ def vae_fingerprint(model: Model) -> str:
 
 
 def text_fingerprint(model: Model) -> str | None:
-    """Of a model's text encoder with its tokenizer, in memory or in the model's folder; None for a model that has
-    neither.
+    """The fingerprint of a model's text encoder and tokenizer, in memory or in its folder; None if it has neither.
 
     Raises:
-      ConfigError: the model's folder is no longer there.
+      ConfigError: the model's folder does not exist any more.
     """
     settings = model.config.t5, model.config.text, model.tokenizer.model_bytes if model.tokenizer else b""
     if "t5" in model.params:
@@ -63,15 +62,16 @@ def text_fingerprint(model: Model) -> str | None:
     record = open_model(model.folder).parts.get("t5") if model.folder else None
     if record is None:
         return None
-    # Files of converted weights are known by what they came from: Orbax gives those of every conversion names of their
-    # own.
+    # Converted weights are identified by their source files, because Orbax names its files differently each time.
     source = {name: file["sha256"] for name, file in record.get("source_files", {}).items()}
     return fingerprint(*settings, [source, record["dtype"]] if source else record["files"])
 
 
 def model_fingerprint(model: Model) -> str:
-    """Of everything that a model's videos depend on: its config and parameters with the dtypes that they have in
-    memory, and its text encoder."""
+    """The fingerprint of everything that a model's videos depend on.
+
+    This is its config, its parameters with the dtypes that they have in memory, and its text encoder.
+    """
     parts = {part: params for part, params in model.params.items() if part != "t5"}
     dtypes = {part: sorted({str(leaf.dtype) for leaf in jax.tree.leaves(params)}) for part, params in parts.items()}
     networks = {part: params_fingerprint(params) for part, params in parts.items()}
@@ -90,8 +90,7 @@ def _grids(leaves: list[jax.Array]) -> list[jax.Array]:
 
 
 def _grid(leaf: jax.Array) -> jax.Array:
-    """At most `GRID` values, as many along every axis, from the first on; cut axis by axis, which needs no copy of a
-    sharded array."""
+    """At most `GRID` values, evenly spaced along every axis; slicing needs no copy of a sharded array."""
     along = int(GRID ** (1 / max(leaf.ndim, 1)) + 1e-9)
     strides = [-(-size // along) for size in leaf.shape]
     return jax.lax.slice(leaf, [0] * leaf.ndim, leaf.shape, strides)

@@ -1,8 +1,8 @@
 """One part of a model folder in Orbax's format, written and read a layer at a time.
 
-Orbax itself wants whole arrays, and takes four times the memory of the largest (measured): 8 GB for a stacked layer of
-T5-XXL. Its format is public, though: zarr arrays in an OCDBT database, beside JSON. So Orbax writes the JSON, for
-arrays of one element, and the values are written with TensorStore, the library that Orbax writes with.
+Orbax itself needs whole arrays, and takes four times the memory of the largest one (measured): 8 GB for a stacked layer
+of T5-XXL. Its format is public: zarr arrays in an OCDBT database, beside JSON files. So here Orbax writes the JSON
+files, for arrays of one element, and the values are written with TensorStore, as Orbax does, too.
 """
 
 import json
@@ -21,16 +21,16 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import flatten
 
 PENDING = 2**27
-"""Bytes of small arrays that are written together: every write of its own would be two files."""
+"""How many bytes of small arrays are written together; each write makes two files."""
 
 TEMPORARY = "outline"
 
 
 class PartWriter:
-    """Writes the arrays of one part into `folder`; what was not closed is no checkpoint.
+    """Writes the arrays of one part into `folder`, which is a valid checkpoint only after `close`.
 
     Args:
-      folder: a new folder; its parent exists.
+      folder: does not exist yet, but its parent does.
       shapes: the tree of `jax.ShapeDtypeStruct` to be written.
       stacked: the slash-separated names of parameters that are written layer by layer, along their first axis.
     """
@@ -48,10 +48,10 @@ class PartWriter:
         self._arrays: dict[str, Any] = {}  # those open in this transaction
 
     def write(self, name: str, layer: int, values: np.ndarray) -> None:
-        """Write a parameter, or one layer of a stacked one, in the shape and dtype that were announced.
+        """Write a parameter, or one layer of a stacked one, in the shape and dtype that `shapes` has for it.
 
         Raises:
-          ConfigError: the disk is full, or fails.
+          ConfigError: the disk is full or fails.
         """
         shape, stacked = self._flat[name], name in self._stacked
         try:
@@ -67,7 +67,7 @@ class PartWriter:
             raise _cannot_write(self.folder, error) from None
 
     def _open(self, name: str, shape: jax.ShapeDtypeStruct, stacked: bool) -> Any:
-        """An array with the settings that Orbax gives its own, a chunk a layer."""
+        """An array with Orbax's settings, and a chunk for each layer."""
         metadata = {
             "shape": shape.shape,
             "chunks": [1, *shape.shape[1:]] if stacked else shape.shape,
@@ -81,7 +81,11 @@ class PartWriter:
         ).result()
 
     def close(self) -> None:
-        """Write what is pending, and Orbax's description of the arrays."""
+        """Write the pending values, and Orbax's description of the arrays.
+
+        Raises:
+          ConfigError: the disk is full or fails.
+        """
         outline = self.folder / TEMPORARY
         try:
             self._transaction.commit_async().result()
@@ -108,7 +112,7 @@ class PartReader:
         self.folder = folder
 
     def read(self, name: str, layer: int | None) -> np.ndarray:
-        """A parameter, or one layer of a stacked one."""
+        """A parameter by its slash-separated name, or one layer of a stacked one; `ConfigError` if it is damaged."""
         try:
             array = tensorstore.open({"driver": "zarr", "kvstore": _store(self.folder, name)}, read=True).result()
             return (array if layer is None else array[layer]).read().result()
@@ -117,7 +121,7 @@ class PartReader:
 
 
 def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every array of a part, by slash-separated name; nothing is read.
+    """Shape and dtype of every array of a part, by slash-separated name; no values are read.
 
     Raises:
       ConfigError: the folder is no checkpoint of Orbax.

@@ -31,22 +31,23 @@ def load(
     dtype: DTypeLike = "float32",
     lora: str | os.PathLike | None = None,
 ) -> Model:
-    """Read a model: "demo" for the embedded one, a folder of converted weights, or a training run: its finished model
-    or, while there is none, the averaged weights of its newest checkpoint (or of a certain one,
-    `RUN/stages/STAGE/STEP`).
+    """Load a model.
 
     Args:
-      path: the model's folder, which may be in a bucket, gs://BUCKET/NAME.
-      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has no others. Generation reads the text
-        encoder itself, when it meets a new text.
-      shardings: a tree like `params` of where to put each parameter; parts that it lacks, or None: on the first device.
-      dtype: "float32" or "bfloat16", of the matrices in memory, whatever they are stored in; what `in_dtype` names
-        stays float32.
-      lora: a file of adapters, or the training run that made them, merged into the parameters.
+      path: "demo" for the embedded model, a folder of converted weights, or a training run; folders may be in a bucket,
+        gs://BUCKET/NAME. Of a training run it is the finished model, or, before the run is finished, the averaged
+        weights of its newest checkpoint; a certain checkpoint is `RUN/stages/STAGE/STEP`.
+      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has only these. Generation reads the text
+        encoder itself when it needs it.
+      shardings: a tree like `params` of the sharding of each parameter; None, or for parts that it lacks: the first
+        device.
+      dtype: "float32" or "bfloat16", of the matrices in memory, whatever dtype is stored. See `models.model.in_dtype`
+        for what is always float32.
+      lora: a file of adapters, or the training run that made them; they are merged into the parameters.
 
     Raises:
-      ConfigError: the folder is missing, incomplete, lacks a part, or holds parameters of another architecture than its
-        config says; or another dtype.
+      ConfigError: the folder is missing or incomplete, lacks a part, or its parameters do not fit its config; or the
+        dtype is not possible.
     """
     if lora is not None:
         return adapters.apply(load(path, parts, shardings, dtype), lora)
@@ -80,14 +81,14 @@ def _holds_adapters_only(path: Path) -> bool:
 
 
 def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:
-    """The model with the averaged weights of a checkpoint.
+    """The model with the averaged weights (EMA) of a checkpoint of a training run.
 
     Args:
-      path: the run (its newest checkpoint is taken), or a checkpoint.
-      parts, shardings, dtype: see `checkpoints.load`; a text encoder that the run trains is always read.
+      path: the run, for its newest checkpoint, or a checkpoint.
+      parts, shardings, dtype: see `load`; a text encoder that the run trains is always read.
 
     Raises:
-      ConfigError: there is no checkpoint yet, it is damaged, or the model that the run started from is gone or has
+      ConfigError: there is no checkpoint yet, it is damaged, or the model that the run started from is missing or has
         changed.
     """
     step = path if (path / "ema").is_dir() else newest_checkpoint(path)
@@ -104,7 +105,7 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
             base_path = about["base"] if is_embedded(about["base"]) else storage.resolve(run, about["base"])
             base = load(base_path, parts, shardings, dtype)
             flat = flatten(base.params)
-            # Adapters, and parameters of parts that are not asked for, have no like in the base.
+            # Adapters, and parameters of parts that are not read, have no counterpart in the base.
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in stored.items()}
             like |= {name: ocp.utils.to_shape_dtype_struct(flat[name]) for name in stored if name in flat}

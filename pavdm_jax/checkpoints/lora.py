@@ -1,8 +1,9 @@
-"""LoRA (arXiv 2106.09685): a finetune as small low-rank factors beside frozen weights, in a file of its own.
+"""LoRA (arXiv 2106.09685): a finetune as small low-rank factors of frozen weights, in a file of its own.
 
-Adapters are flat: "PATH/kernel/a" `[..., in, rank]` and "PATH/kernel/b" `[..., rank, out]` for a kernel `[..., in,
-out]` of the model (the leading axis of stacked blocks stays), which becomes kernel + alpha / rank · a @ b. No network
-knows of them: they are merged into the parameters, when a model is loaded or, differentiably, in every training step.
+Adapters are a flat dict: "PATH/kernel/a" `[..., in, rank]` and "PATH/kernel/b" `[..., rank, out]` for a kernel
+`[..., in, out]` of the model (stacked blocks keep their leading axis), which becomes kernel + alpha / rank · a @ b. The
+networks have no code for them: they are merged into the parameters when a model is loaded and, differentiably, in every
+training step.
 """
 
 import os
@@ -20,23 +21,23 @@ from pavdm_jax.models.model import Model, flatten, unflatten
 SUFFIX = ".safetensors"
 
 FILE = f"lora{SUFFIX}"
-"""Name of the file of adapters in the folder of a training run."""
+"""The name of the file of adapters in the folder of a training run."""
 
 PART = "stdit3"
 """The network that can be adapted."""
 
 
 def init_adapters(key: jax.Array, params: dict, layers: tuple[str, ...], rank: int) -> dict[str, jax.Array]:
-    """Adapters that change nothing yet: a is random, b is zero.
+    """Adapters that do not change the model yet: a is random, b is zero.
 
     Args:
       key: one PRNG key.
-      params: flat parameters; the kernels of their layers are adapted.
+      params: parameters by slash-separated path; the kernels of `layers` among them are adapted.
       layers: names of layers, such as "qkv".
-      rank: of the product of the factors.
+      rank: of the factors.
 
     Raises:
-      ConfigError: a layer that is not there, or one outside the transformer.
+      ConfigError: a layer does not exist, or is outside the transformer.
     """
     kernels = {name: x for name, x in params.items() if name.endswith("/kernel") and name.split("/")[-2] in layers}
     missing = sorted(set(layers) - {name.split("/")[-2] for name in kernels})
@@ -57,10 +58,10 @@ def init_adapters(key: jax.Array, params: dict, layers: tuple[str, ...], rank: i
 
 
 def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
-    """The parameter tree with the adapters in it.
+    """The parameter tree with the adapters merged into its kernels.
 
     Raises:
-      ConfigError: an adapter without a kernel of its size.
+      ConfigError: an adapter has no kernel of its size.
     """
     flat = flatten(params)
     for name in [name.removesuffix("/a") for name in adapters if name.endswith("/a")]:
@@ -75,7 +76,11 @@ def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
 
 
 def save(path: Path, adapters: dict[str, jax.Array], alpha: float, base: dict) -> None:
-    """Write adapters of the model with parameters `base` to a file, whole or not at all."""
+    """Write the adapters of a model with parameters `base` to a file, atomically.
+
+    Raises:
+      OSError: it cannot be written.
+    """
     metadata = {"alpha": repr(float(alpha)), "base_fingerprint": params_fingerprint(base[PART])}
     storage.write(path, safetensors.numpy.save(jax.device_get(adapters), metadata))
 

@@ -1,8 +1,7 @@
-"""Models on disk: a folder with `config.json`, the parameters in Orbax's format, `params/PART/` for every part, and
-`spiece.model`.
+"""Model folders: `config.json`, `spiece.model`, and the parameters of each part in Orbax's format, `params/PART/`.
 
 `parts.json` lists the parts with the sizes of their files; what it does not list is ignored. On a disk, a folder is
-written under a temporary name and renamed, so that it is never incomplete; in a bucket `parts.json` is written last,
+written under a temporary name and renamed, so that it is never incomplete. In a bucket, `parts.json` is written last,
 and a folder without it is ignored.
 """
 
@@ -27,15 +26,19 @@ from pavdm_jax.models.model import Model, flatten
 from pavdm_jax.models.tokenizer import Tokenizer
 
 EMBEDDED = Path(__file__).parents[1] / "assets"
-"""Models that come with the package; `load("demo")` finds `assets/demo`."""
+"""The folder of the models in the package; `load("demo")` reads `assets/demo`."""
 
 
 def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.float32) -> None:
     """Write a model folder, replacing an older one of the same name.
 
     Args:
-      path: the folder, perhaps gs://BUCKET/NAME; its parents are made.
-      dtype: how the parameters are stored; `load` gives float32 back.
+      path: the folder, which may be gs://BUCKET/NAME; its parents are made.
+      model: with the parameters to be written.
+      dtype: of the stored parameters.
+
+    Raises:
+      OSError: it cannot be written.
     """
     with storage.new_folder(storage.as_path(path), last="parts.json") as partial:
         (partial / "config.json").write_text(to_json(model.config) + "\n")
@@ -48,7 +51,7 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
-    """Of this process alone: it never waits for others."""
+    """Orbax's checkpointer for this process alone, which does not wait for other processes."""
     own = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(own, {own}, f"process-{own}") if jax.process_count() > 1 else None
     return ocp.StandardCheckpointer(multiprocessing_options=alone or ocp.options.MultiprocessingOptions())
@@ -64,7 +67,7 @@ def _save_part(folder: Path, params: dict) -> None:
 
 
 class ModelFiles(NamedTuple):
-    """A model folder before its parameters are read; `parts` is what parts.json notes about each part that is there."""
+    """A model folder before its parameters are read; `parts` is the content of parts.json, by part."""
 
     folder: Path
     config: ModelConfig
@@ -73,7 +76,15 @@ class ModelFiles(NamedTuple):
 
 
 def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles:
-    """Find a model, see `load`, and check that it has the files of `parts` in full length."""
+    """Find a model, and check that the files of `parts` are complete.
+
+    Args:
+      path: see `load.load`.
+      parts: those that are needed.
+
+    Raises:
+      ConfigError: the folder is missing, incomplete or damaged, or lacks a part.
+    """
     if not str(path):
         raise ConfigError("the name of the checkpoint is empty; the embedded model is called 'demo'")
     folder = EMBEDDED / path if is_embedded(path) else storage.as_path(path)
@@ -108,18 +119,17 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
 
 
 def is_embedded(path: str | os.PathLike) -> bool:
-    """Whether it is the name of a model that comes with the package."""
+    """Whether `path` is the name of a model in the package."""
     return isinstance(path, str) and Path(path).name == path and (EMBEDDED / path / "config.json").exists()
 
 
 def is_model(folder: Path) -> bool:
-    """Whether a folder holds a model that was written to its end."""
+    """Whether a folder holds a complete model."""
     return (folder / "parts.json").exists()
 
 
 def _check_files(folder: Path, sizes: dict[str, int]) -> None:
-    """Refuse missing and cut files here, because Orbax answers to them with faults in its threads that outlive the
-    call."""
+    """Raise `ConfigError` for missing and truncated files, which make Orbax fail in threads that outlive the call."""
     found = storage.file_sizes(folder)
     damaged = sorted(name for name in sizes if found.get(name) != sizes[name])
     if damaged:
@@ -129,7 +139,16 @@ def _check_files(folder: Path, sizes: dict[str, int]) -> None:
 
 
 def restore_part(folder: Path, expected: dict, shardings: Any) -> dict:
-    """The parameters of a part; `shardings` is one for all, or a tree like `expected`."""
+    """Read the parameters of a part.
+
+    Args:
+      folder: of the part.
+      expected: the tree of `jax.ShapeDtypeStruct` to be read.
+      shardings: one for all parameters, or a tree like `expected`.
+
+    Raises:
+      ConfigError: the part is damaged, or of another architecture.
+    """
     with _checkpointer() as checkpointer:
         try:
             stored = checkpointer.metadata(storage.absolute(folder)).item_metadata
@@ -145,7 +164,7 @@ def restore_part(folder: Path, expected: dict, shardings: Any) -> dict:
                 f"first {wrong[0]}"
             )
         try:
-            # Where to put them is said here: else Orbax wants the devices that they were saved from.
+            # Without explicit shardings, Orbax looks for the devices that the parameters were saved from.
             places = jax.tree.broadcast(shardings, expected)
             target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), expected, places)
             return checkpointer.restore(storage.absolute(folder), target)
@@ -253,8 +272,7 @@ class ModelFolder:
         whole.rename(self.path)
 
     def _add(self, config: ModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
-        """Old parts of the same names leave the list first, new ones enter it last: what is listed is whole at every
-        moment."""
+        """Replaced parts leave parts.json first, and new ones enter it last: the listed parts are always complete."""
         kept = {part: record for part, record in self.parts.items() if part not in records}
         if len(kept) < len(self.parts):
             storage.write(self.path / "parts.json", json.dumps(kept, indent=1).encode())

@@ -1,16 +1,16 @@
-"""The folder of a training run, as it is read.
+"""Reading the folder of a training run, which `training/checkpoints.py` writes.
 
-    RUN/train_config.json       whose run it is
-    RUN/start/                  the random model of a run from nothing
+    RUN/train_config.json       the config of the run
+    RUN/start/                  the random model that a run without `init_from` starts from
     RUN/stages/0-NAME/STEP/     checkpoints, the step counted over the whole run: state, ema, about
     RUN/results/0-NAME/         the model after a stage that is not the last
     RUN/model/                  the finished model
-    RUN/lora.safetensors        the adapters of a run with LoRA, instead of it or beside it
+    RUN/lora.safetensors        the adapters of a run with LoRA, instead of the model or beside it
     RUN/log.csv, train.log, tensorboard/, samples/
 
-Frozen parameters are in no checkpoint: `about` says where the model is that the stage started from, and how to know it.
-The folder may be in a bucket: there a checkpoint counts from its `commit_success.txt` on, and a model from its
-`parts.json` on. `training/checkpoints.py` writes it.
+Frozen parameters are not in the checkpoints: `about` has the path and the fingerprints of the model that the stage
+started from. The folder may be in a bucket; there a checkpoint is complete when it has `commit_success.txt`, and a
+model when it has `parts.json`.
 """
 
 import errno
@@ -25,12 +25,12 @@ from pavdm_jax.errors import ConfigError, first_line
 
 
 def stage_folder(output: Path, number: int, name: str) -> Path:
-    """Where a stage keeps its checkpoints."""
+    """The folder of a stage's checkpoints."""
     return output / "stages" / f"{number}-{name}"
 
 
 def result_folder(output: Path, number: int, name: str) -> Path:
-    """Where a stage that is not the last puts its model."""
+    """The folder of the model of a stage that is not the last."""
     return output / "results" / f"{number}-{name}"
 
 
@@ -41,15 +41,15 @@ def is_unfinished_run(folder: Path) -> bool:
 
 
 def check_base(about: dict, fingerprints: dict[str, str], where: Path) -> None:
-    """Refuse a checkpoint whose frozen parameters are not those of the model that its stage started from.
+    """Check that the frozen parameters of a checkpoint are still those that its stage started from.
 
     Args:
-      about: what the checkpoint notes about that model.
-      fingerprints: of the model that is there now, by part; see `fingerprint.params_fingerprint`.
+      about: the checkpoint's record of that model.
+      fingerprints: of the model as it is now, by part; see `fingerprint.params_fingerprint`.
       where: the checkpoint, for the message.
 
     Raises:
-      ConfigError: they differ, or the checkpoint was written before models were told apart by this rule.
+      ConfigError: they differ, or the checkpoint is of an earlier version, without fingerprints.
     """
     if "fingerprints" not in about:
         raise ConfigError(
@@ -64,7 +64,11 @@ def check_base(about: dict, fingerprints: dict[str, str], where: Path) -> None:
 
 
 def newest_checkpoint(run: Path) -> Path:
-    """The last checkpoint of a run, or the model of its last finished stage."""
+    """The last checkpoint of a run, or the model of its last finished stage.
+
+    Raises:
+      ConfigError: there is none yet.
+    """
     for folder in reversed(_stages(run)):
         result, steps = run / "results" / folder.name, checkpoint_steps(folder)
         if is_model(result) or steps:
@@ -84,13 +88,13 @@ def _stages(run: Path) -> list[Path]:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """The steps of the checkpoints in a stage's folder that were written to their end."""
+    """The steps of the complete checkpoints in a stage's folder, in ascending order."""
     steps = [int(name) for name in storage.names(folder) if name.isdigit()]
     return sorted(step for step in steps if ocp.utils.is_checkpoint_finalized(folder / str(step)))
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be written or read, in a few words."""
+    """The reason why a file could not be written or read, in a few words."""
     text = str(error)
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
         if os.strerror(code) in text:

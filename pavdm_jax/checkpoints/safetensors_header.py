@@ -1,5 +1,6 @@
-"""The header of a safetensors file, for what the safetensors library does not offer: to read it from a bucket without
-the tensors that follow, and to write a file tensor by tensor, in little memory.
+"""The header of a safetensors file, for what the safetensors library does not offer.
+
+This is reading the header from a bucket without the tensors, and writing a file tensor by tensor, in little memory.
 
 A file is the header's length (8 bytes, little-endian), the header (JSON: dtype, shape and offsets of every tensor, and
 texts under `__metadata__`), and the tensors' bytes. Format: https://huggingface.co/docs/safetensors
@@ -10,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 MAX_LENGTH = 100_000_000
-"""Bytes of a header, as in the library; more is a damaged file."""
+"""The most bytes of a header, as in the library; more means a damaged file."""
 
 
 class Entry(NamedTuple):
-    """A tensor in a file: its dtype by safetensors' name ("F32"), its shape, and which bytes of the file it is."""
+    """A tensor in a file: its dtype by safetensors' name ("F32"), its shape, and the place of its bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -33,7 +34,7 @@ def read_header(file: BinaryIO) -> Header:
     """Read the header from the beginning of an open file.
 
     Raises:
-      ValueError: it is no header of safetensors.
+      ValueError: the file does not begin with a safetensors header.
       OSError: the file cannot be read.
     """
     length = int.from_bytes(file.read(8), "little")
@@ -57,7 +58,7 @@ def _entry(entry: dict[str, Any], data: int) -> Entry:
 
 
 def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
-    """The beginning of a file, which the bytes of its tensors are to follow in the same order.
+    """The beginning of a file; the bytes of its tensors must follow in the same order.
 
     Args:
       tensors: name → dtype by safetensors' name, shape, and number of bytes.

@@ -1,1 +1,1 @@
-"""Published PyTorch weights into model folders, and back."""
+"""Conversion of published PyTorch weights into model folders, and back."""

@@ -1,5 +1,7 @@
-"""Which network a set of tensors is, and of which size: from `config.json` where it says so, from the tensors' shapes
-where it does not."""
+"""Recognises which network a set of tensors is, and its sizes.
+
+The sizes are those of `config.json`, and where it does not have them, those of the tensors' shapes.
+"""
 
 import dataclasses
 import re
@@ -20,7 +22,7 @@ from pavdm_jax.errors import ConfigError
 PartConfig = STDiT3Config | VAEConfig | T5Config
 
 LARGEST = 10_000_000
-"""No size of a network is larger; a config.json that says more is damaged."""
+"""The largest size of a network that is accepted; a larger one means a damaged config.json."""
 
 TITLES = {
     "stdit3": "Open-Sora v1.2's transformer (STDiT3)",
@@ -49,7 +51,7 @@ SIGNS = (
     (r"blocks\.\d+\.(attn|cross_attn|attn_temp)\..*", "another video transformer (Open-Sora 1.0 or 1.1, or PixArt)"),
     (r"(double_blocks|single_blocks|transformer_blocks)\.\d+\..*", "a transformer of another system"),
 )
-"""Names that tell networks apart; the first sign that any tensor shows decides."""
+"""Patterns of tensor names, and the network that has them; the first pattern that matches any name decides."""
 
 
 def identify(names: Mapping[str, Any]) -> str:
@@ -61,10 +63,10 @@ def identify(names: Mapping[str, Any]) -> str:
 
 
 def check_part(part: str, label: str, names: Mapping[str, Any]) -> None:
-    """Refuse weights of another network than the part they were given for.
+    """Check that weights are of the network for which they were given.
 
     Raises:
-      ConfigError: with what they look like, and the option for it.
+      ConfigError: they are not; the message names the network that they look like, and its option.
     """
     kind = identify(names)
     looks = f"{OPTIONS[part]}: {label} looks like"
@@ -80,7 +82,7 @@ def check_part(part: str, label: str, names: Mapping[str, Any]) -> None:
 
 
 class Shapes:
-    """Sizes read off tensors; a tensor that is absent gives the default, and is reported later as missing."""
+    """Sizes from the shapes of tensors; a missing tensor gives the default, and is reported later."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
         self.shapes = shapes
@@ -90,13 +92,13 @@ class Shapes:
         return int(shape[axis]) if len(shape) > axis and shape[axis] > 0 else default
 
     def count(self, pattern: str) -> int:
-        """How many numbers stand for `{i}` in the names of this beginning: the number of layers."""
+        """The number of layers: of different numbers at `{i}` in the names that begin with `pattern`."""
         start = re.compile(re.escape(pattern).replace(r"\{i\}", r"(\d{1,6})") + r"\..*")
         return len({match[1] for name in self.shapes if (match := start.fullmatch(name))})
 
 
 def _field(config: Mapping[str, Any], name: str, kind: type, measured: Any) -> Any:
-    """What config.json says, or the measured value where it says nothing."""
+    """The value in config.json, or the measured one where it has none."""
     value = config.get(name)
     if value is None:
         return measured
@@ -107,7 +109,11 @@ def _field(config: Mapping[str, Any], name: str, kind: type, measured: Any) -> A
 
 
 def stdit3_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> STDiT3Config:
-    """The sizes of a transformer; `config` is the content of its config.json, or empty."""
+    """The sizes of a transformer; `config` is the content of its config.json, or empty.
+
+    Raises:
+      ConfigError: config.json has a value that is impossible or not supported.
+    """
     sizes, usual = Shapes(shapes), STDiT3Config()
     if config.get("pred_sigma", True) is False:
         raise ConfigError("config.json: pred_sigma false is not supported; outputs must have 8 channels")
@@ -134,7 +140,7 @@ def stdit3_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
 
 
 def vae_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> VAEConfig:
-    """The sizes of a video VAE, all of them from shapes: the published config.json does not carry them."""
+    """The sizes of a video VAE, all from shapes, because the published config.json does not have them."""
     sizes, spatial, temporal = Shapes(shapes), SpatialVAEConfig(), TemporalVAEConfig()
     module, level = "spatial_vae.module", "spatial_vae.module.encoder.down_blocks.{i}"
     channels = tuple(
@@ -170,13 +176,15 @@ def vae_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any])
 
 
 def num_groups(narrowest: int) -> int:
-    """Groups of the group norms, which leave no trace in shapes: 32, as published, or pairs of channels in a network
-    under 64 wide."""
+    """The number of groups of the group norms, which shapes do not show.
+
+    It is 32, as published, or half the channels in networks with fewer than 64.
+    """
     return max(1, min(32, narrowest // 2))
 
 
 def t5_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> T5Config:
-    """The sizes of a text encoder."""
+    """The sizes of a text encoder; see `stdit3_config`."""
     sizes, usual = Shapes(shapes), T5Config()
     attention = "encoder.block.0.layer.0.SelfAttention"
     form = config.get("feed_forward_proj", "gated-gelu")
@@ -205,12 +213,12 @@ PART_CONFIGS = {"stdit3": stdit3_config, "vae": vae_config, "t5": t5_config}
 
 
 def model_config(base: ModelConfig | None, kept: set[str], new: Mapping[str, PartConfig]) -> ModelConfig:
-    """The config of a model with the parts `new`, beside the parts `kept` of the model `base`.
+    """The config of a model with the parts `new` and the parts `kept` of the model `base`.
 
-    What is in no part yet follows the parts that are there, so that it can be added later.
+    The config of a part that the model does not have yet is adapted to the others, so that it can be added later.
 
     Raises:
-      ConfigError: parts whose sizes contradict each other.
+      ConfigError: the sizes of the parts do not fit together.
     """
     base = base or OPEN_SORA_1_2
     parts: dict[str, Any] = {part: getattr(base, part) for part in PART_CONFIGS} | dict(new)

@@ -1,5 +1,8 @@
-"""From opened weights to a model folder: everything is checked before anything is written, tensors are streamed, and an
-interrupted conversion leaves no model folder behind."""
+"""Conversion of opened weights to a model folder.
+
+Everything is checked before anything is written, tensors are converted one by one, and an interrupted conversion leaves
+no model folder behind.
+"""
 
 import concurrent.futures
 import hashlib
@@ -28,11 +31,11 @@ RULES: dict[str, Callable[[Any], list[Rule]]] = {"stdit3": stdit3_rules, "vae": 
 
 @dataclass
 class PartPlan:
-    """What will be written of one part.
+    """What is to be written for one part.
 
     Attributes:
       weights: the opened files.
-      places: name in the files → its place here.
+      places: name in the files → its place in the parameter tree.
       shapes: the tree of `jax.ShapeDtypeStruct` to be written.
     """
 
@@ -42,10 +45,12 @@ class PartPlan:
 
     @property
     def stored_bytes(self) -> int:
+        """Bytes to be written."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.shapes))
 
     @property
     def source_bytes(self) -> int:
+        """Bytes to be read."""
         return sum(self.weights.info(name).nbytes for name in self.places)
 
 
@@ -56,21 +61,21 @@ def convert(
     progress: Callable[[int], None] = lambda nbytes: None,
     begin: Callable[[int], None] = lambda nbytes: None,
 ) -> ModelConfig:
-    """Write the parts `sources` into the model folder `output`, beside the parts that it has.
+    """Write the parts `sources` into the model folder `output`, which keeps its other parts.
 
     Args:
       sources: "stdit3", "vae" or "t5" → its weights.
       output: a model folder, or a name that does not exist yet.
       dtype: of the stored matrices, "float32" or "bfloat16"; see `models.model.in_dtype` for what stays float32.
-      progress: called with the bytes of every tensor, when it has been written.
-      begin: called once, with the bytes of all tensors, when all checks have passed.
+      progress: called after each tensor with the number of its bytes.
+      begin: called once, after all checks, with the number of bytes of all tensors.
 
     Returns:
       The config of the whole model.
 
     Raises:
-      ConfigError: weights, or an output, that cannot be used. Nothing has been written.
-      WeightsError: tensors that do not fit; all of all parts are listed.
+      ConfigError: the weights or the output cannot be used; nothing has been written.
+      WeightsError: tensors do not fit; the message lists them all, of all parts.
     """
     with ModelFolder(output) as folder:
         config, plans = plan(sources, folder, dtype)
@@ -146,7 +151,7 @@ def _write_part(folder: Path, part: PartPlan, progress: Callable[[int], None]) -
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         for file in part.weights.files:
             stop: list[bool] = []
-            digest = pool.submit(_digest, file.path, stop)  # beside the reading, so that the disk is read once
+            digest = pool.submit(_digest, file.path, stop)  # while the tensors are read, so that the disk is read once
             try:
                 for raw in file.tensors:
                     name = names[file.path, raw]

@@ -1,4 +1,4 @@
-"""The transformer back in the published layout: one safetensors file under PyTorch's names, for Open-Sora."""
+"""Export of the transformer in the published layout: one safetensors file with PyTorch's names, for Open-Sora."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import abstract_params, flatten
 
 NAMES = {"float32": ("F32", np.float32), "bfloat16": ("BF16", ml_dtypes.bfloat16)}
-"""Of the dtypes that can be written: safetensors' and NumPy's."""
+"""The dtypes that can be written: safetensors' name and NumPy's dtype."""
 
 
 def export_stdit(
@@ -29,19 +29,18 @@ def export_stdit(
     progress: Callable[[int], None] = lambda nbytes: None,
     begin: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
-    """Write the transformer of a model folder as a file that Open-Sora loads; it is written tensor by tensor, and
-    appears when it is whole.
+    """Write the transformer of a model folder as a file that Open-Sora loads.
 
-    Weights that were converted and exported again in float32 are bit for bit the published ones, but for the constant
-    `rope.freqs`: no model folder stores it, it is computed as upstream does, and its values may differ from PyTorch's
-    in their last bit (of XL/2 one value of 36 does, by 2e-9).
+    It is written tensor by tensor, and appears when it is complete. Weights that were converted and are exported in
+    float32 are bit for bit the published ones, except the constant `rope.freqs`: it is not stored in model folders but
+    computed as upstream does, and may differ from PyTorch's in the last bit (for XL/2 one value of 36 does, by 2e-9).
 
     Args:
       path: "demo", a model folder, or the folder of a finished training run.
       output: the file to write, `*.safetensors`; replaced if it exists.
       dtype: of all tensors in it, "float32" as published, or "bfloat16".
-      progress: called with the bytes of every tensor that has been written.
-      begin: called once with the bytes of all of them.
+      progress: called after each tensor with the number of its bytes.
+      begin: called once with the number of bytes of all tensors.
 
     Raises:
       ConfigError: no such model, a model without transformer, or an output that cannot be written.
@@ -68,15 +67,14 @@ def export_stdit(
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor to be written: its PyTorch shape, and how to get its values."""
+    """A tensor to be written: its PyTorch shape, and a function that reads its values."""
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
 
 
 def _list_tensors(model: ModelFiles) -> dict[str, _Tensor]:
-    """All tensors of a model's transformer by their PyTorch names, in the order in which they are written; none is
-    read."""
+    """All tensors of a model's transformer by PyTorch name, in the order of writing; their values are not read yet."""
     rules, expected = stdit3_rules(model.config.stdit3), abstract_params(model.config)["stdit3"]
     flat = flatten(expected)
     reader = PartReader(model.folder / "params" / "stdit3")

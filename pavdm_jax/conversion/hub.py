@@ -16,7 +16,7 @@ PUBLISHED = {
 """Open-Sora v1.2's weights: the repository of every part."""
 
 FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "spiece.model"]
-"""What is downloaded of a repository."""
+"""Patterns of the files that are downloaded."""
 
 
 def is_name(text: str) -> bool:
@@ -25,7 +25,7 @@ def is_name(text: str) -> bool:
 
 
 def download(name: str) -> Path:
-    """The folder of a repository's newest files; what was downloaded before is not downloaded again.
+    """Download the newest files of a repository, except those in the cache, and return their folder.
 
     Raises:
       ConfigError: no such repository, no access, no network, or no space.

@@ -1,4 +1,4 @@
-"""The tables of Open-Sora v1.2's three networks: the only file that knows their PyTorch names and axis orders."""
+"""The conversion tables of Open-Sora v1.2's three networks: the only file with their PyTorch names and axis orders."""
 
 import numpy as np
 
@@ -7,8 +7,7 @@ from pavdm_jax.conversion.rules import Rule, linear
 
 
 def vae_rules(config: VAEConfig) -> list[Rule]:
-    """OpenSora-VAE-v1.2: diffusers' `AutoencoderKL` under `spatial_vae.module`, the temporal VAE, and the
-    normalisation."""
+    """OpenSora-VAE-v1.2: diffusers' `AutoencoderKL` as `spatial_vae.module`, the temporal VAE, the normalisation."""
     flat = Rule("scale", "scale", "1 c 1 1 1 -> c"), Rule("shift", "shift", "1 c 1 1 1 -> c")
     return [*flat, *_spatial_vae_rules(config), *_temporal_vae_rules(config)]
 
@@ -111,8 +110,7 @@ def _temporal_vae_rules(config: VAEConfig) -> list[Rule]:
 
 
 def t5_rules(config: T5Config) -> list[Rule]:
-    """Hugging Face's `T5EncoderModel` (DeepFloyd/t5-v1_1-xxl); the same table for every size, layers are counted by the
-    shapes."""
+    """Hugging Face's `T5EncoderModel` (DeepFloyd/t5-v1_1-xxl); the table is the same for every size."""
     attention, feed_forward = "encoder.block.{i}.layer.0", "encoder.block.{i}.layer.1"
     rules = [
         Rule("shared.weight", "token_embedding", alias="encoder.embed_tokens.weight"),
@@ -129,7 +127,7 @@ def t5_rules(config: T5Config) -> list[Rule]:
 
 
 def stdit3_rules(config: STDiT3Config) -> list[Rule]:
-    """OpenSora-STDiT-v3: the diffusion transformer, at every size."""
+    """OpenSora-STDiT-v3, the diffusion transformer, in any size."""
     rows, columns = config.patch_size
     rules = [
         Rule("rope.freqs", "", constant=rotary_frequencies(config.head_width)),
@@ -162,8 +160,10 @@ def stdit3_rules(config: STDiT3Config) -> list[Rule]:
 
 
 def rotary_frequencies(width: int) -> tuple[float, ...]:
-    """1 / 10000^(2i / width) for i < width / 2, in float32 as upstream's rotary embedding computes it (PyTorch's power
-    may differ in the last bit)."""
+    """1 / 10000^(2i / width) for i < width / 2, in float32 as in upstream's rotary embedding.
+
+    PyTorch's power may differ in the last bit.
+    """
     exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
     powers = np.power(10_000.0, exponents.astype(np.float64)).astype(np.float32)
     return tuple(map(float, np.float32(1) / powers))

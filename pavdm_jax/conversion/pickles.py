@@ -1,4 +1,4 @@
-"""PyTorch's own files, read without executing anything in them: the only file that imports torch, an optional extra."""
+"""PyTorch's own files, read without executing code in them. The only file that imports torch, an optional extra."""
 
 import collections
 import ctypes
@@ -15,14 +15,19 @@ from pavdm_jax.conversion.tensor_files import TensorInfo
 from pavdm_jax.errors import ConfigError
 
 STATES = ("ema", "state_dict", "model", "module")
-"""Where trainers keep the weights in a dictionary; the averaged ones are preferred."""
+"""Keys under which trainers keep the weights, in order of preference: the averaged ones come first."""
 
 MAX_RECORD = 200_000_000  # bytes of the pickle itself; it holds names and shapes only
 
 
 class PickleFile:
-    """A `.bin`, `.pt` or `.pth` file, mapped into memory; `torch.load` reads names and shapes, and runs none of its
-    code."""
+    """A `.bin`, `.pt` or `.pth` file, mapped into memory; see `tensor_files.TensorFile`.
+
+    `torch.load` reads names and shapes only, and does not run code from the file.
+
+    Raises:
+      ConfigError: PyTorch is not installed, or the file is damaged or holds more than tensors.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -72,7 +77,7 @@ class PickleFile:
 
 
 def _check_archive(path: Path) -> None:
-    """PyTorch's files are zip archives of uncompressed entries; a cut one has lost its list of entries."""
+    """PyTorch's files are zip archives of uncompressed entries; a truncated file lacks the list at the end."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -90,7 +95,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _state(path: Path, loaded: object, torch) -> dict:
-    """The dictionary of tensors in what was loaded, however deep a trainer put it."""
+    """The dictionary of tensors in a loaded object, where trainers may nest it in others."""
     for _ in range(4):
         if not isinstance(loaded, (dict, collections.OrderedDict)):
             raise ConfigError(f"{path.name} holds no dictionary of tensors")
@@ -104,8 +109,7 @@ def _state(path: Path, loaded: object, torch) -> dict:
 
 
 def _forget_pages(address: int, size: int) -> None:
-    """Take a read part of the mapped file out of this process's memory; the kernel would do so only when memory is
-    short."""
+    """Release the pages of a mapped file after reading; by itself the kernel does so only when memory is short."""
     advise = getattr(ctypes.CDLL(None), "madvise", None) if hasattr(mmap, "MADV_DONTNEED") else None
     start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (address + size) // mmap.PAGESIZE * mmap.PAGESIZE - start

@@ -21,16 +21,15 @@ CONSTANT_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of a table: where the tensor `source` goes, and in which axis order.
+    """One line of a table: the place of the tensor `source` in the parameter tree, and its axis order.
 
     Attributes:
-      source: PyTorch name; may hold one `{i}`, the layer number.
-      target: path in the parameter tree, with slashes; empty for tensors that are constants of the architecture (not
-        stored).
-      order: an einops pattern from the PyTorch axes to ours, for instance "o i -> i o".
-      sizes: axis sizes that the pattern cannot infer.
-      alias: a second name of the same tensor; files may hold one or both.
-      constant: of a constant, the values that the architecture implies.
+      source: PyTorch name; may contain one `{i}`, the layer number.
+      target: slash-separated path in the parameter tree; empty for constants of the architecture, which are not stored.
+      order: an einops pattern from the PyTorch axes to ours, for instance "o i -> i o"; empty where they are equal.
+      sizes: axis sizes that the pattern does not determine.
+      alias: a second name of the same tensor; files may contain one or both.
+      constant: the values of a constant.
     """
 
     source: str
@@ -42,6 +41,7 @@ class Rule:
 
     @property
     def stacked(self) -> bool:
+        """Whether the parameter is stacked by layer."""
         return "{i}" in self.source
 
     def name(self, layer: int) -> str:
@@ -49,33 +49,33 @@ class Rule:
         return self.source.replace("{i}", str(layer))
 
     def to_ours(self, tensor: np.ndarray) -> np.ndarray:
+        """A PyTorch tensor in our axis order."""
         return einops.rearrange(tensor, self.order, **self.sizes) if self.order else tensor
 
     def to_pytorch(self, array: np.ndarray) -> np.ndarray:
+        """The inverse of `to_ours`."""
         if not self.order:
             return array
         ours = self.order.split("->")
         return einops.rearrange(array, f"{ours[1]} -> {ours[0]}", **self.sizes)
 
     def shape_here(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that a PyTorch tensor has here; the same shape where the pattern does not fit it."""
-        try:
-            return self.to_ours(
-                np.broadcast_to(np.zeros((), np.uint8), shape)
-            ).shape  # strides of 0: nothing is allocated
+        """The shape of a PyTorch tensor in our axis order; the same shape where the pattern does not fit it."""
+        try:  # strides of 0: nothing is allocated
+            return self.to_ours(np.broadcast_to(np.zeros((), np.uint8), shape)).shape
         except (einops.EinopsError, ValueError):
             return tuple(shape)
 
     def shape_there(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The PyTorch shape of one tensor, given the shape of the parameter that it goes into."""
+        """The PyTorch shape of one tensor, from the shape of its parameter."""
         one = shape[1:] if self.stacked else shape
         return self.to_pytorch(np.broadcast_to(np.zeros((), np.uint8), one)).shape
 
     def check_constant(self, name: str, values: np.ndarray) -> None:
-        """Refuse a constant with other values than the architecture implies.
+        """Check the values of a constant.
 
         Raises:
-          WeightsError: they differ by more than rounding.
+          WeightsError: they differ by more than rounding from those of the architecture.
         """
         if self.constant and not np.allclose(np.asarray(values, np.float32), self.constant, CONSTANT_TOLERANCE, 0):
             raise WeightsError(
@@ -84,31 +84,30 @@ class Rule:
 
 
 class WeightsError(ConfigError):
-    """Weights that do not fit the architecture; the message lists every mismatch, one a line."""
+    """Weights that do not fit the architecture; the message lists all mismatches, one per line."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where the tensor of one name goes: the rule, and the layer of a stacked parameter (0 where nothing is
-    stacked)."""
+    """The place of one tensor: its rule, and the layer of a stacked parameter (0 for others)."""
 
     rule: Rule
     layer: int
 
 
 def assign(rules: list[Rule], shapes: Mapping[str, tuple[int, ...]], expected: Any) -> dict[str, Assignment]:
-    """Find the place of every tensor, from names and shapes alone.
+    """Find the place of every tensor from names and shapes alone.
 
     Args:
       rules: the table of the model part.
-      shapes: PyTorch name → shape, of everything that the files hold.
-      expected: the tree of `jax.ShapeDtypeStruct` that the architecture's `init` would give.
+      shapes: PyTorch name → shape of all tensors in the files.
+      expected: the tree of `jax.ShapeDtypeStruct` of the parameters.
 
     Returns:
-      name → its place; tensors that repeat another under an alias have none.
+      PyTorch name → its place, except for tensors that repeat another one under an alias.
 
     Raises:
-      WeightsError: unknown, missing or misshapen tensors; all of them are listed, nothing is skipped.
+      WeightsError: tensors are unknown, missing or of another shape; the message lists all of them.
     """
     parameters = flatten(expected)
     names, problems = _match(rules, shapes)
@@ -128,8 +127,7 @@ def assign(rules: list[Rule], shapes: Mapping[str, tuple[int, ...]], expected: A
 
 
 def _match(rules: list[Rule], shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, dict[int, str]], list[str]]:
-    """For the source of every rule, the tensors that it names, by layer; and the tensors that no rule names, as
-    problems."""
+    """For the source of each rule, the matching tensor names by layer; and a problem for each tensor without a rule."""
     names: dict[str, dict[int, str]] = {rule.source: {} for rule in rules}
     patterns = [(rule, _pattern(rule.source)) for rule in rules]
     aliases = {rule.alias: rule for rule in rules if rule.alias}
@@ -152,7 +150,7 @@ def _match(rules: list[Rule], shapes: Mapping[str, tuple[int, ...]]) -> tuple[di
 def _place_constant(
     rule: Rule, names: Mapping[int, str], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, Assignment], list[str]]:
-    """The place of a constant, which may be absent, and what is wrong with its shape."""
+    """The place of a constant, which may be absent, and a problem if its shape is wrong."""
     length = len(rule.constant)
     problems = [
         f"{name} has shape {list(shapes[name])}; [{length}] is needed"
@@ -165,8 +163,7 @@ def _place_constant(
 def _place_parameter(
     rule: Rule, names: Mapping[int, str], shapes: Mapping[str, tuple[int, ...]], shape: tuple[int, ...]
 ) -> tuple[dict[str, Assignment], list[str]]:
-    """The places of the tensors that fill a parameter of a shape, and which of them are missing, one too many, or
-    misshapen."""
+    """The places of the tensors of a parameter, and a problem for each one that is missing, extra or misshapen."""
     wanted, needed = (range(shape[0]), shape[1:]) if rule.stacked else (range(1), shape)
     absent = [layer for layer in wanted[: len(names) + 10] if layer not in names]
     if len(absent) < 10:
@@ -187,8 +184,7 @@ def _place_parameter(
 
 
 def names_of(rules: list[Rule], expected: Any) -> Iterator[tuple[str, Rule, int]]:
-    """The PyTorch name, rule and layer of every tensor that makes up the parameters `expected`, in the order of the
-    table."""
+    """The PyTorch name, rule and layer of every tensor of the parameters `expected`, in the order of the table."""
     flat = flatten(expected)
     for rule in rules:
         if rule.target:

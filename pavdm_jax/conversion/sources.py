@@ -1,4 +1,4 @@
-"""Weights in every published layout: which files they are, and which names they have."""
+"""Opens weights in all published layouts: finds their files, and the names of their tensors."""
 
 import json
 import re
@@ -15,7 +15,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SHARD = re.compile(r"(?P<stem>.*)-(?P<k>\d{5})-of-(?P<n>\d{5})(?P<ending>\.safetensors|\.bin)")
 
 PREFIXES = ("module.", "_orig_mod.", "state_dict.", "model.", "ema.")
-"""What trainers put before every name."""
+"""Prefixes that trainers add to all names."""
 
 MAX_JSON = 50_000_000  # bytes; the index of a published checkpoint has some hundred thousand
 
@@ -25,11 +25,11 @@ class Weights:
     """All files of one network.
 
     Attributes:
-      label: for people: a repository's name, or the name of the folder or file; never a path of this machine.
+      label: for messages and records: the name of the repository, folder or file; never a path of this machine.
       files: the open files.
-      config: the content of the config.json beside them, or empty.
-      tokenizer: the spiece.model beside them, or None.
-      places: name, without a trainer's prefix → its file and the name in it, in the order of the files.
+      config: the content of the config.json in their folder, or empty.
+      tokenizer: the spiece.model in their folder, or None.
+      places: name without a trainer's prefix → its file and the name in it, in the order of the files.
     """
 
     label: str
@@ -40,9 +40,11 @@ class Weights:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor, by name."""
         return {name: file.tensors[raw].shape for name, (file, raw) in self.places.items()}
 
     def info(self, name: str) -> TensorInfo:
+        """Shape, dtype and size of a tensor."""
         file, raw = self.places[name]
         return file.tensors[raw]
 
@@ -53,10 +55,10 @@ def open_weights(path: Path, label: str = "") -> Weights:
     Args:
       path: a file, or a folder: of a published repository, of an Open-Sora training run's checkpoint, or with one file
         of weights.
-      label: what to call them; default the name of the folder or file.
+      label: see `Weights`; by default the name of the folder or file.
 
     Raises:
-      ConfigError: nothing there, several things there, missing shards, damaged or unsafe files.
+      ConfigError: there are no weights or several ones, shards are missing, or files are damaged or unsafe.
     """
     if not path.exists():
         raise ConfigError(f"there is no file or folder {path}")
@@ -84,7 +86,7 @@ def open_weights(path: Path, label: str = "") -> Weights:
 
 
 def find_files(path: Path) -> list[Path]:
-    """The weight files of a path, in order; see `open_weights`."""
+    """The weight files of a path, in order; arguments and errors are those of `open_weights`."""
     if path.is_file():
         return _indexed(path) if path.name.endswith(".index.json") else [path]
     names = sorted(entry.name for entry in path.iterdir())
@@ -128,7 +130,7 @@ def _only(path: Path, names: list[str]) -> str:
 
 
 def _indexed(index: Path) -> list[Path]:
-    """The shards that an index names, which must lie beside it."""
+    """The shards that an index names, which must be in the same folder."""
     table = _read_json(index).get("weight_map")
     names = list(dict.fromkeys(table.values())) if isinstance(table, dict) else []
     plain = all(isinstance(name, str) and Path(name).name == name for name in names)

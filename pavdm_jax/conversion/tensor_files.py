@@ -1,7 +1,6 @@
-"""Files of tensors, opened without reading one: names, shapes, dtypes, and one tensor at a time.
+"""Files of tensors: names, shapes and dtypes without reading values, and values one tensor at a time.
 
-Nothing in a file is believed: header lengths, offsets and sizes are checked against the file before anything is
-allocated.
+Files are not trusted: header lengths, offsets and sizes are checked against the file before anything is allocated.
 """
 
 from pathlib import Path
@@ -15,12 +14,11 @@ from pavdm_jax.checkpoints.safetensors_header import read_header
 from pavdm_jax.errors import ConfigError, first_line
 
 TENSOR_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-"""What weights may be stored in, by safetensors' names."""
+"""The dtypes that weights may have in a file, by safetensors' names."""
 
 
 class TensorInfo(NamedTuple):
-    """What is known of a tensor without reading it; `dtype` is a key of `TENSOR_DTYPES`, or another name for what
-    cannot be used."""
+    """Shape, dtype and size of a tensor; a `dtype` that is no key of `TENSOR_DTYPES` cannot be converted."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -32,16 +30,21 @@ class TensorFile(Protocol):
 
     path: Path
     tensors: dict[str, TensorInfo]
-    """Everything in it, in the order in which it is best read."""
+    """All tensors in it, in the order of their bytes, in which they are read fastest."""
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor's values, in a fresh array."""
+        """The values of a tensor, in a new array."""
         ...
 
 
 class SafetensorsFile:
-    """A `.safetensors` file. Its header is validated by the safetensors library; values are read, not mapped, to keep
-    memory small."""
+    """A `.safetensors` file; see `TensorFile`.
+
+    The safetensors library validates its header. Values are read instead of mapped, to keep memory small.
+
+    Raises:
+      ConfigError: the file is damaged or cannot be read.
+    """
 
     def __init__(self, path: Path):
         self.path = path

@@ -1,1 +1,1 @@
-"""Meshes of devices, what lies where on them, and several processes of a run."""
+"""Meshes of devices, how arrays are split over them, and runs of several processes."""

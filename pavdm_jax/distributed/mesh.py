@@ -1,10 +1,10 @@
-"""Meshes of devices, and which of their axes each logical axis lies on. The only file that names mesh axes.
+"""Meshes of devices, and the mesh axes over which each logical axis is split. The only file that names mesh axes.
 
-The networks name *logical* axes (`LOGICAL_AXES`) and know nothing of devices; a program that is called inside
-`use_mesh` is split by
-this table, and its result is the same on every mesh but for rounding. Sequence parallelism is a change of place: tokens
-are spread over `sequence` everywhere but in spatial attention, where frames are, and the compiler moves them by an
-all-to-all. Sizes that a mesh axis does not divide are padded by the compiler; only a training batch has to divide.
+The networks name *logical* axes (`LOGICAL_AXES`) only. A program that is called inside `use_mesh` is split by this
+table; its result is the same on every mesh except for rounding. Sequence parallelism follows from the table, too:
+tokens are split over `sequence` everywhere except in spatial attention, where frames are, and the compiler inserts an
+all-to-all between the two. Sizes that a mesh axis does not divide are padded by the compiler; only the size of a
+training batch must be divisible.
 """
 
 import contextlib
@@ -24,16 +24,20 @@ T = TypeVar("T")
 DATA, SEQUENCE = "data", "sequence"
 
 FSDP = ("fsdp", "fsdp_rest")
-"""Parameters are spread over these two. Two, since no axis of a 1872 by 5616 kernel divides by 64, but 5616 does by 16,
-and 1872 by 4."""
+"""The axes over which parameters are split (fully sharded data parallelism).
+
+There are two, because no axis of a 1872 by 5616 kernel is divisible by 64, while 5616 is by 16, and 1872 by 4.
+"""
 
 FSDP_FIRST = 16
+"""The largest size of the first of them."""
 
 MESH_AXES = (DATA, *FSDP, SEQUENCE)
+"""All axes of a mesh, in their order."""
 
 LOGICAL_AXES = (
     ("batch", (DATA, *FSDP)),  # videos; with guidance, the conditional and the unconditional half of them
-    ("images", MESH_AXES),  # pixel frames of all videos, each coded by itself
+    ("images", MESH_AXES),  # pixel frames of all videos, which the spatial VAE codes one by one
     ("frames", SEQUENCE),  # latent frames of a window, in spatial attention
     ("tokens", SEQUENCE),  # tokens of a latent frame, everywhere else
 )
@@ -43,12 +47,15 @@ LOGICAL_AXES = (
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; 1 does not split it.
+    """The number of devices along each axis; 1 does not split it.
 
     Attributes:
-      data: copies of the model, each with its share of the batch.
-      fsdp: devices that share the batch, as `data` does, and keep a part of every parameter each.
-      sequence: devices that share the tokens of a video.
+      data: copies of the model, each with its part of the batch.
+      fsdp: devices that split the batch, as `data` does, and also every parameter.
+      sequence: devices that split the tokens of a video.
+
+    Raises:
+      ConfigError: a number below 1.
     """
 
     data: int = 1
@@ -65,15 +72,15 @@ class MeshConfig:
 
     @property
     def size(self) -> int:
-        """Devices that it takes."""
+        """The number of devices of the mesh."""
         return self.data * self.fsdp * self.sequence
 
 
 def parse_mesh(text: str) -> MeshConfig:
-    """A mesh as it is written: "data=2,sequence=4"; axes that are not named are 1.
+    """The mesh of a text such as "data=2,sequence=4"; axes that are not named are 1.
 
     Raises:
-      ConfigError: another axis, one that is named twice, or no number.
+      ConfigError: an unknown axis, an axis that is named twice, or a size that is no number.
     """
     sizes: dict[str, int] = {}
     for part in text.split(","):
@@ -89,16 +96,17 @@ def parse_mesh(text: str) -> MeshConfig:
 
 
 def generation_mesh(text: str, videos: int, devices: int | None = None) -> MeshConfig:
-    """The mesh on which `videos` videos are made.
+    """The mesh for generation.
 
     Args:
-      text: "auto" takes all devices of this process: the halves of guidance and the videos lie on `data` as far as they
-        divide, and tokens on the rest; "single" takes one device; or a mesh of all devices, see `parse_mesh`.
-      videos: made at the same time.
-      devices: how many "auto" takes, if not those of this process.
+      text: "auto" uses all devices of this process: `data` splits the videos and the two halves of guidance as far as
+        the devices divide them, and `sequence` takes the rest. "single" uses one device. Or a mesh of all devices, see
+        `parse_mesh`.
+      videos: how many are made at the same time.
+      devices: the number of devices for "auto"; None: those of this process.
 
     Raises:
-      ConfigError: not understood, or it does not take all devices.
+      ConfigError: the text is no mesh, or does not use all devices.
     """
     if text == "single":
         return MeshConfig()
@@ -112,10 +120,10 @@ def generation_mesh(text: str, videos: int, devices: int | None = None) -> MeshC
 
 
 def check_mesh(config: MeshConfig, devices: int) -> None:
-    """Refuse a mesh that does not take exactly `devices` devices, and name those that do.
+    """Check that a mesh uses exactly `devices` devices.
 
     Raises:
-      ConfigError: as said.
+      ConfigError: it does not; the message names meshes that do.
     """
     if config.size != devices:
         used = [name for name, size in asdict(config).items() if size > 1] or [DATA]
@@ -129,16 +137,16 @@ def check_mesh(config: MeshConfig, devices: int) -> None:
 
 
 def train_mesh(text: str, rows: int, devices: int) -> MeshConfig:
-    """The mesh on which a batch is trained.
+    """The mesh for training.
 
     Args:
-      text: "auto" takes all devices: they share the batch as far as it divides, up to 16 of them the parameters, too,
-        and what remains shares the tokens; "single" takes one device; or a mesh of all devices, see `parse_mesh`.
-      rows: samples that are worked on at once: a batch, or a part of one that is accumulated.
-      devices: of all processes.
+      text: "auto" uses all devices: they split the batch as far as they divide it, and up to 16 of these also the
+        parameters; the rest splits the tokens. "single" uses one device. Or a mesh of all devices, see `parse_mesh`.
+      rows: samples that are computed at once: a batch, or a part of it when gradients are accumulated.
+      devices: the number of devices of all processes.
 
     Raises:
-      ConfigError: not understood, it does not take all devices, or the rows do not divide over it.
+      ConfigError: the text is no mesh, does not use all devices, or does not divide the rows.
     """
     if text == "single":
         if jax.process_count() != 1:
@@ -164,13 +172,15 @@ def _factorisations(number: int, parts: int) -> Iterator[tuple[int, ...]]:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of a config over `devices`: by default all of this process if these are enough, else all of all
-    processes.
+    """The mesh of a config.
 
-    Devices of a topology description do, too, for compiling without them.
+    Args:
+      config: the sizes.
+      devices: those to use, which may belong to a topology description, for compiling only. None: the devices of this
+        process if the config has as many, else those of all processes.
 
     Raises:
-      ConfigError: it does not take exactly these devices.
+      ConfigError: the config does not use exactly these devices.
     """
     if devices is None:
         if config.size == 1:
@@ -189,12 +199,13 @@ def mesh_sizes(config: MeshConfig) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def use_mesh(mesh: Mesh) -> Iterator[None]:
-    """Programs that are called inside are split over the mesh."""
+    """Split the programs that are called in this context over the mesh."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXES):
         yield
 
 
 def check_rows(rows: int, shards: int) -> None:
+    """Raise `ConfigError`, naming the nearest batches, unless `shards` devices divide a batch of `rows`."""
     if rows % shards != 0:
         fitting = " or ".join(str(n) for n in (rows // shards * shards, (rows // shards + 1) * shards) if n)
         raise ConfigError(f"a batch of {rows} does not divide over {shards} devices (data times fsdp); use {fitting}")

@@ -11,25 +11,29 @@ from pavdm_jax.distributed.mesh import FSDP, LOGICAL_AXES, check_rows
 T = TypeVar("T")
 
 STACKED = ("blocks", "caption_blocks", "layers")
-"""Modules whose parameters are stacked by layer: the first axis is the one that is scanned, and is never split."""
+"""Modules whose parameters are stacked by layer; their first axis is scanned, and never split."""
 
 MIN_SPLIT_SIZE = 2**10
-"""Parameters of fewer values are whole on every device: gathering them costs more than keeping them."""
+"""Parameters of fewer values are replicated: gathering them would cost more than keeping them."""
 
 # --- parameters -------------------------------------------------------------------------------------------------------
 
 
 def tree_shardings(tree: T, mesh: Mesh | AbstractMesh) -> T:
-    """The shardings of parameters, or of anything that keeps their names and shapes: averages, states of an optimiser.
+    """The shardings of parameters, or of trees with their names and shapes (moving averages, optimiser states).
 
     Args:
       tree: of arrays, or of their `jax.ShapeDtypeStruct`.
+      mesh: over which they are split.
+
+    Returns:
+      A tree of `NamedSharding`.
     """
     return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _param_spec(path, leaf, mesh)), tree)
 
 
 def _param_spec(path: tuple, leaf: jax.ShapeDtypeStruct, mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """The longest axis that all of `FSDP` divide; else an axis for each part of it, as far as there are such."""
+    """Split the longest axis that `FSDP` divides; else an axis for each of its two parts, where there is one."""
     names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
     begin = 1 if any(name in STACKED for name in names) else 0
     if math.prod(leaf.shape) < MIN_SPLIT_SIZE:
@@ -46,10 +50,10 @@ def _param_spec(path: tuple, leaf: jax.ShapeDtypeStruct, mesh: Mesh | AbstractMe
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh, rows: int) -> NamedSharding:
-    """Of arrays whose first axis is a batch of `rows`.
+    """The sharding of arrays whose first axis is a batch of `rows`.
 
     Raises:
-      ConfigError: they do not divide by the devices that share the batch.
+      ConfigError: the devices that split the batch do not divide it.
     """
     axes = dict(LOGICAL_AXES)["batch"]
     check_rows(rows, math.prod(mesh.shape[axis] for axis in axes))
@@ -57,12 +61,12 @@ def batch_sharding(mesh: Mesh | AbstractMesh, rows: int) -> NamedSharding:
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Of arrays that are whole on every device."""
+    """The sharding of arrays that are whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: T) -> T:
-    """Inside a program: the arrays whole on every device, so that every process can read them.
+    """Inside a compiled program, replicate arrays on all devices, so that every process can read them.
 
     Without a mesh it does nothing.
     """
@@ -70,8 +74,9 @@ def replicate(tree: T) -> T:
 
 
 def shard_batch(array: jax.Array, axis: int) -> jax.Array:
-    """Inside a program: an output split along its batch axis, or whole where that does not divide; without a mesh,
-    nothing.
+    """Inside a compiled program, split an array along its batch axis, or replicate it where that does not divide.
+
+    Without a mesh it does nothing.
     """
     mesh, axes = _mesh(), dict(LOGICAL_AXES)["batch"]
     if mesh.empty or array.shape[axis] % math.prod(mesh.shape[name] for name in axes):

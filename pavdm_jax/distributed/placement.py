@@ -1,4 +1,4 @@
-"""Between a process's own memory, where a whole model waits, and the devices of all processes."""
+"""Moving arrays between the memory of a process's host and the devices of all processes."""
 
 from typing import TypeVar
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def place_params(params: dict, mesh: Mesh) -> dict:
-    """Parameters where programs on the mesh want them; those that are there already are not moved."""
+    """Split parameters over the mesh as programs expect them; those that are split so already are not moved."""
     return jax.device_put(params, tree_shardings(params, mesh))
 
 
 def place_replicated(tree: T, mesh: Mesh) -> T:
-    """Arrays whole on every device of the mesh."""
+    """Copy arrays to every device of the mesh."""
     return jax.device_put(tree, replicated(mesh))
 
 
@@ -26,9 +26,9 @@ def place_replicated(tree: T, mesh: Mesh) -> T:
 
 
 def process_rows(mesh: Mesh, size: int) -> list[int]:
-    """The rows of a batch of `size` that the devices of this process hold: what it has to read.
+    """The rows of a batch of `size` that the devices of this process hold, and that it therefore has to read.
 
-    Processes whose devices share the tokens of the same videos read the same rows.
+    Processes whose devices split the tokens of the same videos read the same rows.
 
     Raises:
       ConfigError: see `batch_sharding`.
@@ -38,7 +38,7 @@ def process_rows(mesh: Mesh, size: int) -> list[int]:
 
 
 def place_batch(batch: T, mesh: Mesh, size: int) -> T:
-    """A training batch of `size`, each process giving its `process_rows` (the first axis), as arrays over the mesh.
+    """A training batch of `size` as arrays over the mesh; each process gives its `process_rows` along the first axis.
 
     Raises:
       ConfigError: see `batch_sharding`.
@@ -59,7 +59,7 @@ def place_batch(batch: T, mesh: Mesh, size: int) -> T:
 
 
 def to_devices(tree: T, shardings: T) -> T:
-    """Arrays that every process has whole, as arrays over the devices of all of them."""
+    """Split arrays that every process holds whole over the devices of all processes."""
 
     def spread(array: jax.Array, sharding: Sharding) -> jax.Array:
         values = np.asarray(array)
@@ -69,7 +69,7 @@ def to_devices(tree: T, shardings: T) -> T:
 
 
 def to_host(tree: T) -> T:
-    """Arrays over the devices of all processes, whole in the memory of every host; all processes have to call it."""
+    """Gather arrays from the devices of all processes into the memory of each host; all processes must call it."""
 
     def gather(array: jax.Array) -> jax.Array:
         if not array.is_fully_addressable:
@@ -80,9 +80,9 @@ def to_host(tree: T) -> T:
 
 
 def on_host() -> SingleDeviceSharding:
-    """The memory of this process's host, where a whole model waits that one accelerator could not hold.
+    """The sharding of arrays in host memory, for whole models that are too large for one accelerator.
 
-    Where JAX was told to have no CPU device, it is the first accelerator.
+    Where JAX has no CPU device, it is the first accelerator.
     """
     try:
         return SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
@@ -91,5 +91,5 @@ def on_host() -> SingleDeviceSharding:
 
 
 def on_first_device() -> SingleDeviceSharding:
-    """The first device of this process."""
+    """The sharding of arrays on the first device of this process."""
     return SingleDeviceSharding(jax.local_devices()[0])

@@ -1,4 +1,4 @@
-"""Several processes of one run: they find each other, agree about mistakes, and end together."""
+"""Runs of several processes: they connect, report errors together, and end together."""
 
 import contextlib
 import os
@@ -14,29 +14,34 @@ from jax.experimental import multihost_utils
 from pavdm_jax.errors import ConfigError, first_line
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-"""Of the environment, where no scheduler says how many processes there are: HOST:PORT of process 0, their number, this
-one's number."""
+"""Environment variables for machines without SLURM or TPU pods.
+
+They are HOST:PORT of process 0, the number of processes, and the number of this process, from 0.
+"""
 
 HEARTBEAT_SECONDS = 60
-"""After which a process that is not heard of counts as dead, and the others are ended by JAX."""
+"""Without a sign of life for so long, a process counts as dead, and JAX ends the others."""
 
 LOST_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")
-"""Of JAX's errors: what a call to another process that is gone ends with."""
+"""The codes of JAX's errors when another process is gone."""
 
 LOST_WORDS = ("gloo", "nccl", "barrier", "heartbeat", "coordination")
-"""In errors of another code, INTERNAL or UNKNOWN: the libraries of collectives report a closed connection so, Orbax
-without a code."""
+"""Words in the errors of other codes when another process is gone.
+
+The libraries of collectives report a closed connection as INTERNAL or UNKNOWN, and Orbax without a code.
+"""
 
 CLOSING_SECONDS = 2
-"""That process 0, which the others talk to, stays after a mistake, so that they can end by themselves."""
+"""How long process 0, to which the others are connected, stays after an error, so that they can end by themselves."""
 
 
 def connect() -> None:
-    """Find the other processes, before any device is used: TPU pods and SLURM tell by themselves, elsewhere `VARIABLES`
-    do.
+    """Connect to the other processes, before any device is used.
+
+    TPU pods and SLURM are recognised; elsewhere `VARIABLES` are needed.
 
     Raises:
-      ConfigError: only some variables are set, they are no numbers, or the others are not found.
+      ConfigError: only some variables are set, they are malformed, or the other processes are not found.
     """
     given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     if len(given) < len(VARIABLES) and "JAX_NUM_PROCESSES" in given:
@@ -62,15 +67,15 @@ def connect() -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once: logs, samples, models."""
+    """Whether this is process 0, which writes logs, samples and models."""
     return jax.process_index() == 0
 
 
 def on_first(action: Callable[[], object]) -> None:
-    """Let process 0 do something while the others wait; all have to call it.
+    """Run `action` in process 0 while the others wait; all processes must call it.
 
     Raises:
-      ConfigError, OSError: as the action; in the other processes a ConfigError that refers to process 0.
+      ConfigError, OSError: those of the action; in the other processes a `ConfigError` that refers to process 0.
     """
     if jax.process_count() == 1:
         action()
@@ -90,9 +95,9 @@ def on_first(action: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def exit_if_peer_lost() -> Iterator[None]:
-    """Around work of all processes: when one of them is gone, this one says so in a line, and ends.
+    """A context for work of all processes: when one of them is gone, this one prints a line and exits.
 
-    At once, since whatever is left to be closed would wait for the one that is gone.
+    It exits at once, because closing anything in order would wait for the process that is gone.
     """
     try:
         yield
@@ -107,8 +112,9 @@ def exit_if_peer_lost() -> Iterator[None]:
 
 
 def end(code: int, said: str) -> NoReturn:
-    """Print a line and end the program; of several processes without the farewell that would wait for those that are
-    gone.
+    """Print a line to standard error and end the program with an exit code.
+
+    Of several processes, each exits without JAX's shutdown, which would wait for processes that are gone.
     """
     print(said, file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
@@ -120,7 +126,7 @@ def end(code: int, said: str) -> NoReturn:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether an error of a collective, or of a barrier that a checkpoint waits at, tells of another process."""
+    """Whether an error of a collective, or of a barrier of a checkpoint, means that another process is gone."""
     if getattr(error, "error_code_string", None) in LOST_CODES:  # JAX's errors have one
         return True
     return any(word in str(error).lower() for word in LOST_WORDS)
