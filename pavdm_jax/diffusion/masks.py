@@ -4,7 +4,6 @@ With them one model learns to continue a clip, to precede it, and to fill gaps. 
 opensora/utils/train_utils.py, `MaskGenerator`. Here each sample draws its own strategy, inside jit.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,9 +32,13 @@ class Masks:
     image_head: float = 0.22  # the first frame
     image_tail: float = 0.005  # the last frame
     image_head_tail: float = 0.005  # both
+    context: float = 0.0  # the first `context_latents` frames, as of a clip that continues another one ("replacement")
+    context_latents: int = 5  # latent frames; 5 are the 17 pixel frames of `ClipConfig.context_frames`
 
     def __post_init__(self) -> None:
-        chances = dataclasses.asdict(self)
+        chances = {name: getattr(self, name) for name in MASK_STRATEGIES}
+        if self.context_latents < 1:
+            raise ConfigError(f"context_latents of the masks must be at least 1, not {self.context_latents}")
         for name, chance in chances.items():
             if not 0 <= chance <= 1:
                 raise ConfigError(f"the chance of the mask strategy {name} must be from 0 to 1, not {chance}")
@@ -45,37 +48,46 @@ class Masks:
             )
 
 
-Strategy = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""(key, positions [t], number of frames []) -> [t] bool, True where the frame stays clean."""
+def masks_of(**chances: float) -> Masks:
+    """Masks of these strategies alone: `masks_of(context=0.75)`."""
+    return Masks(**(dict.fromkeys(MASK_STRATEGIES, 0.0) | chances))
 
 
-def _random(key: jax.Array, positions: jax.Array, length: jax.Array) -> jax.Array:
+Strategy = Callable[[jax.Array, jax.Array, jax.Array, Masks], jax.Array]
+"""(key, positions [t], number of frames [], settings) -> [t] bool, True where the frame stays clean."""
+
+
+def _random(key: jax.Array, positions: jax.Array, length: jax.Array, masks: Masks) -> jax.Array:
     """Each frame, with a probability that is drawn from 0.1 to 0.9 for the clip."""
     share_key, frame_key = jax.random.split(key)
     share = jax.random.uniform(share_key, minval=0.1, maxval=0.9)
     return jax.random.uniform(frame_key, positions.shape) < share
 
 
-def _interpolate(key: jax.Array, positions: jax.Array, length: jax.Array) -> jax.Array:
+def _interpolate(key: jax.Array, positions: jax.Array, length: jax.Array, masks: Masks) -> jax.Array:
     """Every second frame, beginning with the first or the second one."""
     return positions % 2 == jax.random.randint(key, (), 0, 2)
 
 
-def _image(key: jax.Array, length: jax.Array) -> jax.Array:
+def _image(key: jax.Array, length: jax.Array, masks: Masks) -> jax.Array:
     return jnp.int32(1)
 
 
-def _quarter(key: jax.Array, length: jax.Array) -> jax.Array:
+def _context(key: jax.Array, length: jax.Array, masks: Masks) -> jax.Array:
+    return jnp.int32(masks.context_latents)
+
+
+def _quarter(key: jax.Array, length: jax.Array, masks: Masks) -> jax.Array:
     """From one frame to a quarter of the clip."""
     return jax.random.randint(key, (), 1, jnp.maximum(length // 4, 1) + 1)
 
 
-def _run(size: Callable[[jax.Array, jax.Array], jax.Array], *places: str) -> Strategy:
+def _run(size: Callable[[jax.Array, jax.Array, Masks], jax.Array], *places: str) -> Strategy:
     """Runs of `size` frames at the "head", the "tail", or a "random" place of the clip."""
 
-    def strategy(key: jax.Array, positions: jax.Array, length: jax.Array) -> jax.Array:
+    def strategy(key: jax.Array, positions: jax.Array, length: jax.Array, masks: Masks) -> jax.Array:
         size_key, start_key = jax.random.split(key)
-        run = size(size_key, length)
+        run = size(size_key, length, masks)
         starts = {"head": 0, "tail": length - run, "random": jax.random.randint(start_key, (), 0, length - run + 1)}
         clean = jnp.zeros(positions.shape, bool)
         for place in places:
@@ -95,6 +107,7 @@ MASK_STRATEGIES: dict[str, Strategy] = {
     "image_head": _run(_image, "head"),
     "image_tail": _run(_image, "tail"),
     "image_head_tail": _run(_image, "head", "tail"),
+    "context": _run(_context, "head"),
 }
 """The strategies by the names of `Masks`, in the same order."""
 
@@ -123,7 +136,7 @@ def sample_masks(
 
     def draw(sample_key: jax.Array, length: jax.Array) -> jax.Array:
         which_key, strategy_key = jax.random.split(sample_key)
-        options = [strategy(strategy_key, positions, length) for strategy in MASK_STRATEGIES.values()]
+        options = [strategy(strategy_key, positions, length, masks) for strategy in MASK_STRATEGIES.values()]
         options = jnp.stack([*options, jnp.zeros(frames, bool)])
         which = jnp.searchsorted(jnp.cumsum(chances), jax.random.uniform(which_key), side="right")
         valid = positions < length

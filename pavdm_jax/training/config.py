@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
-from pavdm_jax.diffusion.masks import Masks
+from pavdm_jax.diffusion.masks import Masks, masks_of
 from pavdm_jax.diffusion.objectives import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.distributed.mesh import parse_mesh
 from pavdm_jax.errors import ConfigError
@@ -34,6 +34,7 @@ __all__ = [  # all that a config file needs, the settings of objectives and data
     "TrainConfig",
     "UniformDiffusion",
     "VideoData",
+    "masks_of",
     "read_config",
 ]
 

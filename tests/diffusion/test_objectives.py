@@ -12,7 +12,7 @@ from support.golden_data import channels_last
 from support.golden_network import network_config, network_params, velocity_of
 
 from pavdm_jax.config import WindowConfig
-from pavdm_jax.diffusion import masks, objectives
+from pavdm_jax.diffusion import masks, objectives, replacement
 from pavdm_jax.diffusion.flow import interpolate, shift_levels
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.objectives import ProgressiveDiffusion, UniformDiffusion
@@ -142,8 +142,7 @@ def test_uniform_clips_may_be_short_and_of_different_sizes():
 @functools.partial(jax.jit, static_argnums=0)
 def draw_masks(name, lengths):
     """[500, 20] masks of one strategy."""
-    only = masks.Masks(**{**dict.fromkeys(masks.MASK_STRATEGIES, 0.0), name: 1.0})
-    return masks.sample_masks(KEY, only, lengths, 20)
+    return masks.sample_masks(KEY, masks.masks_of(**{name: 1.0}), lengths, 20)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +156,7 @@ def draw_masks(name, lengths):
         ("quarter_head_tail", {(0, 8), (0, 1, 7, 8)}),
         ("quarter_random", {(i,) for i in range(9)} | {(i, i + 1) for i in range(8)}),
         ("interpolate", {(0, 2, 4, 6, 8), (1, 3, 5, 7)}),
+        ("context", {(0, 1, 2, 3, 4)}),
     ],
 )
 def test_mask_strategies(name, clean):
@@ -189,6 +189,22 @@ def test_strategies_are_drawn_with_their_chances():
         masks.Masks(image_head=1.0)
     with pytest.raises(ConfigError, match="the mask strategy random must be from 0 to 1, not -1"):
         masks.Masks(random=-1)
+    with pytest.raises(ConfigError, match="context_latents of the masks must be at least 1, not 0"):
+        masks.Masks(context_latents=0)
+
+
+def test_clips_are_trained_with_the_context_that_replacement_samples_with():
+    """The same mask, and so the same levels, as of a clip of 15 latent frames that continues another one with 3."""
+    objective = UniformDiffusion(masks=masks.masks_of(context=0.75, context_latents=3))
+    drawn = jax.jit(lambda: objectives.sample_uniform(KEY, objective, MANY, 15, SIZE, SIZE, SIZE))()
+    levels = np.asarray(drawn.levels)
+    continued = levels[:, 0] == 0
+    assert abs(continued.mean() - 0.75) < 0.04
+    given = jnp.arange(15)[None] < 3
+    sampled = np.asarray(replacement.without_noise(jnp.linspace(1, 0, 11), 1.0 - given).levels[3, 0])
+    np.testing.assert_array_equal(levels[continued] > 0, np.broadcast_to(sampled > 0, (continued.sum(), 15)))
+    assert (levels[continued, 3:] == levels[continued, 3:4]).all() and (levels[~continued] > 0).all()
+    np.testing.assert_array_equal(drawn.loss_mask, levels > 0)
 
 
 def flow_loss(velocity, latents, noise, loss_mask):
