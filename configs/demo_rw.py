@@ -3,6 +3,7 @@
 All frames of a clip always share one level, no frame is kept clean.
 
     pavdm train --config configs/demo_rw.py        (after configs/demo_base.py)
+    pavdm "a red circle moves left" --checkpoint runs/demo_rw --method noisy-replacement
 
 Trained at the length of the clips that it is sampled at: three chunks, 51 frames. The paper gives its RW three times
 the finetuning steps of its progressive model; here they are as many as in `configs/demo_progressive.py`, with twice as
@@ -11,24 +12,7 @@ many clips a step.
 Hardware: two CPU cores. Never run to the end: no quality is known.
 """
 
-from pavdm_jax.config import demo
-from pavdm_jax.training.config import OptimizerConfig, ShapesData, Stage, TrainConfig, UniformDiffusion
+from pavdm_jax.training.config import UniformDiffusion
+from pavdm_jax.training.presets import demo_system
 
-config = TrainConfig(
-    model=demo(),
-    init_from="runs/demo_base",
-    output="runs/demo_rw",
-    stages=(
-        Stage(
-            "replacement",
-            UniformDiffusion(clip_chunks=3, masks=None),
-            ShapesData(frames=17 * 8, samples=1600, seed=2),
-            train=("stdit3", "t5"),
-            steps=3550,
-            batch_size=16,
-            optimizer=OptimizerConfig(5e-4, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
-        ),
-    ),
-    model_dtype="float16",
-    save_every=100,
-)
+config = demo_system("runs/demo_rw", UniformDiffusion(clip_chunks=3, masks=None), batch_size=16)

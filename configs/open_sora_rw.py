@@ -11,12 +11,8 @@ Hardware: 8 GPUs of 80 GB, as `configs/gpu_h100x8.py`; --mesh and --batch-size f
 quality is known.
 """
 
-from dataclasses import replace
-
 from pavdm_jax.training.config import UniformDiffusion
 from pavdm_jax.training.presets import open_sora_finetune
 
-config = open_sora_finetune(
-    "runs/open_sora_rw", batch_size=32, mesh="fsdp=8", objective=UniformDiffusion(clip_chunks=3, masks=None)
-)
-config = replace(config, stages=(replace(config.stages[0], steps=3 * config.stages[0].steps),))
+objective = UniformDiffusion(clip_chunks=3, masks=None)
+config = open_sora_finetune("runs/open_sora_rw", 32, "fsdp=8", objective=objective, steps=30_000)

@@ -1,14 +1,21 @@
-"""Training runs that several files in `configs/` share, each with the values of its hardware."""
+"""Training runs that several files in `configs/` share, each with the values of its hardware or of its system."""
 
-from pavdm_jax.config import ModelConfig
+from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, demo
 from pavdm_jax.diffusion.objectives import ProgressiveDiffusion
-from pavdm_jax.training.config import Objective, OptimizerConfig, Stage, TrainConfig, VideoData
+from pavdm_jax.training.config import Objective, OptimizerConfig, ShapesData, Stage, TrainConfig, VideoData
 
 
 def open_sora_finetune(
-    output: str, batch_size: int, mesh: str, remat: str = "attention", objective: Objective | None = None
+    output: str,
+    batch_size: int,
+    mesh: str,
+    remat: str = "attention",
+    objective: Objective | None = None,
+    steps: int = 10_000,
+    frames: int = 119,
+    model: ModelConfig = OPEN_SORA_1_2,
 ) -> TrainConfig:
-    """A finetune of Open-Sora 1.2 XL/2 on clips of 119 frames (35 latent frames) at 240p, its text layers frozen.
+    """A finetune of Open-Sora 1.2 XL/2 at 240p, its text layers frozen.
 
     Learning rate, epsilon, warm-up, clipping and EMA are the reference's; the number of steps is ours.
 
@@ -18,20 +25,23 @@ def open_sora_finetune(
       mesh: the chips' layout, such as "data=8,fsdp=16".
       remat: what is computed again in the backward pass, see `TrainConfig.remat`.
       objective: None for the paper's progressive levels.
+      steps: updates of the parameters.
+      frames: pixel frames of a clip; 119 are 35 latent frames.
+      model: with the window that is trained, and the size of the videos.
     """
     objective = ProgressiveDiffusion() if objective is None else objective
     stage = Stage(
-        "progressive" if isinstance(objective, ProgressiveDiffusion) else "finetune",
+        _stage_name(objective),
         objective,
-        VideoData("clips.csv", frames=119),
+        VideoData("clips.csv", frames=frames),
         train=("stdit3",),
         freeze=("stdit3/caption_in", "stdit3/caption_out", "stdit3/null_caption"),
-        steps=10_000,
+        steps=steps,
         batch_size=batch_size,
         optimizer=OptimizerConfig(1e-4, warmup_steps=1000, decay=False),
     )
     return TrainConfig(
-        model=ModelConfig(),
+        model=model,
         init_from="checkpoints/open-sora-1.2",
         output=output,
         stages=(stage,),
@@ -39,3 +49,44 @@ def open_sora_finetune(
         remat=remat,
         mesh=mesh,
     )
+
+
+def demo_system(
+    output: str,
+    objective: Objective | None = None,
+    batch_size: int = 8,
+    frames: int = 17 * 8,
+    model: ModelConfig | None = None,
+) -> TrainConfig:
+    """A finetune of the demo base on the shapes world, the same for every system of the paper.
+
+    Args:
+      output: the run's folder.
+      objective: None for the paper's progressive levels, with many growing windows: while these have no context, the
+        prompt alone decides what will be seen.
+      batch_size: clips of a step.
+      frames: pixel frames of a scene, of which a clip is a part.
+      model: with the window that is trained; None for the embedded model's.
+    """
+    objective = ProgressiveDiffusion(growing=0.4, shrinking=0.1, short=0.0) if objective is None else objective
+    stage = Stage(
+        _stage_name(objective),
+        objective,
+        ShapesData(frames=frames, samples=1600, seed=2),
+        train=("stdit3", "t5"),
+        steps=3550,
+        batch_size=batch_size,
+        optimizer=OptimizerConfig(5e-4, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
+    )
+    return TrainConfig(
+        model=demo() if model is None else model,
+        init_from="runs/demo_base",
+        output=output,
+        stages=(stage,),
+        model_dtype="float16",
+        save_every=100,
+    )
+
+
+def _stage_name(objective: Objective) -> str:
+    return "progressive" if isinstance(objective, ProgressiveDiffusion) else "finetune"

@@ -28,7 +28,11 @@ DEVICES = {
     "tpu_v5e": (64, "v5e"),
     "tpu_v5p": (64, "v5p"),
     "gpu_h100x8": (8, "h100"),
+    "pa_m": (128, "v4"),
     "open_sora_rw": (8, "h100"),
+    "open_sora_rn": (8, "h100"),
+    "open_sora_no_context": (8, "h100"),
+    "open_sora_no_chunks": (8, "h100"),
 }
 """Of the files that name their hardware: how many, and which chip. The others run on one device of any kind."""
 

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 from support.small_videos import gradient, write_csv, write_video
-from support.tiny_model import SHAPES, TINY
+from support.tiny_model import SHAPES, TINY, tiny_model
 
+from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.tokenizer import UNKNOWN_ID, Tokenizer, train_tokenizer
@@ -67,3 +68,16 @@ def test_captions_that_make_no_tokenizer_are_refused_with_the_remedy(tmp_path, m
     empty = write_csv(tmp_path / "empty.csv", ["a.mp4,\u4e00"])  # of which the cleaning leaves nothing
     with pytest.raises(ConfigError, match=r"no captions .*; or give one: --tokenizer spiece\.model, or .*--init-from"):
         start.make_tokenizer(config(VideoData(empty, 1)))
+
+
+def test_a_model_may_be_trained_on_with_another_number_of_frames_coded_at_once(tmp_path):
+    """As the paper's M setting is: 16 frames to 5 latent ones."""
+    save_model(tmp_path / "start", tiny_model(SHAPES))
+    vae = dataclasses.replace(SHAPES.vae, micro_frames=16, micro_latents=5)
+    given = config(ShapesData(1), init_from=str(tmp_path / "start"))
+    given = dataclasses.replace(given, model=dataclasses.replace(SHAPES, vae=vae))
+    model = start.given_model(given)
+    assert model is not None and model.config.vae == vae
+    deeper = dataclasses.replace(SHAPES, t5=dataclasses.replace(SHAPES.t5, num_layers=2))
+    with pytest.raises(ConfigError, match="of another architecture"):
+        start.given_model(dataclasses.replace(given, model=deeper))
