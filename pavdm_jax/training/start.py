@@ -90,9 +90,7 @@ def make_tokenizer(config: TrainConfig) -> Tokenizer:
 
 def _check_architecture(config: TrainConfig, found: ModelConfig) -> None:
     """The parameters must be of the same networks; how many frames the VAE codes at once is the config's to say."""
-    ours, theirs = (
-        (model.stdit3, model.vae.spatial, model.vae.temporal, model.t5) for model in (config.model, found)
-    )
+    ours, theirs = ((model.stdit3, model.vae.spatial, model.vae.temporal, model.t5) for model in (config.model, found))
     if ours != theirs:
         raise ConfigError(
             f"init_from {config.init_from} holds the model '{found.name}' of another architecture than this config's"
