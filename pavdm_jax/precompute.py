@@ -1,10 +1,10 @@
-"""Latents, and caption features, of videos, computed once.
+"""Compute the latents, and the caption features, of videos once.
 
     pavdm precompute --manifest clips.csv --checkpoint MODEL --output latents/
 
-The same command goes on where it was interrupted. Several processes, on as many hosts as you like, share the work when
-they write to the same folder: give each its --process-index and the common --process-count, or --distributed on a pod
-or cluster. Train on the result with `LatentData("latents/")`. Manifest, videos, model and latents may be in buckets,
+The same command continues after an interruption. Several processes, also on several hosts, share the work when they
+write to the same folder: give each its --process-index and the common --process-count, or --distributed on a pod or
+cluster. Train on the result with `LatentData("latents/")`. Manifest, videos, model and latents may be in buckets,
 gs://BUCKET/NAME.
 """
 
@@ -32,7 +32,7 @@ from pavdm_jax.models.model import DTYPES
 
 @dataclass(frozen=True)
 class PrecomputeConfig:
-    """What to encode, by which model, and where to."""
+    """What to encode, with which model, and where to."""
 
     checkpoint: str
     """a model folder or training run, or demo"""
@@ -87,7 +87,11 @@ class PrecomputeConfig:
 
 
 def precompute(config: PrecomputeConfig) -> int:
-    """Write this process's part of the latents, and say what came of it; returns the exit code."""
+    """Write this process's part of the latents, and print a summary; returns the exit code.
+
+    Raises:
+      ConfigError: the model, the videos or the folder of latents cannot be used.
+    """
     enable_cache()
     options = CacheOptions(config.caption_features, config.shard_size, config.batch_size, config.workers)
     share = config.process_index, config.process_count

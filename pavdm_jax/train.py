@@ -1,9 +1,9 @@
 """Train a model: `pavdm train --config demo_vae [--field.name value ...]`.
 
-The config is a Python file that defines `config = TrainConfig(...)`, or the name of a shipped one; any of its fields
-can be given on the command line by its dotted name (of a run of one stage without `stages.0.`). A run that was
-interrupted goes on when the same command is given again. Of several processes, TPU pods and SLURM tell which this one
-is; elsewhere JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+The config is a Python file that defines `config = TrainConfig(...)`, or the name of a shipped one; each of its fields
+is an option by its dotted name (without `stages.0.` for a run of one stage). An interrupted run continues when the same
+command is given again. For several processes, TPU pods and SLURM are recognised; elsewhere set
+JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 """
 
 import sys
@@ -22,7 +22,7 @@ from pavdm_jax.training.config_files import ConfigCommand, read_command_and_conf
 
 @dataclass(frozen=True)
 class TrainCommand(ConfigCommand):
-    """What is to be done with a config."""
+    """What to do with a config."""
 
     compile_only: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None
     """train nothing: print the memory of steps compiled for v4:4x4x8, h100:8, h100:4x8 (hosts x GPUs), without any"""
@@ -31,19 +31,19 @@ class TrainCommand(ConfigCommand):
 
 
 def read(arguments: Sequence[str]) -> tuple[TrainCommand, TrainConfig]:
-    """What is to be done, and with which config; see `read_command_and_config`."""
+    """The command and its config; see `read_command_and_config`."""
     return read_command_and_config(TrainCommand, arguments, "pavdm train", __doc__)
 
 
 def run(command: TrainCommand, config: TrainConfig) -> int:
     """Train, or compile only; returns the exit code."""
-    # Imported when the command was read: mistakes are told before the seconds that these take.
+    # Imported after the command is read: this takes seconds, and mistakes are reported before.
     from pavdm_jax.ahead_of_time.training import compile_train
     from pavdm_jax.training.loop import fit
     from pavdm_jax.training.preemption import Preempted
 
     if command.compile_only is not None:
-        jax.config.update("jax_platforms", "cpu")  # an installed compiler for TPUs or GPUs is no TPU or GPU
+        jax.config.update("jax_platforms", "cpu")  # there may be a compiler for TPUs or GPUs without any
         compile_train(config, command.compile_only)
         return 0
     if command.distributed:

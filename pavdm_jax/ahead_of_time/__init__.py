@@ -1,1 +1,1 @@
-"""Programs compiled for chips that are not there, to learn what memory they take."""
+"""Compiling programs for other chips than those of this machine, to know how much memory they need."""

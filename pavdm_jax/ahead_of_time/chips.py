@@ -1,4 +1,4 @@
-"""Chips that programs are compiled for without having them: what they are, and their devices, which run nothing."""
+"""The chips for which programs can be compiled on other machines, and their devices for the compiler."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pavdm_jax.errors import ConfigError
 GIB = 2**30
 
 JAX_SHARE = 0.75
-"""Of a GPU's memory that JAX takes, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
+"""The share of a GPU's memory that JAX uses by default (XLA_PYTHON_CLIENT_MEM_FRACTION)."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class TPU:
 
     Attributes:
       kind: as `jax.Device.device_kind`.
-      memory_gib: of a chip, that a program can use, as the compiler says.
-      options: what makes one device of a chip; a v4 chip has two cores, which work as one ("megacore").
+      memory_gib: of a chip that a program can use, as the compiler reports it.
+      options: of the topology, so that a chip is one device; a v4 chip has two cores, which work as one ("megacore").
     """
 
     kind: str
@@ -30,8 +30,8 @@ class TPU:
     options: tuple[tuple[str, str], ...] = ()
 
     def devices(self, name: str, layout: str) -> list[jax.Device]:
-        """Those of a topology; raises what the compiler raises."""
-        # Else two compilations at a time, even of two users, fail; and there is no cloud machine to ask.
+        """The devices of a topology; raises the errors of the compiler."""
+        # Otherwise two compilations at the same time fail, even of two users; and no cloud machine can be queried.
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **dict(self.options)).devices)
@@ -41,7 +41,7 @@ class TPU:
 
 @dataclass(frozen=True)
 class GPU:
-    """A kind of NVIDIA GPU, as the compiler needs to know it; from NVIDIA's data sheets and architecture papers.
+    """A kind of NVIDIA GPU with the values that the compiler needs, from NVIDIA's data sheets and architecture papers.
 
     Attributes:
       kind: as `jax.Device.device_kind`.
@@ -128,8 +128,10 @@ CHIPS: dict[str, Chip] = {
 
 
 def parse_topology(name: str) -> tuple[str, Chip]:
-    """The layout of a name such as "v4:2x2x4", chips along each axis, or "h100:4x8", hosts and GPUs of each; and the
-    kind of chip.
+    """The layout and the chip of a topology's name.
+
+    Args:
+      name: such as "v4:2x2x4", with the chips along each axis, or "h100:4x8", with the hosts and the GPUs of each.
 
     Raises:
       ConfigError: there is no such chip, or the name has another form.
@@ -145,11 +147,13 @@ def parse_topology(name: str) -> tuple[str, Chip]:
 
 
 def topology_devices(name: str) -> list[jax.Device]:
-    """The devices, one a chip, of a topology such as "v4:2x2x4" or "h100:8"; programs can be compiled for them, and not
-    run.
+    """The devices of a topology, one for each chip; programs can be compiled for them, but not run.
+
+    Args:
+      name: see `parse_topology`.
 
     Raises:
-      ConfigError: the compiler is not installed, or knows no such layout.
+      ConfigError: the compiler is not installed, or does not know the layout.
     """
     layout, chip = parse_topology(name)
     try:

@@ -1,9 +1,7 @@
-"""Compiling for devices that are not there, to learn whether a program fits their memory: `pip install
-pavdm_jax[tpu-compile]`,
-or `pavdm_jax[cuda]` for GPUs.
+"""Compiling for devices of other machines, to know whether a program fits their memory.
 
-Only shapes enter, so a model of any size is compiled on a laptop. Nothing is run: memory is what XLA has planned; times
-are estimates.
+It needs `pip install pavdm_jax[tpu-compile]`, or `pavdm_jax[cuda]` for GPUs. Only shapes are needed, so a model of any
+size is compiled on a laptop. Nothing is run: memory is what XLA plans to use, and times are estimates.
 """
 
 import re
@@ -16,20 +14,19 @@ import jax
 from pavdm_jax.ahead_of_time.chips import GIB, Chip
 
 COMPILER_OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
-"""By platform. Sizes of Triton's matrix products are found by trying them on the GPU; without one, some products have
-none."""
+"""By platform. The sizes of Triton's matrix products are tuned on the GPU, without which some products fail."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What compiling told of one program, for each device.
+    """The result of compiling a program, for each device.
 
     Attributes:
-      arguments, outputs, temporaries, aliased: bytes; aliased ones are arguments that outputs replace.
-      collectives: how often the program's text has each kind of exchange between devices; those in a loop over layers
-        run once a layer, and count once.
+      arguments, outputs, temporaries, aliased: bytes of memory; aliased are arguments whose memory outputs reuse.
+      collectives: the number of collective operations of each kind in the program's text; those in the loop over layers
+        run once for each layer, but count once.
       compile_seconds: on this machine.
-      problem: why it cannot be compiled, else "": the numbers are 0 then.
+      problem: why the program cannot be used, or ""; if it cannot be compiled, the numbers are 0.
     """
 
     arguments: int = 0
@@ -42,12 +39,13 @@ class Report:
 
     @property
     def total(self) -> int:
-        """Bytes of memory that running the program takes."""
+        """Bytes of memory that the program needs."""
         return self.arguments + self.outputs + self.temporaries - self.aliased
 
     def within(self, chip: Chip) -> "Report":
-        """With a problem if it is more than a chip has: the compiler for TPUs refuses such a program, that for GPUs
-        does not.
+        """This report, with a problem if the program needs more memory than a chip has.
+
+        The compiler for TPUs refuses such programs itself, the one for GPUs does not.
         """
         if self.total <= chip.memory_gib * GIB:
             return self
@@ -55,12 +53,17 @@ class Report:
 
 
 def place(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """The shapes of a tree of arrays or shapes, all with this sharding."""
+    """The shapes of a tree of arrays or shapes, all with the same sharding."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def compile_program(program: Any, *arguments, **named) -> Report:
-    """Compile `jax.jit`'s `program` for the devices that its abstract arguments lie on."""
+    """Compile a `jax.jit` function for the devices of its arguments' shardings.
+
+    Args:
+      program: the function.
+      arguments, named: trees of `jax.ShapeDtypeStruct` with shardings, and static arguments.
+    """
     shapes = (leaf for leaf in jax.tree.leaves((arguments, named)) if isinstance(leaf, jax.ShapeDtypeStruct))
     placed = [device for shape in shapes if shape.sharding is not None for device in shape.sharding.device_set]
     device = (placed or jax.local_devices())[0]
@@ -88,6 +91,6 @@ COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "coll
 
 
 def _collectives(text: str) -> dict[str, int]:
-    """By kind, the operations in the text of a compiled program; one that begins and ends apart counts once."""
+    """The number of collectives of each kind in the text of a program; a pair of start and done counts once."""
     found = {kind: len(re.findall(rf" {kind}(?:-start)?\(", text)) for kind in COLLECTIVES}
     return {kind: count for kind, count in found.items() if count}

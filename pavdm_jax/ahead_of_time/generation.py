@@ -1,7 +1,7 @@
-"""Memory of generation on chips that are not there: `pavdm benchmark --compile-only v5e:1x1 v4:1x1 h100:1`.
+"""Memory of generation on chips of other machines: `pavdm benchmark --compile-only v5e:1x1 v4:1x1 h100:1`.
 
-The programs of generation are compiled for the chips of each topology, from shapes alone; several share the work as
-`--mesh auto` does.
+The programs of generation are compiled for the chips of each topology, from shapes alone; several chips split the work
+as with `--mesh auto`.
 """
 
 import functools
@@ -33,7 +33,7 @@ from pavdm_jax.outputs import check_output
 from pavdm_jax.text.layerwise_t5 import encoder_layer
 
 UTILISATION = 0.4
-"""Of the chip's peak, for the estimate of seconds: an assumption, not a measurement."""
+"""The assumed share of the chip's peak FLOP/s in the estimates of seconds; it is not measured."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,12 @@ class GenerationProgram:
 
 
 def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[GenerationProgram]:
-    """A layer of the text encoder, a shift, and decoding a chunk, for one video, with the parameters in the request's
-    dtype.
+    """The programs for one video: a layer of the text encoder, a shift, and decoding a micro clip.
 
-    `device` is one of those they are compiled for.
+    Args:
+      config: the architecture.
+      request: of one video; parameters are in its dtype.
+      device: one of those for which the programs are compiled.
     """
     dtype, tokens, t5 = DTYPES[request.dtype], config.text.max_tokens, config.t5
     shape = jax.ShapeDtypeStruct
@@ -125,7 +127,18 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
 
 
 def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[dict]:
-    """Compile every program for every chip; `each` is told of every result."""
+    """Compile all programs for all chips.
+
+    Args:
+      config: what to compile.
+      each: called with each result.
+
+    Returns:
+      A dict of JSON values for each chip and program, with memory in bytes.
+
+    Raises:
+      ConfigError: a topology, the model or the output cannot be used.
+    """
     if config.output is not None:
         check_output(config.output, (".json",))
     model = OPEN_SORA_1_2 if config.checkpoint == OPEN_SORA_1_2.name else load(config.checkpoint, parts=()).config
@@ -173,7 +186,7 @@ HEADER = (
 
 
 def row(result: dict) -> str:
-    """A line of the table; memory in GiB."""
+    """A line of the table, with memory in GiB."""
     arguments, temporaries, total, limit = (
         result[name] / GIB for name in ("arguments", "temporaries", "total", "limit")
     )

@@ -1,7 +1,7 @@
-"""Training steps compiled for chips that are not there: `pavdm train --config FILE --compile-only v4:4x4x8`.
+"""Compiling training steps for chips of other machines: `pavdm train --config FILE --compile-only v4:4x4x8`.
 
-Only shapes enter: no weights are read, nothing is run. Memory is what the compiler plans, arithmetic is counted, time
-is guessed.
+Only shapes are needed: no weights are read, and nothing is run. Memory is what the compiler plans to use, FLOPs are
+counted, and times are estimates.
 """
 
 import jax
@@ -23,16 +23,16 @@ from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.program import Program, make_program, used_parts
 
 UTILISATION = 0.4
-"""Of the chips' peak by all arithmetic, what is computed again included: an assumption, not a measurement."""
+"""The assumed share of the chips' peak FLOP/s, recomputation included; it is not measured."""
 
 RECOMPUTED = {"none": 1.0, "attention": 4 / 3, "full": 4 / 3}
-"""Arithmetic of a step with rematerialisation over that without: the forward pass is a third."""
+"""FLOPs of a step with recomputation (remat), relative to one without: the forward pass is a third."""
 
 
 def abstract_batch(config: TrainConfig, stage: Stage) -> dict:
-    """Shapes of a diffusion stage's batch, of clips of the model's own size.
+    """Shapes of a batch of a diffusion stage, with clips of the model's own size.
 
-    Of precomputed latents, caption features are expected, too, unless the stage trains the text encoder.
+    With precomputed latents, the batch has caption features, too, unless the stage trains the text encoder.
     """
     model, b = config.model, stage.batch_size
     assert isinstance(stage.objective, DiffusionObjective)
@@ -47,7 +47,7 @@ def abstract_batch(config: TrainConfig, stage: Stage) -> dict:
 
 
 def abstract_program(config: TrainConfig, stage: Stage, mesh) -> tuple[Program, tuple]:
-    """A stage's programs, and the shapes that its step is called with, placed on a mesh (which may be abstract)."""
+    """A stage's programs, and the shapes of its step's arguments with shardings over a mesh, which may be abstract."""
     batch = abstract_batch(config, stage)
     parameters = trainable(abstract_params(config.model), stage)
     used = used_parts(stage, batch)
@@ -64,11 +64,11 @@ def abstract_program(config: TrainConfig, stage: Stage, mesh) -> tuple[Program, 
 
 
 def compile_train(config: TrainConfig, topology: str) -> None:
-    """Compile the step of every diffusion stage, and print what it takes.
+    """Compile the step of every diffusion stage, and print its memory and FLOPs.
 
     Raises:
-      ConfigError: the compiler or the topology is not there, the mesh does not fit it, clips are too short, or no stage
-        trains the transformer.
+      ConfigError: the compiler is not installed, the topology is unknown, the mesh does not fit it, a step does not fit
+        the memory, clips are too short, or no stage trains the transformer.
     """
     stages = [stage for stage in config.stages if isinstance(stage.objective, DiffusionObjective)]
     if not stages:
@@ -97,7 +97,7 @@ def compile_train(config: TrainConfig, topology: str) -> None:
 def describe(
     config: TrainConfig, stage: Stage, topology: str, mesh: MeshConfig, report: Report, shape: tuple, peak: float
 ) -> list[str]:
-    """The lines that are printed about a compiled step; `peak` is the FLOP/s of all chips."""
+    """The lines to print for a compiled step; `peak` is the peak FLOP/s of all chips."""
     limit = parse_topology(topology)[1].memory_gib
     model_flops = train_flops(config.model.stdit3, shape)
     done = model_flops * RECOMPUTED[config.remat]

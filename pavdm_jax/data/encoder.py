@@ -1,4 +1,4 @@
-"""The frozen networks that turn clips into latents and captions into features."""
+"""The frozen encoders of training: clips to latents, and captions to features."""
 
 import functools
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from pavdm_jax.text.captions import complete
 
 
 class Encoder:
-    """The VAE's encoder and the text encoder of a model, compiled; results are float16, as they are kept on disk.
+    """The VAE's encoder and the text encoder of a model, compiled; results are float16, as they are stored on disk.
 
     Args:
-      model: with the parts that will be used.
+      model: with the parts that are used: "vae", and "t5" for `features`.
       text_dtype: in which the text encoder computes.
     """
 
     def __init__(self, model: Model, text_dtype: jnp.dtype = jnp.float32):
         self.model, self.text_dtype = model, jnp.dtype(text_dtype)
-        # On the accelerator, wherever the model waits; the text encoder, which may be large, when it is asked for.
+        # On the accelerator; the text encoder, which may be large, only when it is used.
         self._vae = jax.device_put(model.params["vae"], on_first_device())
         vae: Any = VideoVAE(model.config.vae)  # what `apply` gives depends on the method
         t5: Any = T5Encoder(model.config.t5, text_dtype)
@@ -46,7 +46,11 @@ class Encoder:
         return self._encode(self._vae, frames)
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
-        """Features of captions, completed as prompts are, without their padding: float16 `[l, d]` each."""
+        """Features of captions, completed as prompts are: float16 `[l, d]` for each, without padding.
+
+        Raises:
+          ConfigError: the model has no tokenizer.
+        """
         if self.model.tokenizer is None:
             raise ConfigError("the model has no tokenizer, without which captions cannot be read")
         text = self.model.config.text

@@ -1,11 +1,11 @@
-"""Latents and caption features on disk, computed once: a folder of shards, none of which is ever incomplete.
+"""A cache of latents and caption features on disk: a folder of shards, which are written atomically.
 
-    cache.json                          what made it: the clips, the VAE, the text encoder
+    cache.json                          fingerprints of the clips, the VAE and the text encoder that it was made from
     shard-00003-of-00010.safetensors    some clips: latents/N, features/N/CAPTION; captions in its metadata
-    index.json                          which clip is in which shard; written when all shards are there
+    index.json                          which clip is in which shard; written when all shards are complete
 
-`latent_writer.py` writes it. The folder may be in a bucket: then each host copies the shards that it reads to its cache
-folder, where they stay.
+`latent_writer.py` writes it. If the folder is in a bucket, each host copies the shards that it reads to its cache
+folder, and keeps them there.
 """
 
 import functools
@@ -23,11 +23,11 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 
 FORMAT = 2
-"""Of the files; 2 since fingerprints are made by one rule."""
+"""The version of the format; 2 since all fingerprints follow one rule."""
 
 
 def cache_identity(clips: Clips, model: Model, caption_features: bool = False) -> dict:
-    """What the content of a cache depends on."""
+    """Everything that the content of a cache depends on, as JSON values."""
     return {
         "format": FORMAT,
         "clips": clips.identity,
@@ -38,6 +38,7 @@ def cache_identity(clips: Clips, model: Model, caption_features: bool = False) -
 
 
 def check_identity(folder: Path, found: dict, identity: dict) -> None:
+    """Raise `ConfigError`, with the reason, unless a cache's identity `found` agrees with the values of `identity`."""
     reasons = {
         "format": "was written by another version",
         "clips": "holds other clips",
@@ -55,14 +56,13 @@ def check_identity(folder: Path, found: dict, identity: dict) -> None:
 
 
 class LatentCache:
-    """A complete cache, read by the number of the clip among those in the cache: clips that could not be read have no
-    number.
+    """A complete cache, for reading; clips are numbered without those that were left out.
 
     Attributes:
       shapes: latent frames, rows, columns and channels of each clip, int32 `[n, 4]`.
-      identity: `cache_identity` of what made it.
-      skipped: all that was left out, by name, and why: files that cannot be read, rows that are too short, clips that
-        are damaged.
+      identity: the `cache_identity` that it was made with.
+      skipped: name → reason of everything that was left out: files that cannot be read, rows that are too short, clips
+        that are damaged.
 
     Raises:
       ConfigError: the folder holds no cache, or one that is not complete.
@@ -89,10 +89,11 @@ class LatentCache:
 
     @property
     def has_features(self) -> bool:
+        """Whether it has caption features."""
         return self.identity["text"] is not None
 
     def check(self, identity: dict) -> None:
-        """Refuse a cache of another version, or that differs in one of the named respects (`ConfigError`)."""
+        """Raise `ConfigError` for a cache of another version, or that differs in a value of `identity`."""
         check_identity(self.folder, self.identity, {"format": FORMAT, **identity})
 
     def latents(self, index: int, start: int, stop: int) -> np.ndarray:
@@ -121,7 +122,7 @@ class LatentCache:
 
 @functools.lru_cache(64)
 def _opened(path: Path, stamp: tuple):
-    """Mapped into memory; each process has its own."""
+    """An open shard, mapped into memory; it is kept open, in each process for itself."""
     copy = storage.local_copy(path, stamp)
     try:
         return safetensors.safe_open(copy, "np")

@@ -2,7 +2,7 @@
 
     ShapesWorld(data_dir="data", file_format="array_record").download_and_prepare()
 
-makes it, and `TfdsData("tfds:shapes_world", data_dir="data")` trains on it.
+prepares it, and `TfdsData("tfds:shapes_world", data_dir="data")` trains on it.
 """
 
 import numpy as np

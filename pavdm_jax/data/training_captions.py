@@ -1,4 +1,4 @@
-"""The captions of training data, of which a tokenizer is made where training starts from random weights."""
+"""The captions of training data, on which a tokenizer is trained when a run starts from random weights."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,17 @@ from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.text.captions import clean_caption, complete
 
 SHAPES_CAPTIONS = 4000
-"""Captions of each shapes world: each word of its grammar occurs among them."""
+"""The number of captions of a shapes world; every word of its grammar occurs in them."""
 
 CAPTIONS = 100_000
-"""Captions of a manifest or of latents, at most, taken evenly."""
+"""The most captions of a manifest or of latents, evenly distributed over it."""
 
 TFDS_EXAMPLES = 4000
-"""Examples of a TFDS data set, at most: a caption is read with its whole video."""
+"""The most examples of a TFDS data set, because each caption is read together with its video."""
 
 
 def training_captions(stages: Sequence[Data], model: ModelConfig, seed: int) -> list[str]:
-    """Captions of the data of a run's stages, as the text encoder gets them; data that several stages share counts
-    once.
+    """The captions of the data of a run's stages, completed and cleaned; data of several stages counts once.
 
     Args:
       stages: the data of each.

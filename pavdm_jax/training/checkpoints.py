@@ -1,4 +1,4 @@
-"""The checkpoints that a training run writes; `checkpoints/run_folder.py` shows the folder."""
+"""Writing the checkpoints of a training run; `checkpoints/run_folder.py` describes its folder."""
 
 import contextlib
 import dataclasses
@@ -21,18 +21,20 @@ from pavdm_jax.training.state import TrainState
 
 
 class SaveError(OSError):
-    """A checkpoint could not be written; the ones before it are whole."""
+    """A checkpoint could not be written; the ones before it are complete."""
 
 
 class Checkpoints:
-    """The checkpoints of a stage: written in the background, whole or absent; the newest ones and the best are kept.
+    """The checkpoints of a stage, written in the background and atomically; use it as a context manager.
+
+    The newest ones are kept, and those of the lowest loss (`TrainConfig.keep` and `keep_best`).
 
     Args:
-      folder: of the stage.
+      folder: of the stage's checkpoints.
       config: of the run.
-      stage: which is trained.
+      stage: the stage.
       base: the model that the stage starts from.
-      base_path: where it is.
+      base_path: the folder of that model, or its name if it is embedded.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, stage: Stage, base: Model, base_path: str):
@@ -46,7 +48,7 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [checkpoint_managers.LatestN(config.keep), best]
             ),
-            best_fn=loss,  # without it the losses would not be written, and forgotten when the run is interrupted
+            best_fn=loss,  # without it the losses are not written, and a resumed run does not know the best one
             best_mode="min",
             cleanup_tmp_directories=True,
         )
@@ -66,21 +68,21 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         if kind is None:
             self.wait()
-        with contextlib.suppress(Exception):  # a failed save has been reported, and would be once more
+        with contextlib.suppress(Exception):  # a failed save has been reported already
             self._manager.close()
 
     @property
     def latest(self) -> int | None:
-        """The step of the newest one."""
+        """The step of the newest checkpoint, counted over the whole run; None if there is none."""
         return self._manager.latest_step()
 
     @property
     def best(self) -> Path:
-        """Of those that are kept, the one of the lowest smoothed loss."""
+        """The checkpoint with the lowest smoothed loss of those that are kept."""
         return self.folder / str(self._manager.best_step())
 
     def restore(self, state: TrainState) -> TrainState:
-        """The newest checkpoint, in the shapes and on the devices of `state`.
+        """The state of the newest checkpoint, with the shapes and shardings of `state`.
 
         Raises:
           ConfigError: the model that the stage starts from has changed, or the checkpoint is damaged.
@@ -102,10 +104,15 @@ class Checkpoints:
         return TrainState(ema=restored["ema"], **restored["state"])
 
     def save(self, step: int, state: TrainState, loss: float) -> None:
-        """Begin to write a checkpoint.
+        """Start writing a checkpoint in the background.
+
+        Args:
+          step: counted over the whole run.
+          state: the stage's state.
+          loss: smoothed, by which the best checkpoints are kept.
 
         Raises:
-          SaveError: this one, or the one before, could not be written.
+          SaveError: this checkpoint, or the one before it, could not be written.
         """
         args = ocp.args.Composite(
             about=ocp.args.JsonSave(self.about),
@@ -115,10 +122,10 @@ class Checkpoints:
             self._manager.save(step, args=args, metrics={"loss": loss})
 
     def wait(self) -> None:
-        """Until all is written.
+        """Wait until all checkpoints are written.
 
         Raises:
-          SaveError: it could not be.
+          SaveError: one could not be written.
         """
         with self._errors():
             self._manager.wait_until_finished()
@@ -138,6 +145,6 @@ class Checkpoints:
 
 
 def _items(state: TrainState) -> dict:
-    """What is kept apart, so that the averaged weights can be read alone."""
+    """The items of a checkpoint; the averaged weights are one of their own, so that they can be read alone."""
     items = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {"ema": items.pop("ema"), "state": items}

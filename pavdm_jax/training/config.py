@@ -15,7 +15,7 @@ from pavdm_jax.distributed.mesh import parse_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import PARTS
 
-__all__ = [  # all that a config file needs, the settings of objectives and data included
+__all__ = [  # everything that a config file needs, with the settings of objectives and data
     "Data",
     "JointReconstruction",
     "LatentData",
@@ -41,7 +41,7 @@ __all__ = [  # all that a config file needs, the settings of objectives and data
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up, cosine decay to zero, and gradient clipping."""
+    """AdamW with linear warm-up, cosine decay to zero, and clipping of the gradient norm."""
 
     learning_rate: float = 1e-4  # after the warm-up
     warmup_steps: int = 1000  # over which the rate rises linearly from 0
@@ -74,8 +74,9 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Low-rank adapters in place of the weights: `train` names where, `layers` what they are added to; all weights are
-    frozen.
+    """Low-rank adapters (LoRA) instead of the weights, which are all frozen.
+
+    They are added to the `layers` below the prefixes of the stage's `train`.
     """
 
     rank: int = 16
@@ -90,15 +91,16 @@ class LoRAConfig:
 
 @dataclass(frozen=True)
 class SpatialReconstruction:
-    """The spatial VAE on single frames: absolute error in pixels, and a little KL divergence."""
+    """The spatial VAE on single frames: absolute and squared error of pixels, and a small KL divergence."""
 
     kl_weight: float = 1e-6  # of the KL divergence from a standard normal, beside the error
 
 
 @dataclass(frozen=True)
 class TemporalReconstruction:
-    """The temporal VAE on latents of the frozen spatial encoder, relative to their spread; then the normalisation is
-    measured.
+    """The temporal VAE on latents of the frozen spatial encoder, with errors relative to their standard deviation.
+
+    At the end of the stage, the normalisation of the latents is measured.
     """
 
     kl_weight: float = 1e-6  # of the KL divergence from a standard normal, beside the error
@@ -106,10 +108,10 @@ class TemporalReconstruction:
 
 @dataclass(frozen=True)
 class JointReconstruction:
-    """Whole micro clips through both parts of the VAE, compared in pixels.
+    """Micro clips through both parts of the VAE, compared in pixels.
 
-    The stage's `train` says what learns: with decoders only, latents keep their meaning; with "vae/temporal", the
-    normalisation is measured again at the end.
+    With decoders alone in the stage's `train`, latents do not change; with "vae/temporal", the normalisation of the
+    latents is measured again at the end of the stage.
     """
 
     kl_weight: float = 1e-6  # of the temporal posterior
@@ -133,7 +135,7 @@ Objective = (
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training with one objective; its averaged weights are where the next stage starts."""
+    """A part of a training run with one objective; the next stage starts from its averaged weights."""
 
     name: str  # in the folder of checkpoints and in the log
     objective: Objective
@@ -169,7 +171,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Videos by the averaged weights while a diffusion stage trains, in `samples/` and in TensorBoard."""
+    """Sample videos of the averaged weights during a diffusion stage, in `samples/` and in TensorBoard."""
 
     every: int = 0  # steps from one to the next; 0 makes none
     prompts: tuple[str, ...] = ("a red circle moves left",)  # a video each

@@ -1,4 +1,4 @@
-"""Config files from the command line: found by path or by the name of a shipped one, and changed by options."""
+"""Config files on the command line: found by path, or by the name of a shipped one, and changed by options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from pavdm_jax.training.config import Stage, TrainConfig, read_config
 PACKAGE = Path(__file__).parents[1]
 
 SHIPPED = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()), PACKAGE)
-"""The folder of the configs that come with the project: within the installed package, in a clone beside it."""
+"""The folder of the shipped configs: in the installed package, or in a clone beside it."""
 
 STAGE = "stages.0."
-"""Before the fields of a run's only stage."""
+"""The prefix that may be left out for the only stage of a run."""
 
 
 @dataclass(frozen=True)
 class ConfigCommand:
-    """What every command with a config has."""
+    """The option of all commands that read a config."""
 
     config: str | None = None
     """a config file, or the name of a shipped one, such as tpu_v4"""
@@ -37,15 +37,18 @@ class _Changed(Generic[C]):
 
 
 def shipped_names() -> list[str]:
-    """What `find_config` knows by name."""
+    """The names of the shipped configs."""
     return sorted(path.stem for path in SHIPPED.glob("*.py") if path.stem != "__init__")
 
 
 def find_config(name: str) -> str:
-    """The path of a config: a file's as it is, or that of a shipped one.
+    """The path of a config.
+
+    Args:
+      name: the path of a file, or the name of a shipped config, without folder and suffix.
 
     Raises:
-      ConfigError: a name, without folder and ending, that no shipped config has.
+      ConfigError: there is no shipped config of that name.
     """
     if Path(name).is_file() or Path(name).suffix or Path(name).name != name:
         return name
@@ -57,12 +60,18 @@ def find_config(name: str) -> str:
 def read_command_and_config(
     kind: type[C], arguments: Sequence[str], program: str, description: str | None
 ) -> tuple[C, TrainConfig]:
-    """A command with `--config`, and the config's values as the other arguments change them.
+    """A command with `--config`, and that config as the other arguments change it.
 
-    Fields are named by dotted names; those of the only stage without `stages.0.`: --optimizer.learning-rate.
+    Options are dotted names of fields; those of the only stage of a run do not need `stages.0.`, as in
+    --optimizer.learning-rate.
+
+    Args:
+      kind: the class of the command.
+      arguments: of the command line.
+      program, description: see `cli.read_command`.
 
     Raises:
-      ConfigError: no config, a field that does not exist, or a value that it cannot have.
+      ConfigError: there is no config, or an option does not exist or has an impossible value.
     """
     found, _ = read_known(ConfigCommand, arguments, add_help=False)
     if found.config is None:

@@ -1,6 +1,6 @@
-"""What one sees of a run: a progress bar, `log.csv`, `train.log`, and TensorBoard's scalars and sample videos.
+"""The logs of a run: a progress bar, `log.csv`, `train.log`, and TensorBoard's scalars and sample videos.
 
-Of a run in a bucket, all that is written in a temporary folder, and copied with every checkpoint and at the end.
+For a run in a bucket, they are written to a temporary folder, which is copied with every checkpoint and at the end.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ class RunLog:
 
     Args:
       output: the run's folder.
-      done: steps of the run that are kept; lines of later ones, which will be made again, are dropped.
-      shown: False for a process that is silent, since another one writes.
+      done: steps of the run that are done; lines of later steps, which will be repeated, are removed.
+      shown: False for a process that writes nothing, because another one does.
 
     Attributes:
-      folder: where a process that is not silent writes files of the run that do not come from Orbax.
+      folder: the folder for files of the run that do not come from Orbax; only where `shown`.
     """
 
     def __init__(self, output: Path, done: int, shown: bool = True):
@@ -74,13 +74,17 @@ class RunLog:
                 self._mirror.close()
 
     def keep(self) -> None:
-        """Bring all that was written to where the run is."""
+        """Flush the logs, and copy them to the run's folder if it is in a bucket.
+
+        Raises:
+          OSError: they cannot be copied.
+        """
         if self.shown:
             self.board.flush()
             self._mirror.copy()
 
     def line(self, step: int, row: dict[str, float | int | str], values: dict[str, float]) -> None:
-        """A line of the table, and numbers of a step of the run to TensorBoard."""
+        """Write a line of the table, and the values of a step, counted over the whole run, to TensorBoard."""
         if not self.shown:
             return
         self.table.write(row)
@@ -88,7 +92,7 @@ class RunLog:
             self.board.add_scalar(name, value, step)
 
     def videos(self, step: int, gifs: list[Path]) -> None:
-        """Sample videos, to TensorBoard, which plays GIFs among its images."""
+        """Write sample videos to TensorBoard, which plays GIFs among its images."""
         from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]: generated
 
         writer: Any = self.board.file_writer
@@ -101,7 +105,7 @@ class RunLog:
 
 
 class Table:
-    """`log.csv`: a line of a step, a column for every metric of any stage, empty where a stage does not have it."""
+    """`log.csv`: a line for each logged step, with a column for each metric of any stage."""
 
     def __init__(self, path: Path, done: int):
         self.path, self.columns, self.rows = path, list(FIXED_COLUMNS), []
@@ -113,7 +117,7 @@ class Table:
             self._rewrite()
 
     def write(self, row: dict[str, float | int | str]) -> None:
-        """Add a line."""
+        """Append a line; a new metric adds a column to the whole table."""
         self.rows.append({name: f"{x:.6g}" if isinstance(x, float) else str(x) for name, x in row.items()})
         new = [name for name in row if name not in self.columns]
         self.columns += new
@@ -131,15 +135,15 @@ class Table:
 
 
 class StageLog:
-    """The progress of a stage: a bar on the terminal, and lines of the run's log.
+    """The progress of a stage: a bar on the terminal, and lines of the run's log; use it as a context manager.
 
     Args:
       run: the run's log.
       stage: the stage.
       first: step of the run at which it starts.
       done: its steps that are done.
-      flops: of a step, or None where they are not known.
-      peak: FLOP/s of all devices, or None where they are not known.
+      flops: FLOPs of a step, or None where they are unknown.
+      peak: peak FLOP/s of all devices, or None where it is unknown.
     """
 
     def __init__(self, run: RunLog, stage: Stage, first: int, done: int, flops: float | None, peak: float | None):
@@ -164,16 +168,16 @@ class StageLog:
         self.bar.close()
 
     def advance(self, loss: float) -> None:
-        """A step is done."""
+        """Move the bar on by a step."""
         self.bar.set_postfix_str(f"loss={loss:.4g}{self._speed}", refresh=False)
         self.bar.update()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """A line of the log, of the means since the one before.
+        """Write a line of the log.
 
         Args:
-          step: of the stage, done.
-          metrics: name → value.
+          step: the steps of the stage that are done.
+          metrics: name → mean since the line before.
         """
         now = time.time()
         rate = (step - self._step) / max(now - self._since, 1e-9)
@@ -184,7 +188,7 @@ class StageLog:
         self.run.line(self.first + step, {**row, **samples, **metrics}, scalars)
 
     def summary(self, state: TrainState) -> str:
-        """How the stage went, since the last start."""
+        """Loss, duration and speed of the stage since the last start, as text."""
         seconds = time.time() - self._began
         rate = (int(state.step) - self._start) * self.stage.batch_size / max(seconds, 1e-9)
         return f"smoothed loss {float(state.smooth_loss):.4g}, {seconds:.0f} s, {rate:.3g} samples/s"
@@ -210,15 +214,14 @@ class StageLog:
 
 
 class Mirror:
-    """A local folder for what grows: that of the run itself or, for one in a bucket, a temporary one that `copy` copies
-    there.
+    """A local folder for growing files: the run's own or, for a run in a bucket, a temporary one that is copied there.
 
     Args:
-      target: the folder to be.
-      kept: names of files in it with which to go on.
+      target: the run's folder.
+      kept: names of files in it that are continued.
 
     Attributes:
-      folder: where to write.
+      folder: the local folder.
     """
 
     def __init__(self, target: Path, kept: Iterable[str]):
@@ -232,7 +235,7 @@ class Mirror:
                 (self.folder / name).write_bytes((target / name).read_bytes())
 
     def copy(self) -> None:
-        """Copy what changed since the last time; a log's last line may come with the next copy.
+        """Copy the files that changed since the last time; the last line of a log may be missing until the next time.
 
         Raises:
           OSError: it cannot be copied.
@@ -246,23 +249,22 @@ class Mirror:
                 self._copied[path] = stamp
 
     def close(self) -> None:
-        """Copy the rest, and remove the temporary folder."""
+        """Copy the rest, and remove the temporary folder; raises as `copy`."""
         if self.folder != self.target:
             with self._temporary:
                 self.copy()
 
 
 FIRST_STEPS = 50
-"""Steps after which the smoothed loss can be judged."""
+"""The step after which `loss_warning` judges the smoothed loss."""
 
 
 def loss_warning(config: ModelConfig, loaded: bool, loss: float) -> str | None:
-    """A warning about the smoothed loss of a diffusion stage's first steps, or None if it is as expected or nothing is
-    known.
+    """A warning about the loss of a diffusion stage's first steps, or None if it is as expected or nothing is known.
 
     Args:
-      config: the model's; only the published architectures, on the published VAE, have known losses.
-      loaded: whether training began from a model on disk.
+      config: of the model; usual losses are known only for the published architectures with the published VAE.
+      loaded: whether training started from a model on disk.
       loss: mean over samples and steps.
     """
     if config.stdit3 not in (OPEN_SORA_1_2.stdit3, STDIT3_3B) or config.vae != OPEN_SORA_1_2.vae:

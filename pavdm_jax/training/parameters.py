@@ -1,4 +1,4 @@
-"""Which parameters of a model a stage trains: groups by path, or adapters beside frozen ones."""
+"""Which parameters of a model a stage trains: those below some paths, or adapters of frozen ones."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from pavdm_jax.training.config import Stage
 
 
 class Trainable(NamedTuple):
-    """A stage's view of a model.
+    """The trained and the frozen parameters of a stage.
 
     Attributes:
-      trained: what the optimiser changes, flat: path → array.
-      frozen: the model's other parameters, flat.
+      trained: slash-separated path → array, of the parameters or adapters that the optimiser changes.
+      frozen: the same of all other parameters of the model.
       assemble: (trained, frozen) → the model's parameter tree; differentiable.
     """
 
@@ -26,10 +26,15 @@ class Trainable(NamedTuple):
 
 
 def trainable(params: dict, stage: Stage, seed: int = 0) -> Trainable:
-    """What `stage` trains of a model's parameters; `seed` makes the adapters' random start.
+    """The trained and the frozen parameters of a stage.
+
+    Args:
+      params: the model's parameter tree, of arrays or shapes.
+      stage: the stage.
+      seed: for the initial values of adapters.
 
     Raises:
-      ConfigError: the stage names parameters that the model does not have.
+      ConfigError: the stage names parameters that the model does not have, or nothing is left to train.
     """
     trained, frozen = split(params, stage.train, stage.freeze)
     if stage.lora is None:
@@ -44,10 +49,15 @@ def trainable(params: dict, stage: Stage, seed: int = 0) -> Trainable:
 
 
 def split(params: dict, train: tuple[str, ...], freeze: tuple[str, ...] = ()) -> tuple[dict, dict]:
-    """The flat parameters below the prefixes `train` but not below those of `freeze`, and all others.
+    """Split a parameter tree by slash-separated path into those that are trained and all others.
+
+    Args:
+      params: the tree.
+      train: prefixes of the paths that are trained.
+      freeze: prefixes of exceptions, which are not.
 
     Raises:
-      ConfigError: a prefix that no parameter has, or nothing is left to train.
+      ConfigError: no parameter has one of the prefixes, or nothing is left to train.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     parts = ", ".join(sorted({name.split("/")[0] for name in flat}))
@@ -68,7 +78,7 @@ def split(params: dict, train: tuple[str, ...], freeze: tuple[str, ...] = ()) ->
 
 
 def join(*parts: dict) -> dict:
-    """The parameter tree of flat parts."""
+    """The parameter tree of one or more dicts by slash-separated path."""
     return traverse_util.unflatten_dict({name: x for part in parts for name, x in part.items()}, sep="/")
 
 

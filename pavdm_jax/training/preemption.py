@@ -1,4 +1,4 @@
-"""Being told to stop: schedulers send SIGTERM some seconds before they take a machine away."""
+"""Preemption: schedulers send SIGTERM some seconds before they take a machine away."""
 
 import contextlib
 import signal
@@ -12,22 +12,22 @@ MESSAGE = "stopped by SIGTERM; the same command goes on from the last checkpoint
 
 
 class Preempted(Exception):
-    """The run was told to stop, and has kept what it had."""
+    """The run was stopped by SIGTERM, and its state is saved."""
 
 
 class Preemption:
-    """Inside `with`, SIGTERM does not end the process at once.
+    """A context manager in which SIGTERM does not end the process at once.
 
-    While steps are made (inside `with steps()`) it is noted, and `requested` tells the loop, which saves and stops; at
-    other times, when everything that is lost can be made again, it raises `Preempted` where the program is. Of several
-    processes of one run JAX's own preemption service hears the signal and finds a step at which all of them stop.
+    During training steps (inside `with steps()`) `requested` becomes True, and the loop saves and stops. At other
+    times, when nothing would be lost, `Preempted` is raised at once. With several processes, JAX's preemption service
+    receives the signal instead, and agrees on a step at which all of them stop.
     """
 
     def __init__(self) -> None:
         self._noted, self._in_steps, self._before = False, False, None
 
     def __enter__(self) -> "Preemption":
-        # Only the main thread of a process may handle signals; who calls `fit` from another handles them.
+        # Only the main thread of a process may handle signals; whoever calls `fit` in another one handles them.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._handle)
         return self
@@ -38,17 +38,21 @@ class Preemption:
 
     @contextlib.contextmanager
     def steps(self) -> Iterator[None]:
-        """Around the loop that asks `requested`."""
+        """The context of the loop that calls `requested`.
+
+        Raises:
+          Preempted: the signal came after the last call of `requested`.
+        """
         self._in_steps = True
         try:
             yield
         finally:
             self._in_steps = False
-        if self._noted:  # after the last question
+        if self._noted:  # after the last call of `requested`
             raise Preempted(MESSAGE)
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after this step of the run."""
+        """Whether to stop after `step`, counted over the whole run."""
         return self._noted or (jax.process_count() > 1 and ocp.utils.reached_preemption(step))
 
     def _handle(self, *_) -> None:

@@ -1,4 +1,4 @@
-"""Training runs that several files in `configs/` share, each with the values of its hardware or of its system."""
+"""Training configs that several files in `configs/` share, each with the values for its hardware or system."""
 
 from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, demo
 from pavdm_jax.diffusion.objectives import ProgressiveDiffusion
@@ -17,13 +17,13 @@ def open_sora_finetune(
 ) -> TrainConfig:
     """A finetune of Open-Sora 1.2 XL/2 at 240p, its text layers frozen.
 
-    Learning rate, epsilon, warm-up, clipping and EMA are the reference's; the number of steps is ours.
+    Learning rate, epsilon, warm-up, clipping and EMA are Open-Sora's; the number of steps is our choice.
 
     Args:
       output: the run's folder.
       batch_size: clips of a step, over all chips.
-      mesh: the chips' layout, such as "data=8,fsdp=16".
-      remat: what is computed again in the backward pass, see `TrainConfig.remat`.
+      mesh: of the chips, such as "data=8,fsdp=16".
+      remat: what the backward pass computes again, see `TrainConfig.remat`.
       objective: None for the paper's progressive levels.
       steps: updates of the parameters.
       frames: pixel frames of a clip; 119 are 35 latent frames.

@@ -1,10 +1,9 @@
-"""Whose run a folder is: `train_config.json` holds the config, and the same run goes on only with the same config.
+"""The record of a run's config, `train_config.json`: a run is continued only with the same config.
 
-Some fields may change between the parts of a run (`MAY_CHANGE`), and the last stage may get more steps. What such an
-extension means: the state goes on as it is, and the learning rate follows the schedule of the new number of steps.
-Where the rate does not decay (and the warm-up is not cut short by the old number of steps), the run ends bit for bit as
-if it had had the new number from the beginning; with
-decay, it does not: the rate rises again to where the longer cosine is.
+Some fields may change between the parts of a run (`MAY_CHANGE`), and the last stage may get more steps. Then training
+continues from its state, and the learning rate follows the schedule of the new number of steps. If the rate does not
+decay (and the warm-up was not cut short by the old number of steps), the result is bit for bit that of a run with the
+new number of steps from the beginning. With decay it is not: the rate rises again to that of the longer cosine.
 """
 
 import contextlib
@@ -27,8 +26,8 @@ FORMER_RECORD = "train_config.txt"
 
 MAY_CHANGE = re.compile(
     r"""
-    output | mesh | remat                       # where it is computed and kept: results are equal up to rounding
-    | save_every | keep | keep_best | log_every # what is seen and kept of it
+    output | mesh | remat                       # results are equal up to rounding
+    | save_every | keep | keep_best | log_every # what is saved and logged
     | samples(\..*)?
     | stages\.\d+\.data\.workers
     """,
@@ -37,17 +36,19 @@ MAY_CHANGE = re.compile(
 """Fields, by dotted names, that may differ between the parts of a run."""
 
 KINDS = (*typing.get_args(Objective), *typing.get_args(Data))
-"""Classes of which one stands where any may; a record names them."""
+"""Classes of fields that may have one of several; the record names the class."""
 
 ABSENT = object()
 
 
 def check_claim(output: Path, config: TrainConfig) -> int | None:
-    """The steps of the last stage for which a run of this config was recorded in the folder; None if the folder is
-    free.
+    """Check that a run of this config may start or continue in the folder `output`.
+
+    Returns:
+      The steps of the last stage that are recorded there; None if there is no run yet.
 
     Raises:
-      ConfigError: it holds a run of another config, of an earlier version, or something else.
+      ConfigError: the folder holds a run of another config or of an earlier version, or something else.
     """
     with storage.cloud_errors(output):
         if (output / RECORD).exists():
@@ -66,10 +67,10 @@ def check_claim(output: Path, config: TrainConfig) -> int | None:
 
 @contextlib.contextmanager
 def claim(output: Path, config: TrainConfig) -> Iterator[int | None]:
-    """Make the run's folder, or go on in it; a run that fails before its first checkpoint leaves it free for another
-    config.
+    """A context that makes the run's folder and its record, or continues in it; yields the result of `check_claim`.
 
-    Of several processes one calls it. Gives what `check_claim` does.
+    If the run fails before its first checkpoint, the record is removed, so that another config may use the folder.
+    With several processes, only one calls it.
 
     Raises:
       ConfigError: see `check_claim`; or the folder cannot be made.
@@ -84,13 +85,13 @@ def claim(output: Path, config: TrainConfig) -> Iterator[int | None]:
         yield recorded
     except (ConfigError, OSError):
         if not newest_step(output):
-            with contextlib.suppress(OSError):  # the failure itself is what matters
+            with contextlib.suppress(OSError):  # the first error is the one to report
                 storage.remove(output / RECORD)
         raise
 
 
 def _check_same(output: Path, text: str, config: TrainConfig) -> int:
-    """The recorded steps of the last stage; `ConfigError` where a field differs that may not."""
+    """The recorded steps of the last stage; `ConfigError` if a field differs that may not change."""
     try:
         record = json.loads(text)
         there = dict(_leaves(record))
@@ -123,7 +124,7 @@ def _shown(value: Any) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """A config as JSON values; what may be of several classes says of which it is."""
+    """A config as JSON values; fields that may have one of several classes name theirs."""
     if dataclasses.is_dataclass(value):
         kind = {"kind": type(value).__name__} if isinstance(value, KINDS) else {}
         return kind | {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -131,7 +132,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _defaults(value: Any) -> Any:
-    """The defaults of a config's fields, in the form of `_as_json`; fields without one are left out."""
+    """The defaults of a config's fields, in the form of `_as_json`; fields without a default are left out."""
     if isinstance(value, tuple):
         return [_defaults(item) for item in value]
     if not dataclasses.is_dataclass(value):
@@ -148,7 +149,7 @@ def _defaults(value: Any) -> Any:
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of all that is in nested dictionaries and lists of dictionaries."""
+    """Dotted name and value of all leaves of nested dictionaries and lists of dictionaries."""
     if isinstance(value, dict):
         parts = value.items()
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):

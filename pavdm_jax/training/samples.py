@@ -1,4 +1,4 @@
-"""Sample videos of a model in training."""
+"""Sample videos of a model during training."""
 
 from pathlib import Path
 
@@ -13,12 +13,15 @@ from pavdm_jax.video.writer import VideoWriter
 
 
 def sample_videos(model: Model, config: SampleConfig, folder: Path, step: int) -> list[Path]:
-    """Make a video of each prompt, the same seed at every step, as `folder/STEP-NUMBER.mp4` and a GIF beside it.
+    """Make a video of each prompt, with the same seed at every step: `folder/STEP-NUMBER.mp4`, and a GIF beside it.
 
     Returns:
-      the GIFs.
+      The paths of the GIFs.
+
+    Raises:
+      ConfigError: a prompt cannot be used, or a file cannot be written.
     """
-    # The text encoder, which may be too large for an accelerator beside the training, works where the model waits.
+    # The text encoder may be too large for an accelerator beside the training, so it stays on the host.
     on_device = {part: jax.device_put(model.params[part], on_first_device()) for part in SAMPLING_PARTS}
     model = model.replace(params={**model.params, **on_device})
     fps, gifs = model.config.fps, []

@@ -1,4 +1,4 @@
-"""The model before the first step of a run: loaded, or random with a tokenizer of its own."""
+"""The model before the first step of a run: loaded, or with random weights and a tokenizer of its own."""
 
 import functools
 from pathlib import Path
@@ -20,7 +20,7 @@ from pavdm_jax.training.config import TrainConfig
 
 
 def load_whole(path: str) -> Model:
-    """All of a model, in the host's memory."""
+    """Load all parts of a model into host memory; see `checkpoints.load.load`."""
     return load(path, PARTS, dict.fromkeys(PARTS, on_host()))
 
 
@@ -28,8 +28,7 @@ def given_model(config: TrainConfig) -> Model | None:
     """The model of `init_from`, or None for a run from random weights.
 
     Raises:
-      ConfigError: it cannot be loaded, or is of another architecture; the latter is found before its parameters are
-        read.
+      ConfigError: it cannot be loaded, or is of another architecture, which is found before its parameters are read.
     """
     if config.init_from is None:
         return None
@@ -41,25 +40,29 @@ def given_model(config: TrainConfig) -> Model | None:
 
 
 def random_start(config: TrainConfig, output: Path) -> tuple[Model, str]:
-    """The random model before the first step, and where it is on disk, since checkpoints hold what is trained alone."""
+    """The random model before the first step, and its folder on disk; checkpoints refer to it for frozen parameters.
+
+    Raises:
+      ConfigError: see `make_tokenizer`.
+    """
     folder = output / "start"
     on_first(lambda: None if newest_step(output) else save_model(folder, random_model(config)))
     return load_whole(str(folder)), str(folder)
 
 
 def random_model(config: TrainConfig) -> Model:
-    """A model of random weights, with the config's tokenizer or one made from the captions of the stages' data."""
+    """A model with random weights; see `make_tokenizer` for its tokenizer, and for the errors."""
     tokenizer = make_tokenizer(config)
     params = jax.jit(functools.partial(init_params, config.model))(jax.random.key(config.seed))
     return Model(params, config.model, tokenizer)
 
 
 def make_tokenizer(config: TrainConfig) -> Tokenizer:
-    """The tokenizer of a run from random weights.
+    """The tokenizer of a run from random weights: the config's, or one trained on the captions of the stages' data.
 
     Raises:
-      ConfigError: its file is missing, no sentencepiece model, or larger than the model's vocabulary; or the data has
-        no captions.
+      ConfigError: its file is missing, is no sentencepiece model, or has more ids than the text encoder; or the data
+        has no captions.
     """
     known = config.model.t5.vocab_size
     if config.tokenizer is None:
@@ -98,6 +101,6 @@ def _check_architecture(config: TrainConfig, found: ModelConfig) -> None:
 
 
 def start_model(config: TrainConfig) -> Model:
-    """The model before the first step, in memory only."""
+    """The model before the first step, without writing it to disk; errors as `given_model` and `make_tokenizer`."""
     given = given_model(config)
     return random_model(config) if given is None else given

@@ -1,6 +1,4 @@
-"""One step of training: gradients of a batch (in parts, if memory is short), the optimiser, the moving average, the
-sums for the log.
-"""
+"""One training step: gradients of a batch, or of its parts; optimiser; moving average; sums for the log."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +21,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW after clipping by the global norm."""
+    """AdamW after clipping of the global gradient norm, for a stage of `steps` steps."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
@@ -39,7 +37,13 @@ Gradients = Callable[[dict, dict, dict, jax.Array], tuple[dict, jax.Array, dict[
 
 
 def make_gradients(loss: Loss, assemble: Callable[[dict, dict], dict], accumulate: int) -> Gradients:
-    """The mean gradients of a batch that is worked through in `accumulate` equal parts."""
+    """A function for the mean gradients of a batch, computed in `accumulate` equal parts one after another.
+
+    Args:
+      loss: of the model's parameters.
+      assemble: see `parameters.Trainable`.
+      accumulate: divides the batch size.
+    """
 
     def gradients_of(trained: dict, frozen: dict, batch: dict, key: jax.Array):
         def of_trained(trained: dict, samples: dict, key: jax.Array):
@@ -66,14 +70,12 @@ def make_gradients(loss: Loss, assemble: Callable[[dict, dict], dict], accumulat
 
 
 def _to_parts(x: jax.Array, accumulate: int) -> jax.Array:
-    """[b, ...] → [accumulate, b / accumulate, ...]; every part takes from all over the batch, so a batch that is spread
-    over
-    devices is not moved."""
+    """[b, ...] → [accumulate, b / accumulate, ...]: each part has samples of all devices, so that none are moved."""
     return jnp.reshape(x, (x.shape[0] // accumulate, accumulate, *x.shape[1:])).swapaxes(0, 1)
 
 
 def metric_shapes(loss: Loss, params: dict, batch: dict) -> dict:
-    """Shapes of the metrics that a step adds to `TrainState.totals`."""
+    """Shapes of the metrics that a step adds to `TrainState.totals`; arguments may be arrays or shapes."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     _, report = jax.eval_shape(loss, params, batch, key)
     number = jax.eval_shape(lambda: scalar_metric(jnp.zeros(())))
@@ -87,7 +89,7 @@ def make_train_step(
     ema_decay: float,
     shardings: tuple | None,
 ) -> Callable:
-    """`step(state, frozen, batch, key) -> (state, loss)`, compiled, giving its input state's memory to its output.
+    """The compiled step, `step(state, frozen, batch, key) -> (state, loss)`; it reuses the memory of its state.
 
     `shardings` are those of the results; None leaves them to the compiler.
     """
@@ -117,7 +119,7 @@ def make_train_step(
 
 
 def _moving_average(decay: float, step: jax.Array, average, new):
-    """The average after one more value; that of few steps should not remember the start."""
+    """The moving average after one more value; in the first steps it decays faster, to forget the initial values."""
     used = jnp.minimum(decay, step / (10.0 + step))
     return jax.tree.map(lambda old, value: used * old + (1.0 - used) * value, average, new)
 
