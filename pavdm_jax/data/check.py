@@ -21,8 +21,9 @@ def check_length(frames: int, clip_latents: int, model: ModelConfig) -> None:
 
 
 def check_latents(cache: LatentCache, clip_latents: int, model: ModelConfig) -> None:
-    """`ConfigError` unless every clip of a cache has `clip_latents` latent frames."""
-    shortest = int(cache.shapes[:, 0].min())
+    """`ConfigError` unless every clip of a cache, images aside, has `clip_latents` latent frames."""
+    lengths = cache.shapes[:, 0]
+    shortest = int(min(lengths[lengths > 1], default=1))
     if shortest < clip_latents:
         raise ConfigError(
             f"{cache.folder}: a clip has {shortest} latent frames; {clip_latents} are needed: "

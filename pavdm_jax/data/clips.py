@@ -18,18 +18,18 @@ CAPTIONS_OF_A_CLIP = 4
 
 
 class Clips(Protocol):
-    """Numbered clips, all of the same number of frames.
+    """Numbered clips, all of the same number of frames, and images, which are clips of one frame.
 
     Attributes:
-      sizes: height and width in pixels, int32 `[n, 2]`.
-      frames_of_a_clip: pixel frames.
+      shapes: pixel frames, height and width in pixels of each, int32 `[n, 3]`.
+      frames_of_a_clip: pixel frames, but of images.
       starts: training on pixels may begin at any of a clip's first so many frames; more than 1 only where clips do not
         end.
       identity: a text that changes when any clip does.
       skipped: what gives no clip, by name, and why.
     """
 
-    sizes: np.ndarray
+    shapes: np.ndarray
     frames_of_a_clip: int
     starts: int
     identity: str
@@ -59,7 +59,7 @@ class ShapesClips:
     def __init__(self, data: ShapesData, canvas: int):
         self.data, self.canvas = data, canvas
         self.frames_of_a_clip = data.frames
-        self.sizes = np.broadcast_to(np.asarray([canvas, canvas], np.int32), (data.samples, 2))
+        self.shapes = np.broadcast_to(np.asarray([data.frames, canvas, canvas], np.int32), (data.samples, 3))
         self.identity = fingerprint(data, canvas)
         self.skipped = {}
 

@@ -19,6 +19,7 @@ class ShapesData:
 
     cache: ClassVar[bool] = True
     workers: ClassVar[int] = 0
+    image_share: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("frames", 1), ("samples", 1), ("seed", 0)):
@@ -34,6 +35,11 @@ class VideoData:
 
     A row is cut into clips of `frames` frames that follow one another. Rows that are too short and files that cannot be
     read are skipped and named. What is learnt about the files is kept beside the manifest, in `NAME.index.json`.
+
+    Rows may also name images (.jpg, .png, .webp, .bmp, .tiff; a GIF counts as a video): clips of one latent frame, with
+    120 as their fps (as in Open-Sora). They come in batches of their own, `image_share` of all batches. The loss of
+    such a batch is that of `UniformDiffusion`, whatever the objective; the log shows it apart, as `loss_images` beside
+    `loss_videos`.
     """
 
     manifest: str  # a file, or gs://BUCKET/NAME
@@ -42,9 +48,11 @@ class VideoData:
     resolution: str | None = None  # a named one: each clip gets its nearest aspect ratio; None: the model's one size
     cache: bool = True  # keep the latents of the transformer's stages on disk; False: encode them for every batch
     workers: int = 0  # processes that read and decode; 0: threads of this one
+    image_share: float = 0.0  # share of the batches that are of images, spread evenly; 0: images are left out
 
     def __post_init__(self) -> None:
         _check(self)
+        _check_share(self.image_share)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,8 @@ class TfdsData:
     cache: bool = True  # as for VideoData
     workers: int = 0  # as for VideoData
 
+    image_share: ClassVar[float] = 0.0
+
     def __post_init__(self) -> None:
         if not self.name.startswith("tfds:") or len(self.name) <= 5:
             raise ConfigError(f"the TFDS data set {self.name!r} must be named tfds:NAME, such as tfds:ucf101")
@@ -74,12 +84,21 @@ class LatentData:
     """Latents, and perhaps caption features, that `python -m pavdm_jax.precompute` wrote."""
 
     folder: str  # or gs://BUCKET/NAME
+    image_share: float = 0.0  # as for VideoData
 
     cache: ClassVar[bool] = True
     workers: ClassVar[int] = 0
 
+    def __post_init__(self) -> None:
+        _check_share(self.image_share)
+
 
 Data = ShapesData | VideoData | TfdsData | LatentData
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share < 1:
+        raise ConfigError(f"image_share is the share of batches that are of images, from 0 to below 1, not {share}")
 
 
 def _check(data: VideoData | TfdsData) -> None:

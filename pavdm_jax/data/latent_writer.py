@@ -66,11 +66,11 @@ def write_cache(
     shards = -(-len(clips) // options.shard_size)
     there = storage.names(folder)
     missing = [n for n in range(process_index, shards, process_count) if _shard(folder, n, shards).name not in there]
-    # Within a shard, clips of one size follow one another, so that they can be encoded together.
+    # Within a shard, clips of one shape follow one another, so that they can be encoded together.
     orders = {
         n: sorted(
             range(n * options.shard_size, min((n + 1) * options.shard_size, len(clips))),
-            key=lambda i: (*clips.sizes[i], i),
+            key=lambda i: (*clips.shapes[i], i),
         )
         for n in missing
     }

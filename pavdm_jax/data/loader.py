@@ -7,6 +7,7 @@ the next sample; neither the number of worker processes nor that of training pro
 import contextlib
 import gc
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -27,6 +28,11 @@ class Source(Protocol):
     @property
     def groups(self) -> Sequence[np.ndarray]:
         """The numbers of the samples, sorted, in groups whose samples have equal shapes; a batch is of one group."""
+        ...
+
+    @property
+    def image_groups(self) -> Sequence[np.ndarray]:
+        """Those of images, where the other samples are longer."""
         ...
 
     def __len__(self) -> int: ...
@@ -65,16 +71,30 @@ class Schedule:
         return rng.permutation(np.concatenate(batches))
 
 
+class JointSchedule:
+    """Steps of videos, and of images spread evenly among them: of n steps, n * share (rounded) are of images.
+
+    The two have epochs of their own.
+    """
+
+    def __init__(self, videos: Schedule, images: Schedule, share: float):
+        self.videos, self.images, self.share = videos, images, share
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        before, after = int(step * self.share), int((step + 1) * self.share)  # batches of images until this step
+        return self.images[before] if after > before else self.videos[step - before]
+
+
 class _Sample:
     """Sample number i of this process, counted over all steps."""
 
-    def __init__(self, source: Source, schedule: Schedule, rows: Sequence[int]):
-        self.source, self.schedule, self.rows = source, schedule, rows
+    def __init__(self, source: Source, schedule: Schedule | JointSchedule, seed: int, rows: Sequence[int]):
+        self.source, self.schedule, self.seed, self.rows = source, schedule, seed, rows
 
     def __call__(self, number: int) -> dict[str, Any]:
         step, place = divmod(number, len(self.rows))
         row = self.rows[place]
-        rng = np.random.default_rng([self.schedule.seed, step, row])
+        rng = np.random.default_rng([self.seed, step, row])
         return self.source.draw(int(self.schedule[step][row]), rng)
 
 
@@ -85,6 +105,7 @@ def batches(
     start_step: int = 0,
     rows: Sequence[int] | None = None,
     workers: int = 0,
+    image_share: float = 0.0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches of this process.
 
@@ -95,14 +116,23 @@ def batches(
       start_step: batches to skip; they are not read.
       rows: of each batch, which are read here (`sharding.process_rows`); None: all.
       workers: processes that draw; 0: threads of this one.
+      image_share: of the batches, those that are of the source's images; 0: these are not drawn.
 
     Raises:
-      ConfigError: the source is empty; while iterating: a worker died.
+      ConfigError: the source is empty, or has no images for their share; while iterating: a worker died.
     """
     if len(source) <= 0:
         raise ConfigError("the data set is empty; there is nothing to train on")
     rows = range(batch_size) if rows is None else rows
-    sample = _Sample(source, Schedule(source.groups, batch_size, seed), rows)
+    schedule: Schedule | JointSchedule = Schedule(source.groups, batch_size, seed)
+    if source.image_groups and not image_share:
+        count = sum(map(len, source.image_groups))
+        print(f"the data has {count} images, which are left out: image_share is 0", file=sys.stderr)
+    if image_share:
+        if not source.image_groups:
+            raise ConfigError(f"image_share is {image_share:g}, but the data has no images beside longer clips")
+        schedule = JointSchedule(schedule, Schedule(source.image_groups, batch_size, seed), image_share)
+    sample = _Sample(source, schedule, seed, rows)
     whole = grain.MapDataset.range(ENDLESS).map(sample).batch(len(rows), drop_remainder=True)
     return ReadAhead(whole[start_step:], workers)
 

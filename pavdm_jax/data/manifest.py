@@ -1,5 +1,5 @@
-"""Real videos, listed in a manifest: its rows, an index of its files that is made once, and the clips into which they
-are cut."""
+"""Real videos and images, listed in a manifest: its rows, an index of its files that is made once, and the clips into
+which they are cut."""
 
 import csv
 import io
@@ -23,11 +23,18 @@ from pavdm_jax.geometry import decoded_size
 from pavdm_jax.resolutions import RESOLUTIONS
 from pavdm_jax.text.captions import clean_caption
 from pavdm_jax.video.clips import VideoInfo, frames_within, probe, read_clip
+from pavdm_jax.video.images import is_image, read_image, resize_crop
+
+IMAGE_FPS = 120.0
+"""What the network is told of an image (Open-Sora opensora/datasets/datasets.py, `IMG_FPS`)."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a manifest; times are in seconds, None: to the end, at the rate of the data's config."""
+    """A row of a manifest; times are in seconds, None: to the end, at the rate of the data's config.
+
+    That of an image has the defaults.
+    """
 
     path: str
     caption: str
@@ -94,6 +101,8 @@ def _row(record: dict, manifest: Path, line: int) -> Row:
             raise ConfigError(f"{where}: {name} {text} must be a number from 0 on")
     if numbers.get("fps") == 0:
         raise ConfigError(f"{where}: fps must be above 0")
+    if numbers and is_image(record["path"]):
+        raise ConfigError(f"{where}: {record['path']} is an image, which has no {' or '.join(numbers)}; leave it empty")
     start, end = numbers.get("start", 0.0), numbers.get("end")
     if end is not None and end <= start:
         raise ConfigError(f"{where}: the end, {end} s, must come after the start, {start} s")
@@ -143,7 +152,7 @@ def bucket(height: int, width: int, model: ModelConfig, resolution: str | None) 
 
 
 class ManifestClips:
-    """The clips of a manifest's rows, numbered; see `sources.Clips`.
+    """The clips and images of a manifest's rows, numbered; see `clips.Clips`.
 
     Attributes:
       skipped: why a file that cannot be read, by its path, or a row that is too short, by its path and times, is left
@@ -157,32 +166,38 @@ class ManifestClips:
         files = index_files(storage.as_path(data.manifest), sorted({row.path for row in rows}))
         self.skipped: dict[str, str] = {}
         self.clips: list[tuple[Row, int, float]] = []  # row, number of its first frame, frames a second
-        sizes = []
+        sizes, lengths = [], []
         for row in rows:
             info, fps = files[row.path], row.fps or data.fps or model.fps
             if isinstance(info, str):
                 self.skipped[row.path] = info
+                continue
+            size = bucket(info.height, info.width, model, data.resolution)
+            if is_image(row.path):
+                self.clips.append((row, 0, IMAGE_FPS))
+                sizes.append(size)
+                lengths.append(1)
                 continue
             end = info.seconds if row.end is None else min(row.end, info.seconds)
             found = frames_within(row.start, end, fps)
             if found < data.frames:
                 name = f"{row.path}, seconds {row.start:g} to {end:g}"
                 self.skipped[name] = f"{name}, has {found} frames at {fps:g} fps; a clip needs {data.frames}"
-            size = bucket(info.height, info.width, model, data.resolution)
             for first in range(0, found - data.frames + 1, data.frames):
                 self.clips.append((row, first, fps))
                 sizes.append(size)
+                lengths.append(data.frames)
         if self.skipped:
             print(f"{data.manifest}: {len(self.skipped)} files or rows give no clip:", file=sys.stderr)
             for reason in self.skipped.values():
                 print(f"  {reason}", file=sys.stderr)
-        if not self.clips:
+        if data.frames not in lengths:
             raise ConfigError(
-                f"the manifest {data.manifest} gives no clip of {data.frames} frames: all {len(rows)} rows are too "
-                "short or cannot be read"
+                f"the manifest {data.manifest} gives no clip of {data.frames} frames: all {len(rows)} rows are images, "
+                "too short or cannot be read"
             )
         self.frames_of_a_clip = data.frames
-        self.sizes = np.asarray(sizes, np.int32)
+        self.shapes = np.column_stack([lengths, sizes]).astype(np.int32)
         folder = storage.as_path(data.manifest).parent
         named = [(storage.reference(row.path, folder), row.caption, row.start, *clip) for row, *clip in self.clips]
         self.identity = fingerprint(named, data.frames, sizes)
@@ -192,8 +207,10 @@ class ManifestClips:
 
     def frames(self, index: int, first: int = 0, count: int | None = None) -> np.ndarray:
         row, begin, fps = self.clips[index]
-        count = self.frames_of_a_clip - first if count is None else count
-        height, width = map(int, self.sizes[index])
+        frames, height, width = map(int, self.shapes[index])
+        if is_image(row.path):
+            return resize_crop(read_image(row.path), height, width)
+        count = frames - first if count is None else count
         return read_clip(row.path, row.start + (begin + first) / fps, fps, count, (height, width))
 
     def captions(self, index: int) -> list[str]:

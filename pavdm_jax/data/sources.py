@@ -40,14 +40,23 @@ def equal_rows(rows: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(kind.ravel() == k) for k in range(len(kinds))]
 
 
+def split_images(shapes: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """`equal_rows` of shapes (frames, ...): those of videos and, where there are longer clips, those of one frame."""
+    groups = equal_rows(shapes)
+    longest = max(int(shapes[group[0], 0]) for group in groups)
+    of_images = [1 == shapes[group[0], 0] < longest for group in groups]
+    pairs = list(zip(groups, of_images, strict=True))
+    return [group for group, images in pairs if not images], [group for group, images in pairs if images]
+
+
 class _Readable:
-    """Reads clips; in place of one that cannot be read, the next one of its size, always the same.
+    """Reads clips; in place of one that cannot be read, the next one of its shape, always the same.
 
     Each is named once.
     """
 
     def __init__(self, clips: Clips):
-        self.clips, self.groups = clips, equal_rows(clips.sizes)
+        self.clips, self.groups = clips, equal_rows(clips.shapes)
         self.skipped: dict[str, str] = {}
 
     def read(self, index: int, first: int, count: int) -> tuple[int, np.ndarray]:
@@ -63,7 +72,7 @@ class _Readable:
         raise ConfigError(f"no clip could be read, {tried} tries in a row; the last: {last}")
 
     def _from(self, index: int) -> Iterator[int]:
-        """The clips of this one's size, from this one on and round."""
+        """The clips of this one's shape, from this one on and round."""
         yield index
         group = next(group for group in self.groups if index in group)
         place = int(np.searchsorted(group, index))
@@ -80,21 +89,21 @@ class PixelSource:
 
     def __init__(self, clips: Clips):
         self.readable = _Readable(clips)
-        self.groups = self.readable.groups
+        self.groups, self.image_groups = split_images(clips.shapes)
 
     def __len__(self) -> int:
         return len(self.readable.clips)
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         clips = self.readable.clips
-        _, frames = self.readable.read(index, int(rng.integers(clips.starts)), clips.frames_of_a_clip)
+        _, frames = self.readable.read(index, int(rng.integers(clips.starts)), int(clips.shapes[index, 0]))
         return {"frames": frames}
 
 
 @dataclass(frozen=True)
 class Cut:
     """What the transformer's stages take of a clip: `chunks` chunks, from a random one on, and one of its captions as
-    token ids.
+    token ids; of an image, its one latent frame.
 
     Attributes:
       chunks: of a sample.
@@ -114,7 +123,8 @@ class Cut:
         return self.chunks * self.chunk_size
 
     def draw_first_chunk(self, latents: int, rng: np.random.Generator) -> int:
-        return int(rng.integers(latents // self.chunk_size - self.chunks + 1))
+        """Of a clip of so many latent frames; an image has nothing to choose."""
+        return int(rng.integers(latents // self.chunk_size - self.chunks + 1)) if latents > 1 else 0
 
     def draw_caption(self, captions: list[str], rng: np.random.Generator) -> tuple[int, dict[str, np.ndarray]]:
         """Which caption, and its `ids` int32 `[l]` with their `length`."""
@@ -131,14 +141,16 @@ class LatentSource:
 
     def __init__(self, cache: LatentCache, cut: Cut, features: bool = False):
         self.cache, self.cut, self.features = cache, cut, features
-        self.groups = equal_rows(cache.shapes[:, 1:])
+        of_a_sample = np.minimum(cache.shapes[:, :1], cut.latents)
+        self.groups, self.image_groups = split_images(np.hstack([of_a_sample, cache.shapes[:, 1:]]))
 
     def __len__(self) -> int:
         return len(self.cache)
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        first = self.cut.draw_first_chunk(int(self.cache.shapes[index, 0]), rng) * self.cut.chunk_size
-        latents = self.cache.latents(index, first, first + self.cut.latents)
+        available = int(self.cache.shapes[index, 0])
+        first = self.cut.draw_first_chunk(available, rng) * self.cut.chunk_size
+        latents = self.cache.latents(index, first, min(first + self.cut.latents, available))
         about = self.cache.about(index)
         number, sample = self.cut.draw_caption(about["captions"], rng)
         sample |= {"latents": latents.astype(np.float32), "fps": np.float32(about["fps"])}
@@ -154,15 +166,16 @@ class UncachedSource:
 
     def __init__(self, clips: Clips, cut: Cut, model: ModelConfig):
         self.readable, self.cut = _Readable(clips), cut
-        self.groups = self.readable.groups
-        self.latents, self.chunk_frames = latent_frames(clips.frames_of_a_clip, model.vae), chunk_frames(model)
+        self.groups, self.image_groups = split_images(clips.shapes)
+        self.vae, self.chunk_frames = model.vae, chunk_frames(model)
 
     def __len__(self) -> int:
         return len(self.readable.clips)
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        first = self.cut.draw_first_chunk(self.latents, rng) * self.chunk_frames
-        index, frames = self.readable.read(index, first, self.cut.chunks * self.chunk_frames)
+        available = int(self.readable.clips.shapes[index, 0])
+        first = self.cut.draw_first_chunk(latent_frames(available, self.vae), rng) * self.chunk_frames
+        index, frames = self.readable.read(index, first, min(self.cut.chunks * self.chunk_frames, available))
         _, sample = self.cut.draw_caption(self.readable.clips.captions(index), rng)
         return sample | {"frames": frames, "fps": np.float32(self.readable.clips.fps(index))}
 

@@ -49,7 +49,7 @@ class TfdsClips:
         self.data, self.label, self.skipped = data, features[data.caption], {}
         self.rate, self.frames_of_a_clip = data.fps or model.fps, data.frames
         self.size = decoded_size(model.height, model.width, model.vae)
-        self.sizes = np.broadcast_to(np.asarray(self.size, np.int32), (len(self.examples), 2))
+        self.shapes = np.broadcast_to(np.asarray([data.frames, *self.size], np.int32), (len(self.examples), 3))
         version = f"{builder.info.full_name} {data.split} {len(self.examples)}"
         self.identity = fingerprint(version, data.video, data.caption, data.frames, self.rate, self.size)
 

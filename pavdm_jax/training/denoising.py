@@ -58,7 +58,10 @@ def clip_latents(model: ModelConfig, objective: Objective) -> int | None:
 
 
 def draw_levels(model: ModelConfig, objective: DiffusionObjective) -> Draw:
-    """The levels of an objective. A clip that is longer than the objective's own is used from its beginning."""
+    """The levels of an objective. A clip that is longer than the objective's own is used from its beginning.
+
+    An image, a clip of one latent frame, gets a level as by `UniformDiffusion`, whatever the objective.
+    """
     match objective:
         case UniformDiffusion():
             return _draw_uniform(model, objective)
@@ -78,7 +81,11 @@ def _draw_uniform(model: ModelConfig, objective: UniformDiffusion) -> Draw:
 
 
 def _draw_progressive(model: ModelConfig, objective: ProgressiveDiffusion) -> Draw:
+    of_images = _draw_uniform(model, UniformDiffusion(masks=None, caption_dropout=objective.caption_dropout))
+
     def draw(key: jax.Array, b: int, t: int) -> tuple[TrainLevels, jax.Array]:
+        if t == 1 < model.window.window_size:
+            return of_images(key, b, t)
         drawn = sample_progressive(key, objective, model.window, b, model.height, model.width, model.noise_base_size)
         behind = ((0, 0), (0, t - model.window.window_size))
         levels = drawn.replace(levels=jnp.pad(drawn.levels, behind), loss_mask=jnp.pad(drawn.loss_mask, behind))

@@ -114,7 +114,8 @@ def make_batches(
     chunks = clip_chunks(config.model, stage.objective) if isinstance(stage.objective, DiffusionObjective) else None
     text_is_frozen = not any(name.split("/")[0] == "t5" for name in stage.train)
     feed = open_feed(stage.data, model, chunks, storage.as_path(config.output).parent, text_is_frozen)
-    return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, rows, feed.workers))
+    share = stage.data.image_share
+    return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, rows, feed.workers, share))
 
 
 def _use(config: TrainConfig) -> str:

@@ -32,6 +32,20 @@ def scalar_metric(value: jax.Array) -> Average:
     return jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)
 
 
+def by_kind(loss: Loss) -> Loss:
+    """The loss, which also reports its value of batches of images, of one frame, and of videos apart."""
+
+    def reported(params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, LossReport]:
+        value, report = loss(params, batch, key)
+        frames = batch["latents" if "latents" in batch else "frames"].shape[1]
+        total, weight = scalar_metric(value)
+        nothing = jnp.zeros_like(total), jnp.zeros_like(weight)
+        kinds = ("loss_images", "loss_videos") if frames == 1 else ("loss_videos", "loss_images")
+        return value, report.replace(metrics=report.metrics | dict(zip(kinds, ((total, weight), nothing), strict=True)))
+
+    return reported
+
+
 def sample_means(values: jax.Array) -> jax.Array:
     """[b, ...] → [b]."""
     return jnp.mean(values.reshape(values.shape[0], -1), axis=1)

@@ -16,7 +16,7 @@ from pavdm_jax.distributed.partitioning import replicated, tree_shardings
 from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.training.config import Stage, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, at_size_of_batch, denoising_loss
-from pavdm_jax.training.loss import Loss
+from pavdm_jax.training.loss import Loss, by_kind
 from pavdm_jax.training.parameters import Trainable
 from pavdm_jax.training.reconstruction import reconstruction_loss
 from pavdm_jax.training.state import TrainState, init_state
@@ -41,6 +41,11 @@ class Program(NamedTuple):
 
 def make_loss(config: TrainConfig, stage: Stage, device: jax.Device | None) -> Loss:  # pyright: ignore[reportInvalidTypeForm]
     """The loss of a stage's objective, for programs on such a device; None: any."""
+    loss = _objective_loss(config, stage, device)
+    return by_kind(loss) if stage.data.image_share else loss
+
+
+def _objective_loss(config: TrainConfig, stage: Stage, device: jax.Device | None) -> Loss:  # pyright: ignore[reportInvalidTypeForm]
     objective = stage.objective
     if isinstance(objective, DiffusionObjective):
         dtype = jnp.dtype(config.compute_dtype)

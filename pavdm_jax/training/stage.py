@@ -20,7 +20,7 @@ from pavdm_jax.models.model import Model
 from pavdm_jax.models.vae import makes_latents
 from pavdm_jax.training.checkpoints import Checkpoints
 from pavdm_jax.training.config import JointReconstruction, Stage, TemporalReconstruction, TrainConfig
-from pavdm_jax.training.denoising import DiffusionObjective
+from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 from pavdm_jax.training.log import FIRST_STEPS, RunLog, StageLog, loss_warning
 from pavdm_jax.training.parameters import Trainable, trainable
 from pavdm_jax.training.preemption import Preempted, Preemption
@@ -231,11 +231,15 @@ def stage_mesh(config: TrainConfig, stage: Stage) -> Mesh:
 def _stage_log(prepared: PreparedStage) -> StageLog:
     """The stage's log, which knows what a step costs."""
     flops = peak = None
-    if isinstance(prepared.stage.objective, DiffusionObjective):
-        flops = train_flops(prepared.run.config.model.stdit3, prepared.example["latents"].shape)
+    model, stage = prepared.run.config.model, prepared.stage
+    if isinstance(stage.objective, DiffusionObjective):
+        b, _, *cell = prepared.example["latents"].shape
+        clip = clip_chunks(model, stage.objective) * model.window.chunk_size
+        of_videos, of_images = (train_flops(model.stdit3, (b, t, *cell)) for t in (clip, 1))
+        flops = of_videos + stage.data.image_share * (of_images - of_videos)
         of_one = peak_flops(jax.devices()[0].device_kind)
         peak = None if of_one is None else of_one * prepared.mesh.size
-    return StageLog(prepared.run.log, prepared.stage, prepared.first, prepared.done, flops, peak)
+    return StageLog(prepared.run.log, stage, prepared.first, prepared.done, flops, peak)
 
 
 def _samples(config: TrainConfig, stage: Stage, step: int) -> bool:

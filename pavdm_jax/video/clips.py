@@ -13,7 +13,7 @@ from av.error import FFmpegError
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.video.images import MAX_PIXELS, check_pixels, read_picture, resize_crop
+from pavdm_jax.video.images import MAX_PIXELS, check_pixels, is_image, read_image, read_picture, resize_crop
 
 MAX_BYTES = 2**33
 """The largest clip that is read into memory, 8 GiB: twenty minutes at 240 by 424 pixels."""
@@ -136,11 +136,11 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Size and length of a video file.
+    """Size and length of a video file, or of an image.
 
     Attributes:
       height, width: of the frames in pixels, after the rotation that the metadata asks for.
-      seconds: from the begin of the first frame to the end of the last one.
+      seconds: from the begin of the first frame to the end of the last one; 0 for an image.
     """
 
     height: int
@@ -154,11 +154,13 @@ def frames_within(start: float, end: float, fps: float) -> int:
 
 
 def probe(path: str) -> VideoInfo:
-    """Size and length of a video: reads all packets, and decodes the first frame only.
+    """Size and length of a video, of which all packets are read, and the first frame is decoded; or of an image.
 
     Raises:
       ConfigError: the file cannot be read, is damaged or cut off, or has no frames.
     """
+    if is_image(path):
+        return VideoInfo(*read_image(path).shape[1:3], seconds=0.0)
     with _opened(path) as container:
         stream = _video_stream(container, path)
         end, packets = 0.0, 0

@@ -5,27 +5,60 @@ reads, because imageio 2.38 turns grey pictures with an EXIF orientation the wro
 one by one, where imageio and Pillow collect all of them in memory first.
 """
 
+import io
 import itertools
 import warnings
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import av
 import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageOps
 
+from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import check_output, new_file
 
 MAX_PIXELS = 2**26
 """The most pixels of a frame that is read (8192 by 8192); more means a damaged header or the wrong file."""
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Of files that are images in a manifest; a GIF counts as a video."""
 
-def read_picture(path: Path) -> np.ndarray | None:
+
+def is_image(path: str) -> bool:
+    """Whether a file's name is that of an image."""
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def read_image(path: str) -> np.ndarray:
+    """The frame of an image, uint8 `[1, h, w, 3]`; the file may be in a bucket.
+
+    Raises:
+      ConfigError: it cannot be read, is damaged, too large or animated.
+    """
+    try:
+        with storage.open_binary(path) as file:
+            content = io.BytesIO(file.read())  # a network error is not a fault of the image
+    except storage.StorageError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
+    picture = read_picture(Path(path), content)
+    if picture is None:
+        raise ConfigError(f"{path} is no still image: it is damaged, of an unknown format, or animated")
+    return picture
+
+
+def read_picture(path: Path, content: BinaryIO | None = None) -> np.ndarray | None:
     """The frame of a still picture, uint8 `[1, h, w, 3]`; None for animations and for formats unknown to Pillow.
+
+    Args:
+      path: of the file.
+      content: of the file, if it was read already.
 
     Raises:
       ConfigError: the picture is damaged, cut off or too large.
@@ -33,7 +66,7 @@ def read_picture(path: Path) -> np.ndarray | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged by MAX_PIXELS instead
         try:
-            with Image.open(path) as image:
+            with Image.open(path if content is None else content) as image:
                 if getattr(image, "n_frames", 1) > 1:
                     return None
                 check_pixels(path, image.height, image.width)

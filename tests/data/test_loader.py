@@ -14,6 +14,7 @@ class Numbers:
     """A source of its own numbers, in groups of 40 and 7."""
 
     groups = (np.arange(40), np.arange(40, 47))
+    image_groups = ()
 
     def __len__(self):
         return 47
