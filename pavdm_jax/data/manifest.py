@@ -166,7 +166,7 @@ class ManifestClips:
         files = index_files(storage.as_path(data.manifest), sorted({row.path for row in rows}))
         self.skipped: dict[str, str] = {}
         self.clips: list[tuple[Row, int, float]] = []  # row, number of its first frame, frames a second
-        sizes, lengths = [], []
+        shapes = []  # frames, height, width
         for row in rows:
             info, fps = files[row.path], row.fps or data.fps or model.fps
             if isinstance(info, str):
@@ -175,8 +175,7 @@ class ManifestClips:
             size = bucket(info.height, info.width, model, data.resolution)
             if is_image(row.path):
                 self.clips.append((row, 0, IMAGE_FPS))
-                sizes.append(size)
-                lengths.append(1)
+                shapes.append((1, *size))
                 continue
             end = info.seconds if row.end is None else min(row.end, info.seconds)
             found = frames_within(row.start, end, fps)
@@ -185,22 +184,21 @@ class ManifestClips:
                 self.skipped[name] = f"{name}, has {found} frames at {fps:g} fps; a clip needs {data.frames}"
             for first in range(0, found - data.frames + 1, data.frames):
                 self.clips.append((row, first, fps))
-                sizes.append(size)
-                lengths.append(data.frames)
+                shapes.append((data.frames, *size))
         if self.skipped:
             print(f"{data.manifest}: {len(self.skipped)} files or rows give no clip:", file=sys.stderr)
             for reason in self.skipped.values():
                 print(f"  {reason}", file=sys.stderr)
-        if data.frames not in lengths:
+        if not any(frames == data.frames for frames, *_ in shapes):
             raise ConfigError(
                 f"the manifest {data.manifest} gives no clip of {data.frames} frames: all {len(rows)} rows are images, "
                 "too short or cannot be read"
             )
         self.frames_of_a_clip = data.frames
-        self.shapes = np.column_stack([lengths, sizes]).astype(np.int32)
+        self.shapes = np.asarray(shapes, np.int32)
         folder = storage.as_path(data.manifest).parent
         named = [(storage.reference(row.path, folder), row.caption, row.start, *clip) for row, *clip in self.clips]
-        self.identity = fingerprint(named, data.frames, sizes)
+        self.identity = fingerprint(named, data.frames, [size for _, *size in shapes])
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -38,10 +38,9 @@ def by_kind(loss: Loss) -> Loss:
     def reported(params: dict, batch: dict, key: jax.Array) -> tuple[jax.Array, LossReport]:
         value, report = loss(params, batch, key)
         frames = batch["latents" if "latents" in batch else "frames"].shape[1]
-        total, weight = scalar_metric(value)
-        nothing = jnp.zeros_like(total), jnp.zeros_like(weight)
-        kinds = ("loss_images", "loss_videos") if frames == 1 else ("loss_videos", "loss_images")
-        return value, report.replace(metrics=report.metrics | dict(zip(kinds, ((total, weight), nothing), strict=True)))
+        this, other = ("loss_images", "loss_videos") if frames == 1 else ("loss_videos", "loss_images")
+        kinds = {this: scalar_metric(value), other: (jnp.zeros(()), jnp.zeros(()))}
+        return value, LossReport(report.per_sample, report.metrics | kinds)
 
     return reported
 
