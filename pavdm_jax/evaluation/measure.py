@@ -1,6 +1,6 @@
 """Everything that is measured on one video of any origin, in one pass over its frames."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,13 @@ import numpy as np
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.appearance import brightness, saturation, sharpness
 from pavdm_jax.evaluation.contrast import start_end_contrast
+from pavdm_jax.evaluation.features import FeatureCollector
 from pavdm_jax.evaluation.motion import motion_amplitude
+from pavdm_jax.evaluation.networks import Network
 from pavdm_jax.evaluation.scenes import count_scenes
 from pavdm_jax.evaluation.similarity import SimilarityOverTime
 from pavdm_jax.evaluation.two_second_clips import clip_length, clip_starts, two_second_clips
+from pavdm_jax.evaluation.vbench_long import Consistency, MappingTable, dimension_curves, video_consistencies
 from pavdm_jax.evaluation.videos import VideoFile
 from pavdm_jax.video.clips import frame_rate, iterate_video, probe
 
@@ -56,9 +59,10 @@ class VideoScores:
       scenes: cuts plus one.
       clip_seconds: when each two-second clip begins.
       curves: by metric, a score for each clip.
-      means: by metric, over the clips.
-      contrasts: by metric, the last 15 % minus the first.
+      means: by metric, over the clips; those of VBench-Long's consistencies also count what lies between clips.
+      contrasts: by metric that has a curve, the last 15 % minus the first.
       similarity: by distance in frames.
+      consistencies: by name, what a consistency of VBench-Long is made of.
     """
 
     path: str
@@ -73,24 +77,44 @@ class VideoScores:
     means: dict[str, float]
     contrasts: dict[str, float]
     similarity: dict[int, float]
+    consistencies: dict[str, Consistency]
 
 
-def measure_video(video: VideoFile) -> VideoScores:
-    """Score a video file; `ConfigError`, in one line that names it, if it cannot be read."""
+def measure_video(
+    video: VideoFile, networks: Sequence[Network] = (), tables: Mapping[str, MappingTable] | None = None
+) -> tuple[VideoScores, dict[str, np.ndarray]]:
+    """Score a video file.
+
+    Args:
+      video: the file.
+      networks: that look at it; what the file beside it (`feature_files`) says is used without them.
+      tables: of VBench-Long's consistencies, by name.
+
+    Returns:
+      The scores, and by network its output for each clip.
+
+    Raises:
+      ConfigError: the video cannot be read, or what is beside it; one line that names it.
+    """
     path = str(video.path)
     probe(path)  # a damaged file, or one that is cut off, is found before the long work
     fps = frame_rate(path)
     length = clip_length(fps)
-    similarity = SimilarityOverTime()
+    similarity, features = SimilarityOverTime(), FeatureCollector(video.path, networks)
     curves: dict[str, list[float]] = {metric.name: [] for metric in CLIP_METRICS}
     height = width = 0
     for clip in two_second_clips(_frames(path, similarity), length):
         height, width = clip.shape[1:3]
+        features.add(clip, fps)
         for metric in CLIP_METRICS:
             curves[metric.name].append(float(metric.score(clip, fps)))
     if similarity.count < 2:
         raise ConfigError(f"{path} has only one frame; a video of at least 2 can be scored")
-    return VideoScores(
+    starts = clip_starts(similarity.count, length)
+    outputs = features.finish(len(starts))
+    curves |= dimension_curves(outputs, min(height, width))
+    consistencies = video_consistencies(outputs, tables or {})
+    scores = VideoScores(
         path=path,
         system=video.system,
         fps=fps,
@@ -98,12 +122,15 @@ def measure_video(video: VideoFile) -> VideoScores:
         height=height,
         width=width,
         scenes=count_scenes(path),
-        clip_seconds=[start / fps for start in clip_starts(similarity.count, length)],
+        clip_seconds=[start / fps for start in starts],
         curves=curves,
-        means={name: _mean(curve) for name, curve in curves.items()},
+        means={name: _mean(curve) for name, curve in curves.items()}
+        | {name: found.score for name, found in consistencies.items()},
         contrasts={name: start_end_contrast(curve) for name, curve in curves.items()},
         similarity=similarity.means(),
+        consistencies=consistencies,
     )
+    return scores, outputs
 
 
 def _frames(path: str, similarity: SimilarityOverTime) -> Iterator[np.ndarray]:

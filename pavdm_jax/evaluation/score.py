@@ -15,9 +15,14 @@ from tqdm import tqdm
 
 from pavdm_jax.cli import exit_with, read_command
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.evaluation import frechet_networks, vbench_networks
 from pavdm_jax.evaluation.extras import import_extra
+from pavdm_jax.evaluation.features import video_features
 from pavdm_jax.evaluation.measure import VideoScores, measure_video
-from pavdm_jax.evaluation.summary import as_json, protocols, summarise, table
+from pavdm_jax.evaluation.networks import Network, load_networks
+from pavdm_jax.evaluation.reference import Features, Refused, check_reference, distance_protocol, reference_distances
+from pavdm_jax.evaluation.summary import as_json, protocols, score_names, summarise, table
+from pavdm_jax.evaluation.vbench_long import CONSISTENCIES, MappingTable, read_mapping_table
 from pavdm_jax.evaluation.videos import find_videos
 from pavdm_jax.outputs import check_output, new_file
 
@@ -25,6 +30,8 @@ EXAMPLES = """
 examples:
   pavdm evaluate score ours/ theirs/ --output scores.json
   pavdm evaluate score a.mp4 b.mp4
+  pavdm evaluate score ours/ --networks dino_vitb16 clip_vit_b_32
+  pavdm evaluate score ours/ theirs/ --reference real/ --networks videomae_vit_g_ssv2
 """
 
 
@@ -36,6 +43,19 @@ class ScoreConfig:
     """files, or folders with videos in them; the videos of a folder are of one system"""
     output: str | None = None
     """a JSON file for the scores of every video, the curves and how each was measured"""
+    networks: tuple[str, ...] = ()
+    """networks to run, whose outputs are kept in a file beside each video: those of VBench, dino_vitb16 clip_vit_b_32
+    dinov2_vitb14 dreamsim_ensemble amt_s raft_things laion_aesthetic musiq_spaq, or videomae_vit_g_ssv2 for FVD"""
+    i3d: str | None = None
+    """the file i3d_torchscript.pt of StyleGAN-V, for FVD"""
+    vae: str | None = None
+    """a model folder, or demo: a distance between latents of its VAE, where there are no networks for FVD"""
+    reference: str | None = None
+    """a folder of real videos, from which the distance of each system is measured (FVD)"""
+    subject_mapping_table: str | None = None
+    """VBench's file configs/subject_mapping_table.yaml, for its subject consistency between clips"""
+    background_mapping_table: str | None = None
+    """VBench's file configs/background_mapping_table.yaml"""
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:
@@ -44,37 +64,85 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     A video that cannot be read is named in one line, left out and counted.
 
     Raises:
-      ConfigError: there are no videos, none of them can be read, or a library is missing.
+      ConfigError: there are no videos, none of them can be read, or a library or a network is missing.
     """
     output = None if config.output is None else check_output(config.output, (".json",))
     videos = find_videos(config.videos)
+    reference = [] if config.reference is None else find_videos([config.reference])
     for library in ("cv2", "scenedetect"):
         import_extra(library)
+    tables, networks = _tables(config), _networks(config)
+    of_reference = [video_features(video.path, networks) for video in tqdm(reference, disable=not reference)]
+    if reference:
+        check_reference(of_reference)
     scores: list[VideoScores] = []
+    features: dict[str, list[Features]] = {}
     skipped: dict[str, str] = {}
     for video in tqdm(videos, "scoring", unit="video"):
         try:
-            scores.append(measure_video(video))
+            found, outputs = measure_video(video, networks, tables)
         except ConfigError as error:
             skipped[str(video.path)] = str(error)
             tqdm.write(f"skipped: {error}", file=sys.stderr)
+            continue
+        scores.append(found)
+        features.setdefault(video.system, []).append(outputs)
     if not scores:
         raise ConfigError(f"none of the {len(videos)} videos can be read")
     summaries = summarise(scores)
-    print(table(summaries))
-    if skipped:
-        print(f"{len(skipped)} of {len(videos)} videos were skipped, because they cannot be read")
     result = {
-        "protocols": protocols(),
+        "protocols": protocols(score_names(summaries)),
         "systems": as_json(summaries),
         "videos": as_json(scores),
         "skipped": skipped,
     }
+    print(table(summaries))
+    if reference:
+        distances = reference_distances(features, of_reference)
+        result["frechet_distances"] = as_json(distances)
+        names = {name for of_system in distances.values() for name in of_system}
+        result["protocols"] |= {f"frechet_distance_{name}": distance_protocol(name) for name in sorted(names)}
+        _print_distances(distances)
+    if skipped:
+        print(f"{len(skipped)} of {len(videos)} videos were skipped, because they cannot be read")
     if output is not None:
         with new_file(output) as partial:
             partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
         print(f"scores, curves and protocols: {output}")
     return result
+
+
+def _tables(config: ScoreConfig) -> dict[str, MappingTable]:
+    named = {name: getattr(config, f"{name.removesuffix('_consistency')}_mapping_table") for name in CONSISTENCIES}
+    return {name: read_mapping_table(path) for name, path in named.items() if path is not None}
+
+
+def _networks(config: ScoreConfig) -> list[Network]:
+    loaders = vbench_networks.LOADERS | frechet_networks.LOADERS
+    names = list(config.networks)
+    if config.i3d is not None:
+        loaders = loaders | {"i3d_kinetics400": frechet_networks.i3d_loader(config.i3d)}
+        names.append("i3d_kinetics400")
+    networks = load_networks(names, loaders)
+    if config.vae is not None:
+        from pavdm_jax.evaluation.vae_network import VaeLatents  # JAX's programs, which nothing else here needs
+
+        networks.append(VaeLatents(config.vae))
+    return networks
+
+
+def _print_distances(distances: dict) -> None:
+    for system, of_system in distances.items():
+        for network, found in of_system.items():
+            if isinstance(found, Refused):
+                print(f"{system}: no Fréchet distance by {network}: {found.refused}")
+                continue
+            shown = "" if found.low is None else f" [{found.low:.4g}, {found.high:.4g}]"
+            flat = f"; features vary in {found.rank} directions only" if found.rank < found.dimension else ""
+            print(
+                f"{system}: Fréchet distance by {network} {found.distance:.4g}{shown} ({found.samples[0]} and "
+                f"{found.samples[1]} clips, {found.dimension} numbers{flat})"
+            )
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pavdm_jax.evaluation.bootstrap import RESAMPLES, Estimate, curve_with_intervals, mean_with_interval
 from pavdm_jax.evaluation.contrast import SHARE
 from pavdm_jax.evaluation.measure import CLIP_METRICS, VideoScores
 from pavdm_jax.evaluation.scenes import scenes_protocol
-from pavdm_jax.evaluation.similarity import EVERY
+from pavdm_jax.evaluation.similarity import DISTANCES, EVERY
 from pavdm_jax.evaluation.two_second_clips import CLIP_SECONDS
+from pavdm_jax.evaluation.vbench_long import dimension_protocols
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,23 +43,29 @@ def summarise(scores: Sequence[VideoScores]) -> dict[str, SystemSummary]:
 
 
 def _summary(videos: list[VideoScores]) -> SystemSummary:
-    metrics, distances = videos[0].means, videos[0].similarity
+    def over_videos(score: Callable[[VideoScores], dict[Any, float]]) -> dict[Any, Estimate]:
+        found = [score(video) for video in videos]
+        names = dict.fromkeys(name for scores in found for name in scores)
+        return {name: mean_with_interval([scores.get(name, math.nan) for scores in found]) for name in names}
+
+    names = dict.fromkeys(name for video in videos for name in video.curves)
     return SystemSummary(
         videos=len(videos),
         scenes=mean_with_interval([video.scenes for video in videos]),
-        means={name: mean_with_interval([video.means[name] for video in videos]) for name in metrics},
-        contrasts={name: mean_with_interval([video.contrasts[name] for video in videos]) for name in metrics},
-        similarity={at: mean_with_interval([video.similarity[at] for video in videos]) for at in distances},
-        curves={name: curve_with_intervals([video.curves[name] for video in videos]) for name in metrics},
+        means=over_videos(lambda video: video.means),
+        contrasts=over_videos(lambda video: video.contrasts),
+        similarity=over_videos(lambda video: video.similarity),
+        curves={name: curve_with_intervals([video.curves.get(name, []) for video in videos]) for name in names},
         clip_seconds=max((video.clip_seconds for video in videos), key=len),
     )
 
 
-def protocols() -> dict[str, str]:
-    """By score, how it is measured and its unit: written beside every number."""
+def protocols(names: Iterable[str]) -> dict[str, str]:
+    """How each of the named scores is measured, its unit, and what all have in common: written beside the numbers."""
+    of_scores = {metric.name: f"{metric.protocol} [{metric.unit}]" for metric in CLIP_METRICS} | dimension_protocols()
     return {
         "scenes": scenes_protocol(),
-        **{metric.name: f"{metric.protocol} [{metric.unit}]" for metric in CLIP_METRICS},
+        **{name: of_scores[name] for name in names},
         "contrasts": f"mean over the last {SHARE:.0%} of a curve minus mean over the first {SHARE:.0%}",
         "similarity": f"SSIM of luma, longer side reduced to 256 px, by distance in frames; of every {EVERY}th frame "
         "with those before it",
@@ -79,22 +86,28 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def score_names(summaries: dict[str, SystemSummary]) -> list[str]:
+    """The scores that at least one system has, in their order."""
+    return list(dict.fromkeys(name for summary in summaries.values() for name in summary.means))
+
+
 def table(summaries: dict[str, SystemSummary]) -> str:
     """The means with their intervals in plain text: a line a score, a column a system."""
     rows = [("", [f"{name} ({summary.videos})" for name, summary in summaries.items()])]
     rows.append(("scenes", [_shown(summary.scenes) for summary in summaries.values()]))
-    for metric in CLIP_METRICS:
-        rows.append((metric.name, [_shown(summary.means[metric.name]) for summary in summaries.values()]))
-        changes = [_shown(summary.contrasts[metric.name], sign="+") for summary in summaries.values()]
-        rows.append(("  end - start", changes))
-    for distance in next(iter(summaries.values())).similarity:
+    for name in score_names(summaries):
+        rows.append((name, [_shown(summary.means.get(name)) for summary in summaries.values()]))
+        changes = [_shown(summary.contrasts.get(name), sign="+") for summary in summaries.values()]
+        if any(name in summary.contrasts for summary in summaries.values()):
+            rows.append(("  end - start", changes))
+    for distance in DISTANCES:
         row = [_shown(summary.similarity[distance]) for summary in summaries.values()]
         rows.append((f"similarity at {distance} frames", row))
     return "\n".join(_aligned(rows))
 
 
-def _shown(estimate: Estimate, sign: str = "") -> str:
-    if estimate.mean is None:
+def _shown(estimate: Estimate | None, sign: str = "") -> str:
+    if estimate is None or estimate.mean is None:
         return "-"
     mean = f"{estimate.mean:{sign}.4g}"
     return mean if estimate.low is None else f"{mean} [{estimate.low:{sign}.4g}, {estimate.high:{sign}.4g}]"
