@@ -1,9 +1,9 @@
 """Speed, memory and compile time of generation on this machine: `pavdm benchmark`.
 
-Each measurement runs in a process of its own, so that peaks of memory do not mix. A cold start has an empty compilation
-cache, a warm one the cache that the cold one left. Two other measurements have options of their own (add --help):
+Each measurement runs in a process of its own, so that each has its own peak of memory. A cold start has an empty
+compilation cache, a warm one that of the cold start. Two other measurements have options of their own (add --help):
 
-    pavdm benchmark --compile-only v5e:1x1 h100:1                  memory of generation on chips that are not there
+    pavdm benchmark --compile-only v5e:1x1 h100:1                  memory of generation on chips of other machines
     pavdm benchmark --loader --config tpu_v4 --step-seconds 0.8    the loader against a training step
 """
 
@@ -61,7 +61,7 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class LoaderConfig(ConfigCommand):
-    """Which stage's batches to time, and what they have to keep up with."""
+    """Which stage's loader to time, and the training step to which it is compared."""
 
     step_seconds: float | None = None
     """of a training step, from a run's log (must be given)"""
@@ -91,7 +91,7 @@ class Measurement:
 
 
 def measure(checkpoint: str, prompt: str, frames: int, segment: int, began: float) -> dict:
-    """Make and encode one video in this process, which was started at the time `began`, and measure."""
+    """Make and encode one video in this process, which was started at the time `began` (seconds), and measure it."""
     model = load(checkpoint)
     loaded = time.time()
     # A video of one chunk runs every compiled program of a longer one; the second time, nothing is compiled.
@@ -126,7 +126,7 @@ def _peak_memory_mb() -> float:
 
 
 def benchmark(config: BenchmarkConfig) -> list[Measurement]:
-    """The first length with a cold and a warm cache, the others warm."""
+    """Measure the first length with a cold and a warm cache, and the others with a warm one."""
     runs = [(config.frames[0], "cold"), *((frames, "warm") for frames in config.frames)]
     measurements = []
     with tempfile.TemporaryDirectory() as cache:
@@ -157,7 +157,7 @@ def _print_row(measurement: Measurement, header: bool) -> None:
 
 
 def benchmark_loader(settings: LoaderConfig, config: TrainConfig) -> float:
-    """Print the loader's speed; clips a second. Latents that a stage keeps are computed first, untimed."""
+    """Print the speed of the loader in clips per second, without the time of computing cached latents."""
     from pavdm_jax.training.loop import make_batches  # slow to import, and wanted here only
     from pavdm_jax.training.start import start_model
 
@@ -191,7 +191,7 @@ def benchmark_loader(settings: LoaderConfig, config: TrainConfig) -> float:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Measure what the command line asks for; returns the exit code."""
+    """Run the measurement of the command line; returns the exit code."""
     if arguments[:1] == ["--one"]:  # how it calls itself for a single measurement
         enable_cache()
         checkpoint, prompt, frames, segment, began = arguments[1:]

@@ -1,4 +1,4 @@
-"""What the commands share: a frozen dataclass is read by tyro; a mistake is one line, with a suggestion, and code 2."""
+"""What the commands share: options from frozen dataclasses, by tyro; mistakes as one line with a suggestion, code 2."""
 
 import contextlib
 import dataclasses
@@ -21,14 +21,14 @@ from pavdm_jax.storage import cache_folder
 T = TypeVar("T")
 
 FLAT = tyro.conf.arg(name="")
-"""`Annotated[Kind, FLAT]`, of a field that is a dataclass: its fields are options without a prefix."""
+"""`Annotated[Kind, FLAT]` of a field that is a dataclass: the options of its fields have no prefix."""
 
 
 def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
-    """Do the work of a command and end the process with the exit code that it returns.
+    """Run `work`, a command, and end the process with the exit code that it returns.
 
-    Mistakes and full memory are one line and 2; Ctrl-C is the line `interrupted` and 130. Warnings of this package are
-    a line each.
+    `ConfigError`, `OSError` and a lack of memory end it with one line and code 2, Ctrl-C with the line `interrupted`
+    and code 130. Warnings are one line each.
     """
     warnings.showwarning = _show_warning
     try:
@@ -43,7 +43,7 @@ def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
-    """Without the line of code, which says nothing to the user of a command."""
+    """Print a warning in one line, without the line of code that caused it."""
     kind = "warning" if category is UserWarning else f"warning ({category.__name__})"
     print(f"{kind}: {first_line(Warning(message))}", file=sys.stderr)
 
@@ -57,19 +57,19 @@ def read_command(
     default: T | None = None,
     shown: Callable[[str], str] = str,
 ) -> T:
-    """The fields of a dataclass as options, those of dataclasses within it by dotted names.
+    """Read a command line into a dataclass; the fields of nested dataclasses are options with dotted names.
 
     Args:
-      kind: the dataclass; what stands below its fields explains them in `--help`.
+      kind: the dataclass; the docstrings of its fields explain the options in `--help`.
       arguments: of the command line.
-      program: how the command is called, such as "pavdm evaluate".
-      description: what `--help` begins with.
-      examples: what it ends with.
-      default: the values that the arguments change; None: those of the dataclass.
-      shown: dotted name → how people write it.
+      program: the name of the command, such as "pavdm evaluate".
+      description: the beginning of `--help`.
+      examples: the end of `--help`.
+      default: the values that the arguments change; None: the defaults of the dataclass.
+      shown: dotted name → its form in messages.
 
     Raises:
-      ConfigError: an option that does not exist, or a value that it cannot have.
+      ConfigError: an option does not exist, or its value is impossible.
     """
     # Of a given default, None is a value and each field keeps its kind (a stage's data may be of several).
     markers = (
@@ -87,10 +87,10 @@ def read_command(
 
 
 def read_known(kind: type[T], arguments: Sequence[str], **options: Any) -> tuple[T, list[str]]:
-    """A dataclass's fields as in `read_command`, and the arguments that belong to none; `options` are of `tyro.cli`.
+    """As `read_command`, but unknown arguments are returned, too; `options` are those of `tyro.cli`.
 
     Raises:
-      ConfigError: a value that a field cannot have.
+      ConfigError: the value of an option is impossible.
     """
     said = io.StringIO()
     try:
@@ -103,7 +103,7 @@ def read_known(kind: type[T], arguments: Sequence[str], **options: Any) -> tuple
 
 
 def _no_such_option(argument: str, known: list[str], shown: Callable[[str], str]) -> str:
-    """Why an argument cannot be given, and what may have been meant."""
+    """The message for an unknown argument, with the option that may have been meant."""
     if not argument.startswith("-"):
         return f"'{argument}' belongs to no option; --help lists all options"
     name = shown(argument.lstrip("-"))
@@ -140,7 +140,7 @@ def _names(command: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _reason(stopped: SystemExit, box: str) -> str:
-    """Why tyro stopped, in one line: the package's own complaint as it is, else what tyro's box says first.
+    """Why tyro stopped, in one line: the message of a `ConfigError`, or else the first sentence in tyro's box.
 
     Where the terminal's encoding is not UTF-8, a box's frame is of blanks and dashes.
     """
@@ -158,9 +158,9 @@ def _reason(stopped: SystemExit, box: str) -> str:
 
 
 def enable_cache() -> None:
-    """Keep compiled programs in the cache folder, unless JAX has been told of another (`JAX_COMPILATION_CACHE_DIR`).
+    """Keep compiled programs in the cache folder, unless JAX has another one (`JAX_COMPILATION_CACHE_DIR`).
 
-    To be called before anything is compiled.
+    It must be called before anything is compiled.
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return

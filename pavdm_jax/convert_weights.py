@@ -47,7 +47,7 @@ command again.
 
 @dataclass(frozen=True)
 class ConvertCommand:
-    """What to convert (each a folder, a file, or a repository's name), or else to show or to export, and where to."""
+    """What to convert (folders, files, or names of repositories), show or export, and where to write it."""
 
     stdit: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """the transformer"""
@@ -68,7 +68,7 @@ class ConvertCommand:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Where the weights of each part are that is to be converted."""
+        """The weights to be converted, by part."""
         given = {"stdit3": self.stdit, "vae": self.vae, "t5": self.text_encoder}
         return {part: path for part, path in given.items() if path}
 
@@ -80,7 +80,7 @@ class ConvertCommand:
 
 
 def find(part: str, given: str) -> Weights:
-    """The weights that an option names: a path, or else a repository, which is downloaded."""
+    """The weights of an option: at a path, or else of a repository, which is downloaded."""
     storage.local_path(given, OPTIONS[part])
     if not Path(given).exists() and hub.is_name(given):
         return open_weights(hub.download(given), label=given)
@@ -90,7 +90,7 @@ def find(part: str, given: str) -> Weights:
 
 
 def run(command: ConvertCommand) -> int:
-    """Do what is asked for; returns the exit code."""
+    """Run the command; returns the exit code."""
     if command.inspect is not None:
         print(inspect(command.inspect))
         return 0
@@ -109,7 +109,7 @@ def run(command: ConvertCommand) -> int:
 
 
 class Progress:
-    """A bar that begins when the number of bytes is known."""
+    """A progress bar in bytes, which starts when their number is known."""
 
     def __init__(self, quiet: bool):
         self._quiet, self._bar = quiet, None
@@ -130,7 +130,7 @@ class Progress:
 
 
 def inspect(path: str) -> str:
-    """What is in a model folder, as text."""
+    """The content of a model folder, as text."""
     model = open_model(path)
     lines = [f"{path}: {model.config.name}"]
     for part in PARTS:
@@ -153,7 +153,7 @@ def inspect(path: str) -> str:
 
 
 def _short(count: int) -> str:
-    """1208872772 → 1.209 G."""
+    """A number with an SI prefix: 1208872772 → 1.209 G."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.4g} {letter}"
