@@ -1,4 +1,4 @@
-"""Mistakes of a data config that are found without a model, in a moment: before one is loaded, or anything compiled."""
+"""Checks of a data config that need no model, so that mistakes are reported before one is loaded or compiled."""
 
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import Data, LatentData, ShapesData, VideoData
@@ -10,8 +10,10 @@ from pavdm_jax.geometry import latent_frames, least_frames
 
 
 def check_length(frames: int, clip_latents: int, model: ModelConfig) -> None:
-    """`ConfigError`, which says how many pixel frames are needed, unless clips of `frames` of them have `clip_latents`
-    latent frames.
+    """Check that clips of `frames` pixel frames have `clip_latents` latent frames.
+
+    Raises:
+      ConfigError: they have fewer; the message tells how many pixel frames are needed.
     """
     if latent_frames(frames, model.vae) < clip_latents:
         raise ConfigError(
@@ -32,17 +34,16 @@ def check_latents(cache: LatentCache, clip_latents: int, model: ModelConfig) -> 
 
 
 def check_data(data: Data, clip_latents: int | None, model: ModelConfig, files: bool = True) -> None:
-    """Find what is wrong with the data of a stage.
+    """Check the data of a stage.
 
     Args:
-      data: what it reads.
+      data: of the stage.
       clip_latents: latent frames of a sample; None for a stage that works on pixels.
       model: the architecture and the size of its videos.
-      files: also look whether the data is there; TFDS data sets are looked for when they are opened, which takes
-        longer.
+      files: also check that the files exist; TFDS data sets are checked when they are opened, which takes longer.
 
     Raises:
-      ConfigError: clips are too short, or the data is not there.
+      ConfigError: clips are too short, or the data does not exist.
     """
     if isinstance(data, LatentData):
         if clip_latents is None:

@@ -1,5 +1,4 @@
-"""Clips with captions by number, wherever they come from: what every kind of pixel data can do, and the shapes world
-doing it."""
+"""Numbered clips with captions: the interface of all kinds of pixel data, and the shapes world's implementation."""
 
 from typing import Protocol
 
@@ -14,7 +13,7 @@ from pavdm_jax.data.tfds_clips import TfdsClips
 from pavdm_jax.errors import ConfigError
 
 CAPTIONS_OF_A_CLIP = 4
-"""Paraphrases of a scene; each visit reads one of them."""
+"""The number of captions of a scene of the shapes world; each visit of the clip reads one of them."""
 
 
 class Clips(Protocol):
@@ -23,10 +22,9 @@ class Clips(Protocol):
     Attributes:
       shapes: pixel frames, height and width in pixels of each, int32 `[n, 3]`.
       frames_of_a_clip: pixel frames, but of images.
-      starts: training on pixels may begin at any of a clip's first so many frames; more than 1 only where clips do not
-        end.
-      identity: a text that changes when any clip does.
-      skipped: what gives no clip, by name, and why.
+      starts: training on pixels may begin at any of the first `starts` frames; more than 1 only for endless clips.
+      identity: a text that changes when any clip changes.
+      skipped: name → reason of files and rows without clips.
     """
 
     shapes: np.ndarray
@@ -42,17 +40,21 @@ class Clips(Protocol):
         cannot be read."""
         ...
 
-    def captions(self, index: int) -> list[str]: ...
+    def captions(self, index: int) -> list[str]:
+        """The captions of a clip, at least one, before they are completed (see `text.captions.complete`)."""
+        ...
 
-    def fps(self, index: int) -> float: ...
+    def fps(self, index: int) -> float:
+        """Frames per second of a clip."""
+        ...
 
     def name(self, index: int) -> str:
-        """What to call the clip in a message."""
+        """The name of a clip in messages."""
         ...
 
 
 class ShapesClips:
-    """Scene number `index` of the shapes world, which has no end."""
+    """The scenes of the shapes world as endless clips; see `Clips`."""
 
     starts = 240  # the first ten seconds
 
@@ -67,6 +69,7 @@ class ShapesClips:
         return self.data.samples
 
     def scene(self, index: int) -> shapes_world.Scene:
+        """Scene number `index`, which depends on the seed and the number only."""
         rng = np.random.default_rng([self.data.seed, index])
         return shapes_world.sample_scene(rng, self.canvas, split="train", world=self.data.world)
 
@@ -87,7 +90,11 @@ class ShapesClips:
 
 
 def open_clips(data: Data, model: ModelConfig) -> Clips:
-    """The clips of a data config, for a model of this size and rate; `ConfigError` where there are none."""
+    """The clips of a data config, at the size and frame rate of a model.
+
+    Raises:
+      ConfigError: the data has no pixels, or cannot be read.
+    """
     match data:
         case ShapesData():
             return ShapesClips(data, model.height)

@@ -10,7 +10,7 @@ from pavdm_jax.resolutions import RESOLUTIONS
 
 @dataclass(frozen=True)
 class ShapesData:
-    """The procedural shapes world; samples are drawn by number, so that any of them can be made again."""
+    """The procedural shapes world; each sample depends on the seed and its number only."""
 
     frames: int = 1  # pixel frames of a sample
     samples: int = 1_000_000  # distinct scenes; the same number is always the same scene
@@ -30,11 +30,11 @@ class ShapesData:
 
 @dataclass(frozen=True)
 class VideoData:
-    """Real videos, listed in a manifest: CSV or JSON lines with `path`, `caption` and, where wanted, `start`, `end`
-    (seconds), `fps`.
+    """Real videos, listed in a manifest: CSV or JSON lines with `path`, `caption`, and optionally others.
 
-    A row is cut into clips of `frames` frames that follow one another. Rows that are too short and files that cannot be
-    read are skipped and named. What is learnt about the files is kept beside the manifest, in `NAME.index.json`.
+    These are `start` and `end` in seconds, and `fps`. Each row is cut into consecutive clips of `frames` frames. Rows that are too short
+    and files that cannot be read are skipped, and reported. Size and length of the files are stored beside the
+    manifest, in `NAME.index.json`.
 
     Rows may also name images (.jpg, .png, .webp, .bmp, .tiff; a GIF counts as a video): clips of one latent frame, with
     120 as their fps (as in Open-Sora). They come in batches of their own, `image_share` of all batches. The loss of
@@ -57,8 +57,9 @@ class VideoData:
 
 @dataclass(frozen=True)
 class TfdsData:
-    """A TFDS data set in a format of random access (`array_record`); the first `frames` frames of each example are a
-    clip.
+    """A TFDS data set in a format with random access (`array_record`).
+
+    The first `frames` frames of each example are a clip.
     """
 
     name: str  # such as tfds:shapes_world or tfds:ucf101:2.0.0
@@ -81,7 +82,7 @@ class TfdsData:
 
 @dataclass(frozen=True)
 class LatentData:
-    """Latents, and perhaps caption features, that `python -m pavdm_jax.precompute` wrote."""
+    """Latents, with or without caption features, from `pavdm precompute`."""
 
     folder: str  # or gs://BUCKET/NAME
     image_share: float = 0.0  # as for VideoData

@@ -1,6 +1,6 @@
 """Writes a cache of latents, shard by shard.
 
-An interrupted call continues with the first missing shard, and any number of processes share the shards.
+An interrupted call continues with the first missing shard, and several processes can share the shards.
 """
 
 import functools
@@ -26,7 +26,7 @@ from pavdm_jax.outputs import storage_error
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """How a cache is written."""
+    """How a cache is written; an impossible value raises `ConfigError`."""
 
     caption_features: bool = False  # also the text encoder's features, for models whose text encoder is large
     shard_size: int = 64  # clips of a shard: what an interrupted call computes again at most
@@ -49,15 +49,22 @@ def write_cache(
     process_index: int = 0,
     process_count: int = 1,
 ) -> bool:
-    """Write this process's missing shards, every `process_count`-th from number `process_index` on.
+    """Write the missing shards of this process: every `process_count`-th from number `process_index` on.
 
-    Clips that cannot be read are left out; the index names them.
+    Clips that cannot be read are left out, and named in the index.
+
+    Args:
+      clips: to be encoded.
+      encoder: of the model.
+      folder: of the cache, which may be in a bucket.
+      options: how it is written.
+      process_index, process_count: the number of this process, from 0, and of all processes that share the work.
 
     Returns:
-      whether the cache is complete now, other processes' shards included.
+      Whether the cache is complete, with the shards of all processes.
 
     Raises:
-      ConfigError: the folder holds a cache of something else, cannot be written, or no clip can be read at all.
+      ConfigError: the folder holds another cache or cannot be written, or no clip can be read.
     """
     identity = cache_identity(clips, encoder.model, options.caption_features)
     precision = str(encoder.text_dtype) if options.caption_features else None
@@ -87,7 +94,7 @@ def write_cache(
 
 
 def _claim(folder: Path, identity: dict) -> bool:
-    """Make the folder, or check that it belongs to the same cache; whether that is complete."""
+    """Make the folder, or check that its cache is the same; returns whether the cache is complete."""
     record = folder / "cache.json"
     with storage.cloud_errors(folder):
         if record.exists():
@@ -154,8 +161,10 @@ def _write_shard(
 
 
 def _write_index(folder: Path, shards: int, left_out: dict[str, str]) -> bool:
-    """Write the index, with `left_out` beside the clips that could not be read, unless shards are missing; whether it
-    was written."""
+    """Write the index unless shards are missing, and return whether it was written.
+
+    It names the clips that could not be read, and `left_out`, name → reason of others.
+    """
     entries, skipped = [], {}
     paths = [_shard(folder, n, shards) for n in range(shards)]
     if not storage.names(folder).issuperset(path.name for path in paths):
@@ -178,7 +187,7 @@ def _shard(folder: Path, number: int, shards: int) -> Path:
 
 
 def _header(path: Path) -> Header:
-    """The header of a shard, read without its tensors."""
+    """Read the header of a shard without its tensors."""
     try:
         with storage.open_binary(path) as file:
             return read_header(file)

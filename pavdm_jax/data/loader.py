@@ -1,7 +1,7 @@
-"""Batches from a random-access source, by grain: the batch of a step depends on the seed and the step alone.
+"""Batches from a random-access source, by grain: the batch of a step depends only on the seed and the step.
 
-So the state of the loader is the number of the next step, which every checkpoint holds, and a resumed run goes on with
-the next sample; neither the number of worker processes nor that of training processes changes what a step sees.
+So the state of the loader is the number of the next step, which every checkpoint has, and a resumed run continues with
+the next sample. The numbers of worker processes and of training processes do not change the batch of a step.
 """
 
 import contextlib
@@ -19,20 +19,20 @@ from absl import flags
 from pavdm_jax.errors import ConfigError
 
 ENDLESS = 2**48
-"""Samples; more than any run draws."""
+"""The number of samples of an endless data set: more than any run draws."""
 
 
 class Source(Protocol):
-    """Samples by number. `draw` may use the generator for all that should differ between visits (cuts, paraphrases)."""
+    """Numbered samples. `draw` uses the generator for everything that differs between visits (cuts, captions)."""
 
     @property
     def groups(self) -> Sequence[np.ndarray]:
-        """The numbers of the samples, sorted, in groups whose samples have equal shapes; a batch is of one group."""
+        """The numbers of the samples, sorted, in groups with equal shapes; a batch has samples of one group."""
         ...
 
     @property
     def image_groups(self) -> Sequence[np.ndarray]:
-        """Those of images, where the other samples are longer."""
+        """The groups of images, if other samples are longer."""
         ...
 
     def __len__(self) -> int: ...
@@ -41,10 +41,10 @@ class Source(Protocol):
 
 
 class Schedule:
-    """Which samples each step takes, over all processes.
+    """The samples of each step, over all processes.
 
-    An epoch shuffles every group, cuts it into whole batches (the rest waits for another epoch; a group smaller than a
-    batch is repeated until it fills one), and shuffles the batches of all groups.
+    In each epoch, every group is shuffled and cut into whole batches (the rest is left out of this epoch; a group that
+    is smaller than a batch is repeated to fill one), and the batches of all groups are shuffled.
     """
 
     def __init__(self, groups: Sequence[np.ndarray], batch_size: int, seed: int):
@@ -86,7 +86,7 @@ class JointSchedule:
 
 
 class _Sample:
-    """Sample number i of this process, counted over all steps."""
+    """Draws sample number i of this process, counted over all steps."""
 
     def __init__(self, source: Source, schedule: Schedule | JointSchedule, seed: int, rows: Sequence[int]):
         self.source, self.schedule, self.seed, self.rows = source, schedule, seed, rows
@@ -107,15 +107,15 @@ def batches(
     workers: int = 0,
     image_share: float = 0.0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches of this process.
+    """Endless batches for this process.
 
     Args:
-      source: where samples come from; each is a dict of arrays, equal in shape within a group.
+      source: of samples, dicts of arrays that have equal shapes within a group.
       batch_size: samples of a batch, over all processes.
       seed: of the order and of `Source.draw`.
       start_step: batches to skip; they are not read.
-      rows: of each batch, which are read here (`sharding.process_rows`); None: all.
-      workers: processes that draw; 0: threads of this one.
+      rows: the rows of each batch that this process reads (`distributed.placement.process_rows`); None: all.
+      workers: processes that draw samples; 0: threads of this process.
       image_share: of the batches, those that are of the source's images; 0: these are not drawn.
 
     Raises:
@@ -138,8 +138,14 @@ def batches(
 
 
 class ReadAhead:
-    """Iterates a grain data set in other threads or processes, a few elements ahead; closed at the latest when the
-    program ends.
+    """Iterates over a grain data set in other threads or processes, a few elements ahead.
+
+    It is closed by `close`, or when it is deleted, or when the program ends.
+
+    Args:
+      dataset: the data set.
+      workers: processes; 0: threads of this process.
+      buffer: elements that are read ahead.
     """
 
     def __init__(self, dataset: grain.MapDataset, workers: int = 0, buffer: int = 4):
@@ -166,12 +172,12 @@ class ReadAhead:
                 f"a worker process of the loader died ({str(error).split('.')[0]}); it may have run out of memory: use "
                 "fewer workers, and run the same command again"
             ) from None
-        # Out of the memory shared with a worker, which else outlives the loader and spoils the end of the program.
+        # Copies: memory that is shared with a worker must not outlive the loader, or the program ends with errors.
         return {name: np.array(value) if isinstance(value, np.ndarray) else value for name, value in element.items()}
 
 
 def _close(opened: list) -> None:
-    """Also lets go of it: grain's shared memory must not be what is left when the interpreter goes."""
+    """Close and delete the iterator; grain's shared memory must be released before the interpreter exits."""
     with contextlib.suppress(Exception):  # a worker that is dead already
         opened[0].close()
     opened.clear()

@@ -1,5 +1,6 @@
-"""What a training stage reads: pixels for the VAE; latents and captions for the transformer, from a cache or encoded on
-the way.
+"""The samples of training stages: pixels for the VAE; latents and captions for the transformer.
+
+Latents come from a cache, or are encoded for every batch.
 """
 
 import functools
@@ -29,11 +30,11 @@ from pavdm_jax.models.tokenizer import Tokenizer
 from pavdm_jax.text.captions import complete
 
 ATTEMPTS = 100
-"""Clips in a row that may be unreadable before reading gives up."""
+"""The number of unreadable clips in a row after which reading fails."""
 
 
 def equal_rows(rows: np.ndarray) -> list[np.ndarray]:
-    """The numbers of equal rows, a sorted array for each kind of row."""
+    """The numbers of equal rows: a sorted array for each different row of `rows` `[n, ...]`."""
     if not np.ptp(rows, axis=0).any():  # quick for a million equal rows
         return [np.arange(len(rows))]
     kinds, kind = np.unique(rows, axis=0, return_inverse=True)
@@ -50,9 +51,9 @@ def split_images(shapes: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]
 
 
 class _Readable:
-    """Reads clips; in place of one that cannot be read, the next one of its shape, always the same.
+    """Reads clips, and instead of one that cannot be read, the next one of its shape.
 
-    Each is named once.
+    Unreadable clips are reported once.
     """
 
     def __init__(self, clips: Clips):
@@ -60,7 +61,7 @@ class _Readable:
         self.skipped: dict[str, str] = {}
 
     def read(self, index: int, first: int, count: int) -> tuple[int, np.ndarray]:
-        """The clip that was read, and its frames."""
+        """The number of the clip that was read, and its frames, uint8 `[f, h, w, 3]`."""
         for tried, other in enumerate(self._from(index), 1):
             try:
                 return other, self.clips.frames(other, first, count)
@@ -72,7 +73,7 @@ class _Readable:
         raise ConfigError(f"no clip could be read, {tried} tries in a row; the last: {last}")
 
     def _from(self, index: int) -> Iterator[int]:
-        """The clips of this one's shape, from this one on and round."""
+        """The clips with the shape of clip `index`, beginning with it, and cyclically."""
         yield index
         group = next(group for group in self.groups if index in group)
         place = int(np.searchsorted(group, index))
@@ -85,7 +86,7 @@ class _Readable:
 
 
 class PixelSource:
-    """`{"frames": uint8 [f, h, w, 3]}`: whole clips."""
+    """Samples of the VAE's stages, whole clips: `{"frames": uint8 [f, h, w, 3]}`."""
 
     def __init__(self, clips: Clips):
         self.readable = _Readable(clips)
@@ -109,7 +110,7 @@ class Cut:
       chunks: of a sample.
       chunk_size: latent frames of a chunk.
       tokenizer: of the model's text encoder.
-      text: how captions are completed, and cut to ids.
+      text: how captions are completed and tokenised.
     """
 
     chunks: int
@@ -127,16 +128,16 @@ class Cut:
         return int(rng.integers(latents // self.chunk_size - self.chunks + 1)) if latents > 1 else 0
 
     def draw_caption(self, captions: list[str], rng: np.random.Generator) -> tuple[int, dict[str, np.ndarray]]:
-        """Which caption, and its `ids` int32 `[l]` with their `length`."""
+        """The number of a random caption, and its `ids` int32 `[l]` with their `length`."""
         number = int(rng.integers(len(captions)))
         ids, lengths = self.tokenizer.tokenize([complete(captions[number], self.text)], self.text.max_tokens)
         return number, {"ids": ids[0], "length": lengths[0]}
 
 
 class LatentSource:
-    """Cached samples: `{"latents": float32 [t, h, w, c], "ids": int32 [l], "length": int32, "fps": float32}`.
+    """Samples from a cache: `{"latents": float32 [t, h, w, c], "ids": int32 [l], "length": int32, "fps": float32}`.
 
-    With `features`, also the text encoder's `{"features": float32 [l, d]}`, zero in the padding.
+    With `features`, they also have the text encoder's `{"features": float32 [l, d]}`, zero at the padding.
     """
 
     def __init__(self, cache: LatentCache, cut: Cut, features: bool = False):
@@ -162,7 +163,7 @@ class LatentSource:
 
 
 class UncachedSource:
-    """The same samples as `LatentSource`, but with the pixels, `frames`, of which `encoded` makes latents."""
+    """The same samples as `LatentSource`, but with pixels, `frames`, which `encoded` turns into latents."""
 
     def __init__(self, clips: Clips, cut: Cut, model: ModelConfig):
         self.readable, self.cut = _Readable(clips), cut
@@ -181,7 +182,7 @@ class UncachedSource:
 
 
 def encoded(encoder: Encoder, batch: dict) -> dict:
-    """A batch of `UncachedSource` with latents in place of its frames, rounded as a cache rounds them."""
+    """A batch of `UncachedSource` with latents instead of frames, rounded to float16 as in a cache."""
     rest = {name: value for name, value in batch.items() if name != "frames"}
     return rest | {"latents": encoder.latents(batch["frames"]).astype(np.float32)}
 
@@ -191,7 +192,7 @@ def encoded(encoder: Encoder, batch: dict) -> dict:
 
 @dataclass(frozen=True)
 class Feed:
-    """A source, and what remains to be done to its batches in the training process, where the accelerator is."""
+    """A source, its worker processes, and a function of its batches that runs in the training process."""
 
     source: Source
     workers: int = 0
@@ -205,17 +206,19 @@ def open_feed(
     folder: Path,
     text_is_frozen: bool = False,
 ) -> Feed:
-    """What a stage reads, for any kind of data.
+    """The samples of a stage, for any kind of data.
 
-    Latents that are not there yet are computed first, by all processes together.
+    A cache of latents that is missing or incomplete is written first, by all processes together.
 
     Args:
+      data: of the stage.
+      model: whose encoders are used.
       clip_chunks: chunks of a sample of latents; None for a stage that works on pixels.
-      folder: where caches of latents are kept, each in a folder of its own.
+      folder: in which caches of latents are kept, each in a folder of its own.
       text_is_frozen: the stage does not train the text encoder, so cached caption features may be used.
 
     Raises:
-      ConfigError: there is nothing to read, or it does not fit the model.
+      ConfigError: the data cannot be read, or does not fit the model.
     """
     if clip_chunks is None:
         return Feed(PixelSource(open_clips(data, model.config)), data.workers)

@@ -1,4 +1,4 @@
-"""Clips of TFDS data sets, read without TensorFlow where the data set's features allow it."""
+"""Clips of TFDS data sets, which are read without TensorFlow if the features of the data set allow it."""
 
 import io
 import re
@@ -20,7 +20,10 @@ from pavdm_jax.video.images import resize_crop
 class TfdsClips:
     """The first frames of each example, resized to the model's size; see `clips.Clips`.
 
-    The data set must have been prepared with `file_format="array_record"`, the format that can be read by number.
+    The data set must have been prepared with `file_format="array_record"`, which has random access.
+
+    Raises:
+      ConfigError: the data set cannot be opened, has no examples, or lacks a feature.
     """
 
     starts = 1

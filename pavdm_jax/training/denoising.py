@@ -1,7 +1,7 @@
-"""Training losses of the diffusion transformer, with its text encoder: the levels come from `diffusion.objectives`.
+"""Training losses of the diffusion transformer and its text encoder, with levels from `diffusion.objectives`.
 
 Each is a `loss.Loss` of a batch with `latents` `[b, t, h, w, c]`, `ids` `[b, l]`, `length` `[b]`, `fps` `[b]` and,
-where the text encoder has run before, its `features` `[b, l, d]`.
+if caption features were precomputed, `features` `[b, l, d]`.
 """
 
 import dataclasses
@@ -33,14 +33,14 @@ from pavdm_jax.training.loss import Average, Loss, LossReport
 DiffusionObjective = UniformDiffusion | ProgressiveDiffusion | MixedDiffusion
 
 LEVEL_BINS = 5
-"""Equal parts of 0..1 for which the log shows the loss."""
+"""The log has the loss for each of so many equal parts of the levels 0..1."""
 
 Draw = Callable[[jax.Array, int, int], tuple[TrainLevels, jax.Array]]
-"""(key, b, t) -> levels of the batch, and the chance [b] of each sample that its caption is dropped."""
+"""(key, b, t) -> the levels of a batch, and the probability [b] of each sample that its caption is dropped."""
 
 
 def clip_chunks(model: ModelConfig, objective: DiffusionObjective) -> int:
-    """Chunks of a training clip: of the longest part of a mix."""
+    """Chunks of a training clip; for a mix, of its longest objective."""
     match objective:
         case UniformDiffusion():
             return objective.clip_chunks
@@ -58,7 +58,7 @@ def clip_latents(model: ModelConfig, objective: Objective) -> int | None:
 
 
 def draw_levels(model: ModelConfig, objective: DiffusionObjective) -> Draw:
-    """The levels of an objective. A clip that is longer than the objective's own is used from its beginning.
+    """A function that draws the levels of an objective; of longer clips than the objective's, the beginning is used.
 
     An image, a clip of one latent frame, gets a level as by `UniformDiffusion`, whatever the objective.
     """
@@ -114,11 +114,11 @@ def denoising_loss(
     remat: str = "none",
     backend: Backend = "xla",
 ) -> Loss:
-    """The loss of an objective; one program, whatever windows are drawn.
+    """The loss of an objective, which is one program for all windows that are drawn.
 
     Args:
-      model: the architecture, and the size and rate of the videos.
-      objective: which levels the frames get.
+      model: the architecture, and the size of the videos.
+      objective: the distribution of levels.
       dtype: of the matrix products.
       remat: see `STDiT3`.
       backend: of attention, see `choose_backend`.
@@ -147,7 +147,7 @@ def denoising_loss(
         velocity = output[..., : model.stdit3.latent_channels]
         per_frame = frame_losses(velocity, batch["latents"], noise, drawn.loss_mask)
         per_sample = flow_loss(per_frame, drawn.loss_mask)
-        # A clip that is clean throughout has nothing to learn from and does not count.
+        # A clip without noisy frames does not count.
         counts = jnp.sum((drawn.loss_mask.sum(1) > 0).astype(jnp.float32))
         value = jnp.sum(per_sample) / jnp.maximum(counts, 1.0)
         return value, LossReport(per_sample, losses_by_level(per_frame, drawn))
@@ -156,7 +156,7 @@ def denoising_loss(
 
 
 def losses_by_level(per_frame: jax.Array, drawn: TrainLevels) -> dict[str, Average]:
-    """The loss of the frames whose level is in each part of 0..1: `frame_losses` [b, t] and their number."""
+    """The loss by levels: for each of `LEVEL_BINS` parts of 0..1, the sum of `per_frame` [b, t] and the frame count."""
     bins = jnp.minimum((drawn.levels * LEVEL_BINS).astype(jnp.int32), LEVEL_BINS - 1)
     averages = {}
     for number in range(LEVEL_BINS):

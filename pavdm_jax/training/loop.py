@@ -1,6 +1,4 @@
-"""Runs the stages of a training config, each from where the one before ended; what was interrupted goes on at its last
-checkpoint.
-"""
+"""Runs the stages of a training config one after another; an interrupted run continues from its last checkpoint."""
 
 import contextlib
 import functools
@@ -32,20 +30,24 @@ from pavdm_jax.training.step import learning_rate
 
 
 def fit(config: TrainConfig) -> Model:
-    """Train, and return (and write to `output/model`) the model of averaged weights.
+    """Train a model.
 
-    A run that was interrupted is continued from its last checkpoint in `output`; a finished stage is not repeated.
+    An interrupted run continues from its last checkpoint in `output`; finished stages are not repeated.
+
+    Returns:
+      The model of averaged weights, which is also written to `output/model`.
 
     Raises:
-      ConfigError: `output` holds a run of another config, the data is not there, or the loss is not finite.
+      ConfigError: `output` holds a run of another config, the data or the model to start from cannot be used, or the
+        loss is not finite.
       SaveError: a checkpoint could not be written.
-      Preempted: SIGTERM came; what was done is saved.
+      Preempted: the process got SIGTERM; the state is saved.
     """
     output, began = storage.as_path(config.output), time.time()
     with Preemption() as preemption, contextlib.ExitStack() as claimed:
         check(config, output)
         given = given_model(config)
-        recorded: list[int | None] = []  # as it was when this run was last started
+        recorded: list[int | None] = []  # steps of the last stage when this run was last started; process 0 only
         on_first(lambda: recorded.append(claimed.enter_context(claim(output, config))))
         if not is_first() and not output.is_dir():
             raise ConfigError(
@@ -78,7 +80,7 @@ def fit(config: TrainConfig) -> Model:
 
 
 def check(config: TrainConfig, output: Path) -> None:
-    """Find, within a second or two, the mistakes that show without the model.
+    """Check what can be checked without loading a model, within a second or two.
 
     Raises:
       ConfigError: a prompt, a mesh or the data of a stage cannot be used, or `output` holds something else.
@@ -94,7 +96,7 @@ def check(config: TrainConfig, output: Path) -> None:
 
 
 def extension(stage: Stage, recorded: int) -> str:
-    """What it means that a run of `recorded` steps goes on to those of the stage."""
+    """What is logged when a run of `recorded` steps is extended to those of the stage, with the learning rates."""
     said = f"{stage.name}: extended from {recorded} to {stage.steps} steps"
     before, now = (
         float(jnp.asarray(learning_rate(stage.optimizer, steps)(recorded))) for steps in (recorded, stage.steps)
@@ -108,8 +110,9 @@ def extension(stage: Stage, recorded: int) -> str:
 def make_batches(
     config: TrainConfig, stage: Stage, model: Model, seed: int, start_step: int, rows: Sequence[int] | None = None
 ) -> Iterator[dict]:
-    """The stage's batches from `start_step` on, or these rows of each; latents are computed first where they are to be
-    kept.
+    """The batches of a stage from `start_step` on; see `data.sources.open_feed` for cached latents, and for errors.
+
+    `rows` are the rows of each batch that are read; None: all.
     """
     chunks = clip_chunks(config.model, stage.objective) if isinstance(stage.objective, DiffusionObjective) else None
     text_is_frozen = not any(name.split("/")[0] == "t5" for name in stage.train)
@@ -119,7 +122,7 @@ def make_batches(
 
 
 def _use(config: TrainConfig) -> str:
-    """The options that make videos with the run's result."""
+    """The options of `pavdm` that use the run's result."""
     adapted = config.stages[-1].lora
     if adapted is None or adapted.save_merged:
         return f"--checkpoint {config.output}"

@@ -1,4 +1,4 @@
-"""What every training loss is: a function of parameters, a batch and a key, with the sums that the log needs."""
+"""The interface of training losses: functions of parameters, a batch and a key, with sums for the log."""
 
 from collections.abc import Callable
 
@@ -7,15 +7,15 @@ import jax.numpy as jnp
 from flax import struct
 
 Average = tuple[jax.Array, jax.Array]
-"""A sum and its weight. Sums of both over many steps give the mean over all of them."""
+"""A sum and its weight, float32 []; the mean over many steps is the sum of sums divided by that of weights."""
 
 
 @struct.dataclass
 class LossReport:
-    """What a loss says beside its value.
+    """The results of a loss beside its value.
 
     Attributes:
-      per_sample: [b], the loss of each sample of the batch.
+      per_sample: float32 [b], the loss of each sample of the batch.
       metrics: name → sum and weight.
     """
 
@@ -28,7 +28,7 @@ Loss = Callable[[dict, dict, jax.Array], tuple[jax.Array, LossReport]]
 
 
 def scalar_metric(value: jax.Array) -> Average:
-    """A number that counts once a step."""
+    """A metric with one value for each step."""
     return jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)
 
 
@@ -46,5 +46,5 @@ def by_kind(loss: Loss) -> Loss:
 
 
 def sample_means(values: jax.Array) -> jax.Array:
-    """[b, ...] → [b]."""
+    """The mean of each sample: [b, ...] → [b]."""
     return jnp.mean(values.reshape(values.shape[0], -1), axis=1)

@@ -1,5 +1,6 @@
-"""The compiled programs of a stage and where their arrays lie: made from arrays to train, and from shapes to compile
-only.
+"""The compiled programs of a stage, with the shardings of their arrays.
+
+They are made from arrays for training, or from shapes for compiling only.
 """
 
 import contextlib
@@ -24,11 +25,11 @@ from pavdm_jax.training.step import learning_rate, make_gradients, make_optimize
 
 
 class Program(NamedTuple):
-    """What a stage runs.
+    """The compiled programs of a stage.
 
     Attributes:
-      init: trained parameters → the state before the first step, compiled.
-      step: (state, frozen, batch, key) → (state, loss), compiled; call it inside `use_mesh`.
+      init: trained parameters → the state before the first step.
+      step: (state, frozen, batch, key) → (state, loss), to be called inside `use_mesh`.
       state: shapes and shardings of the state.
       frozen: shardings of the frozen parameters.
     """
@@ -57,7 +58,7 @@ def _objective_loss(config: TrainConfig, stage: Stage, device: jax.Device | None
 
 
 def used_parts(stage: Stage, example: dict) -> tuple[str, ...]:
-    """The networks that the stage's loss needs on the devices; the others stay on the host."""
+    """The networks that the loss of a stage uses, for a batch like `example`; the others stay on the host."""
     if not isinstance(stage.objective, DiffusionObjective):
         return ("vae",)
     return ("stdit3",) if "features" in example else ("stdit3", "t5")
@@ -66,14 +67,14 @@ def used_parts(stage: Stage, example: dict) -> tuple[str, ...]:
 def make_program(
     config: TrainConfig, stage: Stage, parameters: Trainable, example: dict, mesh: Mesh | AbstractMesh
 ) -> Program:
-    """The programs of a stage.
+    """Make the programs of a stage.
 
     Args:
       config: of the run.
-      stage: which is trained.
-      parameters: arrays or shapes; of the frozen ones, those that are used.
-      example: arrays or shapes of a batch.
-      mesh: of the run; an abstract one does for shapes.
+      stage: the stage.
+      parameters: arrays or shapes; of the frozen ones, only those that are used.
+      example: a batch, of arrays or shapes.
+      mesh: of the run; it may be abstract if everything else is shapes.
     """
     trained, frozen, assemble = parameters
     optimizer = make_optimizer(stage.optimizer, stage.steps)

@@ -1,4 +1,4 @@
-"""Training losses of the video VAE, one for each of its three stages (as Open-Sora trained its own).
+"""Training losses of the video VAE, one for each of its three stages, as Open-Sora trained its VAE.
 
 Each is a `loss.Loss` of a batch with `frames`, uint8 `[b, f, h, w, 3]`.
 """
@@ -28,17 +28,17 @@ def reconstruction_loss(
 
 
 def to_unit(frames: jax.Array) -> jax.Array:
-    """uint8 pixels to float32 in -1..1."""
+    """Pixels, uint8 of any shape, to float32 in -1..1."""
     return frames.astype(jnp.float32) / 127.5 - 1.0
 
 
 def psnr(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio in dB of images in -1..1."""
+    """Peak signal-to-noise ratio in dB, over all values of images in -1..1."""
     return -10.0 * jnp.log10(jnp.mean(jnp.square((jnp.clip(ours, -1, 1) - theirs) / 2)) + 1e-12)
 
 
 def _kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-    """Divergence from a standard normal, a value each latent cell, of each sample."""
+    """KL divergence from a standard normal for each sample [b], as the mean over latent values."""
     log_variance = jnp.clip(log_variance, -30.0, 20.0)
     return 0.5 * sample_means(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
 
@@ -54,7 +54,7 @@ def _report(per_sample: jax.Array, **metrics: jax.Array) -> tuple[jax.Array, Los
 
 
 def spatial_loss(config: VAEConfig, kl_weight: float) -> Loss:
-    """Single frames through the spatial VAE."""
+    """The loss of `SpatialReconstruction`: single frames through the spatial VAE."""
     vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method
 
     def loss(params, batch, key):
@@ -73,7 +73,10 @@ def spatial_loss(config: VAEConfig, kl_weight: float) -> Loss:
 
 
 def temporal_loss(config: VAEConfig, kl_weight: float) -> Loss:
-    """Micro clips of spatial latents through the temporal VAE; errors are relative to the spread of the latents."""
+    """The loss of `TemporalReconstruction`: spatial latents through the temporal VAE.
+
+    Errors are relative to the standard deviation of the spatial latents.
+    """
     vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method
 
     def loss(params, batch, key):
@@ -91,9 +94,9 @@ def temporal_loss(config: VAEConfig, kl_weight: float) -> Loss:
 
 
 def joint_loss(config: VAEConfig, kl_weight: float, decoded_frames: int | None = None) -> Loss:
-    """Micro clips through the whole VAE, `decoded_frames` random frames of them compared in pixels.
+    """The loss of `JointReconstruction`: micro clips through the whole VAE.
 
-    The spatial decoder is most of the cost and sees frames one by one: fewer frames of more clips teach more in the
+    `decoded_frames` random frames are compared in pixels; None: all. The spatial decoder is most of the cost, and decodes frames one by one; with fewer frames, more clips fit into the
     same time.
     """
     vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method

@@ -1,4 +1,4 @@
-"""A stage of training: prepare, run the steps (log, save, sample, stop when told to), finish."""
+"""A stage of training: prepare it, run its steps (with logs, checkpoints, samples, preemption), finish it."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -30,12 +30,12 @@ from pavdm_jax.training.samples import sample_videos
 from pavdm_jax.training.state import TrainState, read_totals
 
 MakeBatches = Callable[[Stage, Model, int, int, Sequence[int]], Iterator[dict]]
-"""(stage, model, seed, first step, rows) -> those rows of the batches from that step on."""
+"""(stage, model, seed, first step, rows) -> the rows `rows` of each batch from the first step on."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the stages of a run share."""
+    """What the stages of a run share: config, log, preemption, and the function that makes batches."""
 
     config: TrainConfig
     log: RunLog
@@ -48,17 +48,18 @@ class PreparedStage:
     """A stage before its next step.
 
     Attributes:
+      run: of which it is a stage.
       number: of the stage in its run.
       first: step of the whole run at which the stage starts.
       done: its steps that are done.
-      model: what the stage started from, on the host.
-      parameters: what is trained and frozen of it, on the host.
-      mesh: the devices that it is trained on.
+      model: from which the stage starts, in host memory.
+      parameters: the trained and the frozen parameters of that model, in host memory.
+      mesh: the devices.
       program: its compiled programs.
-      frozen: the frozen parameters that it uses, on the devices.
+      frozen: the frozen parameters that are used, on the devices.
       state: on the devices.
       example: the first batch.
-      batches: from that one on.
+      batches: all batches, from the first one on.
     """
 
     run: Run
@@ -88,19 +89,19 @@ class PreparedStage:
 
 
 def stage_seed(config: TrainConfig, number: int) -> int:
-    """Of the batches, levels and noise of a stage."""
+    """The seed of the batches, levels and noise of a stage."""
     return config.seed + 1000 * number
 
 
 def train_stage(run: Run, number: int, first: int, model: Model, base: str) -> Model:
-    """Train a stage, or what is left of it, and return the model of averaged weights.
+    """Train a stage, or the rest of it, and return the model of averaged weights.
 
     Args:
       run: the run.
       number: of the stage.
       first: step of the whole run at which it starts.
-      model: what it starts from.
-      base: where that is on disk.
+      model: from which it starts.
+      base: the folder of that model, or its name.
 
     Raises:
       ConfigError, SaveError, Preempted: see `loop.fit`.
@@ -115,7 +116,7 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str) -> M
 
 
 def prepare(run: Run, number: int, first: int, model: Model, checkpoints: Checkpoints) -> PreparedStage:
-    """Open the data, make the programs, and place the state: that of the newest checkpoint, or of the first step."""
+    """Open the data, make the programs, and put the state of the newest checkpoint, or a new one, on the devices."""
     config, stage = run.config, run.config.stages[number]
     seed, mesh = stage_seed(config, number), stage_mesh(config, stage)
     parameters = trainable(model.params, stage, seed)
@@ -138,7 +139,11 @@ def prepare(run: Run, number: int, first: int, model: Model, checkpoints: Checkp
 
 
 def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
-    """Make the steps that are left; log, save and sample between them; stop when told to. Gives the last state."""
+    """Run the remaining steps, with logs, checkpoints and samples; returns the last state.
+
+    Raises:
+      ConfigError, SaveError, Preempted: see `loop.fit`.
+    """
     run, stage, first, state = prepared.run, prepared.stage, prepared.first, prepared.state
     key, previous = jax.random.key(prepared.seed), None
     with _stage_log(prepared) as log, run.preemption.steps():
@@ -146,7 +151,7 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
             batch = next(prepared.batches)
             with use_mesh(prepared.mesh):
                 state, loss = prepared.program.step(state, prepared.frozen, batch, key)
-            if previous is not None:  # only then: the host prepares a step while the device works on the one before
+            if previous is not None:  # the step before, so that the host prepares a step while the device computes
                 log.advance(float(previous))
             previous, step = loss, index + 1
             stops, ends = run.preemption.requested(first + step), step == stage.steps
@@ -162,7 +167,7 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
         if previous is not None:
             log.advance(float(previous))
             checkpoints.wait()
-            # A checkpoint before the new normalisation is no model to recommend.
+            # Checkpoints are older than the new normalisation, so none is recommended.
             best = "" if _changes_latents(prepared) else f"; lowest loss: {checkpoints.best}"
             run.log.text.info(f"{stage.name}: {stage.steps} steps; {log.summary(state)}{best}")
     return state
@@ -171,9 +176,7 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
 def _record(
     prepared: PreparedStage, checkpoints: Checkpoints, log: StageLog, state: TrainState, step: int, saves_now: bool
 ) -> TrainState:
-    """Log and save the state after a step, where they are due; it comes back with its sums of metrics at zero if they
-    were logged.
-    """
+    """Log and save the state after a step, if they are due; if it was logged, its sums of metrics are reset."""
     run, stage, first = prepared.run, prepared.stage, prepared.first
     logs = step % run.config.log_every == 0 or step == stage.steps
     saves = step % run.config.save_every == 0 or saves_now
@@ -194,14 +197,14 @@ def _record(
 
 
 def _sample(prepared: PreparedStage, state: TrainState, step: int) -> None:
-    """Make the sample videos of a step; all processes give their part of the weights, the first one samples."""
+    """Make the sample videos of a step in process 0; all processes must call it, to gather the weights."""
     model, log, step = prepared.averaged(state), prepared.run.log, prepared.first + step
     if is_first():
         log.videos(step, sample_videos(model, prepared.run.config.samples, log.folder / "samples", step))
 
 
 def finish(prepared: PreparedStage, state: TrainState) -> Model:
-    """The model of averaged weights; of LoRA, the adapters are written."""
+    """The model of averaged weights; the adapters of LoRA are also written to their file."""
     result, stage = prepared.averaged(state), prepared.stage
     if stage.lora is not None:
         adapters, alpha, path = to_host(state.ema), stage.lora.alpha, storage.as_path(prepared.run.config.output)
@@ -212,7 +215,7 @@ def finish(prepared: PreparedStage, state: TrainState) -> Model:
 def with_measured_normalisation(prepared: PreparedStage, result: Model) -> Model:
     """The model with the VAE's shift and scale measured on its new latents."""
     run, stage = prepared.run, prepared.stage
-    # All rows: every process finds the same.
+    # All rows, so that the result is the same in every process.
     batches = run.feed(stage, result, run.config.seed + 7, 0, range(stage.batch_size))
     vae = jax.device_put(result.params["vae"], on_first_device())
     batches = [next(batches) for _ in range(16)]
@@ -220,7 +223,7 @@ def with_measured_normalisation(prepared: PreparedStage, result: Model) -> Model
 
 
 def stage_mesh(config: TrainConfig, stage: Stage) -> Mesh:
-    """The mesh that a stage is trained on.
+    """The mesh of a stage.
 
     Raises:
       ConfigError: see `mesh.train_mesh`.
@@ -249,13 +252,13 @@ def _samples(config: TrainConfig, stage: Stage, step: int) -> bool:
 
 
 def _changes_latents(prepared: PreparedStage) -> bool:
-    """Whether a stage trained what makes latents of whole clips, so that these have another mean and deviation."""
+    """Whether a stage trained the encoder on clips, so that the mean and deviation of latents have changed."""
     whole = isinstance(prepared.stage.objective, TemporalReconstruction | JointReconstruction)
     return whole and any(name.startswith("vae/") and makes_latents(name) for name in prepared.parameters.trained)
 
 
 def _check_finite(state: TrainState, stage: Stage, first: int, output: Path, kept: int | None) -> None:
-    """Raise a `ConfigError` that says where the loss or the gradient was not finite."""
+    """Raise `ConfigError`, with the step and the sample, if the loss or the gradient was not finite."""
     step, sample, bad = (int(x) for x in state.fault)
     if step < 0:
         return
