@@ -32,9 +32,9 @@ class ShapesData:
 class VideoData:
     """Real videos, listed in a manifest: CSV or JSON lines with `path`, `caption`, and optionally others.
 
-    These are `start` and `end` in seconds, and `fps`. Each row is cut into consecutive clips of `frames` frames. Rows that are too short
-    and files that cannot be read are skipped, and reported. Size and length of the files are stored beside the
-    manifest, in `NAME.index.json`.
+    These are `start` and `end` in seconds, and `fps`. Each row is cut into consecutive clips of `frames` frames. Rows
+    that are too short and files that cannot be read are skipped, and reported. Size and length of the files are stored
+    beside the manifest, in `NAME.index.json`.
 
     Rows may also name images (.jpg, .png, .webp, .bmp, .tiff; a GIF counts as a video): clips of one latent frame, with
     120 as their fps (as in Open-Sora). They come in batches of their own, `image_share` of all batches. The loss of

@@ -96,8 +96,8 @@ def temporal_loss(config: VAEConfig, kl_weight: float) -> Loss:
 def joint_loss(config: VAEConfig, kl_weight: float, decoded_frames: int | None = None) -> Loss:
     """The loss of `JointReconstruction`: micro clips through the whole VAE.
 
-    `decoded_frames` random frames are compared in pixels; None: all. The spatial decoder is most of the cost, and decodes frames one by one; with fewer frames, more clips fit into the
-    same time.
+    `decoded_frames` random frames are compared in pixels; None: all. The spatial decoder is most of the cost, and
+    decodes frames one by one; with fewer frames, more clips fit into the same time.
     """
     vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method
 
