@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
+
+MAX_NAME = 220
+"""Bytes of an output's name: file systems take 255, and files beside it, such as the unfinished one, have longer names."""
 
 
 def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> Path:
@@ -27,6 +31,8 @@ def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> P
     path = storage.local_path(path, "output")
     if path.suffix.lower() not in extensions:
         raise ConfigError(f"output {path}: the name must end in {' or '.join(extensions)}")
+    if len(os.fsencode(path.name)) > MAX_NAME:
+        raise ConfigError(f"output {path.name[:40]}...: the name is longer than {MAX_NAME} bytes; choose a shorter one")
     try:
         if path.is_dir():
             raise ConfigError(f"output {path} is a folder; name a file in it")
@@ -52,6 +58,11 @@ def partial_path(path: str | Path) -> Path:
     """The path of an unfinished video: `video.partial.mp4` beside `video.mp4`."""
     path = Path(path)
     return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def file_url(path: str | Path) -> str:
+    """The name by which FFmpeg opens a file, even one like `pipe:1.mp4`."""
+    return f"file:{path}"
 
 
 @contextlib.contextmanager

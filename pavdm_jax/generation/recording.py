@@ -147,10 +147,7 @@ class Recording:
         positions = [None] * len(self.outputs)
         if saved is not None:
             stream.restore(saved)
-            positions = saved["positions"].tolist()
-        else:
-            for path in self.outputs:
-                clear_states(path)
+            positions = json.loads(str(saved["positions"]))
         with contextlib.ExitStack() as stack:
             writers = []
             for path, position in zip(self.outputs, positions, strict=True):
@@ -160,6 +157,8 @@ class Recording:
                     VideoWriter(path, self.request.fps, crf=self.crf, resume=position, comment=self.comments[path])
                 )
                 stack.callback(writers[-1].abandon)
+                if saved is None:
+                    clear_states(path)
             if saved is None and self.branch is not None:
                 self.branch.enter(stream, writers)
             finished = self._record_all(stream, writers, progress)
@@ -205,7 +204,7 @@ class Recording:
         saved = stream.save()
         for n, path in enumerate(self.outputs if self.keeps_states and not stream.done else ()):
             keep_state(path, one_sample(saved, n), self.comments[path])
-        positions = np.asarray([writer.position for writer in writers])
+        positions = json.dumps([writer.position for writer in writers])
         write_arrays(self.record, identity=json.dumps(self.identity), positions=positions, **saved)
 
     def _read_record(self) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from av.error import FFmpegError
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.outputs import file_url
 from pavdm_jax.video.images import MAX_PIXELS, check_pixels, is_image, read_image, read_picture, resize_crop
 
 MAX_BYTES = 2**33
@@ -58,7 +59,7 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
     frames: list[np.ndarray] = []
     number = packets = 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(file_url(path)) as container:
             if not container.streams.video:
                 raise ConfigError(f"{path} has no pictures in it; it may be cut off, or no video")
             stream = container.streams.video[0]
@@ -118,7 +119,7 @@ def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
       ConfigError: the file cannot be read as a video.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(file_url(path)) as container:
             for frame in container.decode(video=0):
                 yield frame_pixels(frame)[None]
     except (OSError, FFmpegError, UnicodeDecodeError) as error:
@@ -265,6 +266,8 @@ class _opened:
             source = self.file
             if isinstance(source, str) and storage.is_remote(source):
                 source = self._closing.enter_context(storage.open_binary(source))
+            if isinstance(source, str):
+                source = file_url(source)
             return self._closing.enter_context(av.open(source, "r"))
         except storage.StorageError:
             self._closing.close()

@@ -14,6 +14,7 @@ import numpy as np
 from av.container import InputContainer, OutputContainer
 
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.outputs import file_url
 
 PIXEL_FORMAT = "yuv420p"
 """Of H.264 that plays everywhere: colours at half the resolution, so that height and width must be even."""
@@ -64,7 +65,7 @@ def copy_fragments(path: Path, num_frames: int, rate: Fraction, crf: float) -> I
         and crf.
     """
     try:
-        with av.open(str(path)) as source:
+        with av.open(file_url(path)) as source:
             stream = source.streams.video[0]
             header, _ = encode(np.zeros((1, stream.height, stream.width, 3), np.uint8), 0, rate, crf)
             if stream.average_rate != rate or bytes(stream.codec_context.extradata or b"") not in header:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.outputs import check_output, new_file
+from pavdm_jax.outputs import check_output, file_url, new_file
 
 MAX_PIXELS = 2**26
 """The most pixels of a frame that is read (8192 by 8192); more means a damaged header or the wrong file."""
@@ -165,7 +165,7 @@ def write_gif(path: str | Path, clips: Iterable[np.ndarray], fps: float, gif_fps
     if first is None:
         raise ConfigError(f"output {path}: no frame was given")
     height, width = first.shape[:2]
-    with new_file(path) as partial, av.open(str(partial), "w", options={"loop": "0"}) as container:
+    with new_file(path) as partial, av.open(file_url(partial), "w", options={"loop": "0"}) as container:
         stream = container.add_stream("gif", rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
         for number, pixels in enumerate(itertools.chain([first], shown)):

@@ -5,9 +5,13 @@ so a run that was cut back to a known position and continued leaves the same byt
 """
 
 import contextlib
+import errno
+import fcntl
+import hashlib
 import io
 import math
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +23,7 @@ from av.error import FFmpegError
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.outputs import check_output, partial_path, storage_error
+from pavdm_jax.outputs import check_output, file_url, partial_path, storage_error
 from pavdm_jax.video.fragments import copy_fragments, encode
 
 
@@ -28,6 +32,7 @@ class Position(NamedTuple):
 
     num_frames: int
     num_bytes: int
+    digest: str = ""  # of the bytes, hexadecimal
 
 
 class VideoWriter:
@@ -54,7 +59,7 @@ class VideoWriter:
         fps: float,
         *,
         crf: float = 18,
-        resume: tuple[int, int] | None = None,
+        resume: Sequence | None = None,
         comment: str = "",
     ) -> None:
         if not math.isfinite(fps) or not 0 < fps <= 1000:
@@ -68,7 +73,8 @@ class VideoWriter:
         self._crf = crf
         self._header: bytes | None = None
         self._shape: tuple[int, ...] | None = None
-        self._file = self._open(resume is not None)
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._file = self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +123,9 @@ class VideoWriter:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise storage_error(error, self.partial_path) from None
-        self.position = Position(self.position.num_frames + num_frames, self.position.num_bytes + len(data))
+        self._hash.update(data)
+        frames, size = self.position.num_frames + num_frames, self.position.num_bytes + len(data)
+        self.position = Position(frames, size, self._hash.hexdigest())
 
     def close(self) -> None:
         """Finish the video at `path`. Does nothing after `close` or `abandon`.
@@ -127,11 +135,13 @@ class VideoWriter:
         """
         if self._file.closed:
             return
-        self.abandon()
         if self.position.num_frames <= 0:
+            self.abandon()
             raise ConfigError(f"output {self.path}: no frame was written")
         try:
-            _finish(self.partial_path, self.path, self._comment)
+            with self._file:  # and thereby held until the video has its name
+                self._file.truncate(self.position.num_bytes)
+                _finish(self.partial_path, self.path, self._comment)
         except OSError as error:
             raise storage_error(error, self.path) from None
 
@@ -141,30 +151,57 @@ class VideoWriter:
             return
         with self._file, contextlib.suppress(OSError):
             self._file.truncate(self.position.num_bytes)
-        if not self.position.num_frames:
-            self.partial_path.unlink(missing_ok=True)
+            if not self.position.num_frames:
+                self.partial_path.unlink(missing_ok=True)
 
-    def _open(self, resume: bool) -> io.FileIO:
+    def _open(self) -> io.FileIO:
+        """The partial file at the writer's position, held by this process alone."""
         try:
-            if not resume:
-                return io.FileIO(self.partial_path, "w+")
-            found = self.partial_path.stat().st_size if self.partial_path.is_file() else 0
-            if not 0 <= self.position.num_bytes <= found:
+            file = _open_alone(self.partial_path)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{self.partial_path} is being written by another process; wait for it, or choose another output"
+            ) from None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
                 raise ConfigError(
-                    f"{self.partial_path} is not the file to resume: {found} bytes instead of at least "
-                    f"{self.position.num_bytes}; start without resuming"
-                )
-            if (self.position.num_frames > 0) != (self.position.num_bytes > 0) or self.position.num_frames < 0:
-                raise ConfigError(
-                    f"position {tuple(self.position)} cannot be resumed; give the frames and bytes that the writer "
-                    "reported"
-                )
-            file = io.FileIO(self.partial_path, "r+" if self.partial_path.is_file() else "w+")
+                    f"{self.partial_path} is a symbolic link; remove it, or choose another output"
+                ) from None
+            raise storage_error(error, self.partial_path) from None
+        try:
+            self._check_position(file)
             file.truncate(self.position.num_bytes)
             file.seek(0, os.SEEK_END)
-            return file
         except OSError as error:
+            file.close()
             raise storage_error(error, self.partial_path) from None
+        except ConfigError:
+            if not os.fstat(file.fileno()).st_size:  # it was not there before
+                self.partial_path.unlink(missing_ok=True)
+            file.close()
+            raise
+        return file
+
+    def _check_position(self, file: io.FileIO) -> None:
+        """Refuse a position that is none of this file, or whose bytes have changed since."""
+        frames, size, digest = self.position
+        if frames < 0 or (frames > 0) != (size > 0):
+            raise ConfigError(
+                f"position {tuple(self.position)} cannot be resumed; give the one that the writer reported"
+            )
+        found = os.fstat(file.fileno()).st_size
+        if not 0 <= size <= found:
+            raise ConfigError(
+                f"{self.partial_path} is not the file to resume: {found} bytes instead of at least {size}; start "
+                "without resuming"
+            )
+        file.seek(0)
+        while (rest := size - file.tell()) > 0:
+            self._hash.update(file.read(min(rest, 2**20)))
+        if self._hash.hexdigest() != digest and size:
+            raise ConfigError(
+                f"{self.partial_path} has changed since it was written; delete it and start without resuming"
+            )
 
     def _check(self, frames: np.ndarray) -> None:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
@@ -194,10 +231,30 @@ class VideoWriter:
                 )
 
 
+def _open_alone(path: Path) -> io.FileIO:
+    """Open a file, which is made where it is missing, and lock it; the lock goes with the file, or with the process.
+
+    Raises:
+      BlockingIOError: another process has locked it.
+      OSError: it cannot be opened, or is a symbolic link.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        file = io.FileIO(descriptor, "r+")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # who held it has just finished it, and removed its name
+
+
 def read_comment(path: str | Path) -> str | None:
     """What a finished video carries as its comment; None for none, or where there is no video."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(file_url(path)) as container:
             return container.metadata.get("comment")
     except (OSError, FFmpegError, UnicodeDecodeError):
         return None
@@ -217,7 +274,10 @@ def _finish(partial: Path, path: Path, comment: str) -> None:
 
 
 def _index(partial: Path, indexed: Path, comment: str) -> None:
-    with av.open(str(partial)) as source, av.open(str(indexed), "w", options={"movflags": "faststart"}) as target:
+    with (
+        av.open(file_url(partial)) as source,
+        av.open(file_url(indexed), "w", options={"movflags": "faststart"}) as target,
+    ):
         target.metadata["comment"] = comment
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):

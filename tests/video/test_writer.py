@@ -11,7 +11,7 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import check_output
 from pavdm_jax.video import writer as video_writer
 from pavdm_jax.video.clips import read_video
-from pavdm_jax.video.writer import Position, VideoWriter
+from pavdm_jax.video.writer import VideoWriter, read_comment
 
 
 def clip(num_frames: int, height: int = 32, width: int = 48, first: int = 0) -> np.ndarray:
@@ -60,7 +60,7 @@ def test_growing_video_plays_after_every_write(tmp_path):
             writer.write(frames[start : start + 17])
             data = writer.partial_path.read_bytes()
             assert data.startswith(before)
-            assert writer.position == (start + 17, len(data))
+            assert writer.position[:2] == (start + 17, len(data))
             with av.open(str(writer.partial_path)) as container:
                 stream = container.streams.video[0]
                 assert container.duration / 1e6 == pytest.approx((start + 17) / 24, abs=1e-3)
@@ -96,6 +96,46 @@ def test_resumed_video_is_bit_for_bit_the_uninterrupted_one(tmp_path, kill_after
         assert resumed.partial_path.read_bytes() == fragments
     assert (tmp_path / "killed.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["killed.mp4", "whole.mp4"]
+
+
+@pytest.mark.parametrize("place", [100, 1500, -1])
+def test_a_partial_video_with_a_flipped_bit_is_not_resumed(tmp_path, place):
+    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "video.mp4", 24) as writer:
+        writer.write(clip(17))
+        raise RuntimeError
+    data = bytearray(writer.partial_path.read_bytes())
+    data[place] ^= 4
+    writer.partial_path.write_bytes(data)
+    with pytest.raises(ConfigError, match="has changed since it was written"):
+        VideoWriter(tmp_path / "video.mp4", 24, resume=writer.position)
+    assert writer.partial_path.read_bytes() == data
+
+
+def test_two_writers_of_one_file_are_refused(tmp_path):
+    with VideoWriter(tmp_path / "video.mp4", 24) as first:
+        first.write(clip(17))
+        with pytest.raises(ConfigError, match="is being written by another process"):
+            VideoWriter(tmp_path / "video.mp4", 24)
+        first.write(clip(17, first=17))
+    assert len(read_video(tmp_path / "video.mp4")) == 34
+    write(tmp_path / "video.mp4", clip(3))
+    assert len(read_video(tmp_path / "video.mp4")) == 3
+
+
+def test_a_link_in_place_of_the_partial_file_is_not_followed(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "video.partial.mp4").symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(ConfigError, match="symbolic link"):
+        VideoWriter(tmp_path / "video.mp4", 24)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_name_that_looks_like_an_address_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("pipe:1.mp4", clip(3), comment="said")
+    assert os.listdir(tmp_path) == ["pipe:1.mp4"]
+    assert read_comment("pipe:1.mp4") == "said"
+    assert len(read_video("pipe:1.mp4")) == 3
 
 
 def test_fragments_depend_on_their_own_frames_only(tmp_path):
@@ -163,8 +203,8 @@ def test_full_disk(tmp_path, monkeypatch, where):
         ({"fps": float("nan")}, "fps nan"),
         ({"crf": 52}, "crf 52"),
         ({"crf": 0}, "crf 0 must be 1 to 51"),
-        ({"resume": (17, 999)}, "0 bytes instead of at least 999"),
-        ({"resume": (17, 0)}, "cannot be resumed"),
+        ({"resume": (17, 999, "")}, "0 bytes instead of at least 999"),
+        ({"resume": (17, 0, "")}, "cannot be resumed"),
     ],
 )
 def test_writer_settings_are_checked_first(tmp_path, options, message):
@@ -195,7 +235,7 @@ def test_resuming_another_kind_of_video_is_refused(tmp_path):
         VideoWriter(tmp_path / "video.mp4", 24, resume=writer.position) as resumed,
     ):
         resumed.write(clip(2, 16, 16))
-    assert writer.position == Position(2, writer.partial_path.stat().st_size)
+    assert writer.position[:2] == (2, writer.partial_path.stat().st_size)
 
 
 def test_check_output(tmp_path):
@@ -207,7 +247,7 @@ def test_check_output(tmp_path):
         ("video", r"end in \.mp4"),
         ("folder.mp4", "is a folder"),
         ("file/video.mp4", "cannot be written"),
-        ("x" * 300 + ".mp4", "cannot be written"),
+        ("x" * 230 + ".mp4", "longer than 220 bytes"),
     ]:
         with pytest.raises(ConfigError, match=message):
             check_output(tmp_path / path)
