@@ -5,7 +5,9 @@ import dataclasses
 import difflib
 import io
 import re
+import signal
 import sys
+import threading
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +17,7 @@ import jax
 import tyro
 
 from pavdm_jax.distributed.processes import end
-from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.errors import ConfigError, first_line, printable
 from pavdm_jax.storage import cache_folder
 
 T = TypeVar("T")
@@ -27,10 +29,12 @@ FLAT = tyro.conf.arg(name="")
 def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
     """Run `work`, a command, and end the process with the exit code that it returns.
 
-    `ConfigError`, `OSError` and a lack of memory end it with one line and code 2, Ctrl-C with the line `interrupted`
-    and code 130. Warnings are one line each.
+    `ConfigError`, `OSError` and a lack of memory end it with one line and code 2, Ctrl-C and SIGTERM with the line
+    `interrupted` and code 130. Warnings are one line each.
     """
     warnings.showwarning = _show_warning
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(work())
     except (ConfigError, OSError) as error:
@@ -39,13 +43,13 @@ def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
         code, said = 2, f"error: out of memory, or a fault of the device: {first_line(error)}"
     except KeyboardInterrupt:
         code, said = 130, interrupted
-    end(code, said)
+    end(code, printable(said))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
     """Print a warning in one line, without the line of code that caused it."""
     kind = "warning" if category is UserWarning else f"warning ({category.__name__})"
-    print(f"{kind}: {first_line(Warning(message))}", file=sys.stderr)
+    print(f"{kind}: {printable(first_line(Warning(message)))}", file=sys.stderr)
 
 
 def read_command(

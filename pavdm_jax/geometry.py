@@ -89,8 +89,8 @@ def seconds_to_frames(seconds: float, fps: float) -> int:
     """
     if not math.isfinite(fps) or not fps > 0:
         raise ConfigError(f"fps {fps} must be a positive number")
-    if not math.isfinite(seconds) or not seconds > 0:
-        raise ConfigError(f"seconds {seconds} must be a positive number")
+    if not math.isfinite(seconds * fps) or not seconds > 0:
+        raise ConfigError(f"seconds {seconds} must be a positive number, and no astronomical one")
     return max(1, round(seconds * fps))
 
 

@@ -12,7 +12,7 @@ from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
 
 MAX_NAME = 220
-"""Bytes of an output's name: file systems take 255, and files beside it, such as the unfinished one, have longer names."""
+"""Bytes of an output's name. File systems take 255; files beside it, such as the unfinished one, have longer names."""
 
 
 def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> Path:

@@ -18,10 +18,10 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import VideoData
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.geometry import decoded_size
 from pavdm_jax.resolutions import RESOLUTIONS
-from pavdm_jax.text.captions import clean_caption
+from pavdm_jax.text.captions import clean_caption, is_text
 from pavdm_jax.video.clips import VideoInfo, frames_within, probe, read_clip
 from pavdm_jax.video.images import is_image, read_image, resize_crop
 
@@ -64,8 +64,8 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
             records = [(reader.line_num, record) for record in reader]
         else:
             records = [(number, json.loads(line)) for number, line in enumerate(file, 1) if line.strip()]
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise ConfigError(f"the manifest {path} cannot be read: {error}") from None
+    except (ValueError, RecursionError, csv.Error) as error:  # of text, of JSON, or of numbers with thousands of digits
+        raise ConfigError(f"the manifest {path} cannot be read: {first_line(error)}") from None
     if not records:
         raise ConfigError(f"the manifest {path} has no rows")
     rows = [_row(record, path, number) for number, record in records]
@@ -78,6 +78,9 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
     return rows
 
 
+MAX_FPS = 1000
+
+
 def _row(record: dict, manifest: Path, line: int) -> Row:
     where = f"line {line} of the manifest {manifest}"
     if not isinstance(record, dict):
@@ -88,6 +91,8 @@ def _row(record: dict, manifest: Path, line: int) -> Row:
             raise ConfigError(f"{where} has no {name}: the columns path and caption are needed; it has {found}")
         if not isinstance(record[name], str) or record[name] == "":
             raise ConfigError(f"{where} has an empty {name}")
+        if not is_text(record[name]):
+            raise ConfigError(f"{where}: {name} {record[name]!r} is not text; write it in UTF-8")
     numbers = {}
     for name in ("start", "end", "fps"):
         text = record.get(name)
@@ -95,12 +100,12 @@ def _row(record: dict, manifest: Path, line: int) -> Row:
             continue
         try:
             numbers[name] = float(text)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"{where}: {name} {text!r} is no number") from None
         if not math.isfinite(numbers[name]) or numbers[name] < 0:
             raise ConfigError(f"{where}: {name} {text} must be a number from 0 on")
-    if numbers.get("fps") == 0:
-        raise ConfigError(f"{where}: fps must be above 0")
+    if not 0 < numbers.get("fps", 1.0) <= MAX_FPS:
+        raise ConfigError(f"{where}: fps must be above 0 and at most {MAX_FPS}, not {record['fps']}")
     if numbers and is_image(record["path"]):
         raise ConfigError(f"{where}: {record['path']} is an image, which has no {' or '.join(numbers)}; leave it empty")
     start, end = numbers.get("start", 0.0), numbers.get("end")

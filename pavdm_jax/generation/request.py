@@ -18,6 +18,7 @@ from pavdm_jax.geometry import check_size, decoded_size, seconds_to_frames
 from pavdm_jax.resolutions import resolution
 from pavdm_jax.video.clips import pad_start, read_video
 from pavdm_jax.video.images import resize_crop
+from pavdm_jax.video.writer import MAX_FPS, MIN_FPS
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ def make_request(config: ModelConfig, prompt: str | Sequence, at_once: int | Non
     timelines, single = read_prompts(prompt)
     videos = len(timelines) * asked.samples
     fps = config.fps if asked.fps is None else asked.fps
-    if not 0 < fps <= 1000:
-        raise ConfigError(f"fps must be above 0 and at most 1000, not {fps:g}")
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise ConfigError(f"fps must be {MIN_FPS} to {MAX_FPS}, not {fps:g}")
     guidance_scale = config.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
     if not math.isfinite(guidance_scale):
         raise ConfigError(f"guidance_scale must be a finite number, not {guidance_scale}")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import MAX_FRAMES
+from pavdm_jax.text.captions import is_text
 
 Timeline = tuple[tuple[float, str], ...]
 """Pairs of a second and the prompt that holds from then on; the first second is 0."""
@@ -42,15 +43,6 @@ def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
         for _, text in timeline:
             if not text.strip():
                 raise ConfigError(f"a prompt is empty; {_EXAMPLE}")
-            if not _is_text(text):
+            if not is_text(text):
                 raise ConfigError(f"the prompt {text!r} is not text; write it in UTF-8")
     return timelines, single
-
-
-def _is_text(text: str) -> bool:
-    """Whether a text can be encoded: undecodable bytes of a command line reach Python as surrogates, which cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

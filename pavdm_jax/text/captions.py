@@ -50,9 +50,23 @@ def complete(caption: str, config: TextConfig) -> str:
     return clean_caption(compose_prompt(caption, *scores))
 
 
+def is_text(text: str) -> bool:
+    """Whether a text can be encoded: undecodable bytes of a command line reach Python as surrogates, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+MAX_CHARACTERS = 4000
+"""Of a caption that are looked at: far more than the network's 300 tokens hold, and few enough for patterns whose time
+grows with the square of the length. Deviation: upstream has no limit."""
+
+
 def clean_caption(caption: str) -> str:
     """Clean a caption as upstream does: twice, because the first pass uncovers what the second one removes."""
-    return _clean_once(_clean_once(caption))
+    return _clean_once(_clean_once(caption[:MAX_CHARACTERS]))
 
 
 def _clean_once(caption: str) -> str:
@@ -174,6 +188,9 @@ class _VisibleText(HTMLParser):
 
 def _visible_text(text: str) -> str:
     parser = _VisibleText()
-    parser.feed(text)
-    parser.close()
+    try:
+        parser.feed(text)
+        parser.close()
+    except AssertionError:  # Python's parser gives up at some declarations, such as "<![<!["
+        return text
     return "".join(parser.pieces)

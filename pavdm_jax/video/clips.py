@@ -63,6 +63,8 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
             if not container.streams.video:
                 raise ConfigError(f"{path} has no pictures in it; it may be cut off, or no video")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise ConfigError(f"{path} is of a kind that cannot be decoded; convert it to MP4")
             check_pixels(path, stream.height, stream.width)
             for packet in container.demux(stream):
                 packets += packet.size > 0
@@ -291,6 +293,8 @@ def _video_stream(container, file: str | BinaryIO):
     if not container.streams.video:
         raise ConfigError(f"{_name(file)} has no pictures in it")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise ConfigError(f"{_name(file)} is of a kind that cannot be decoded; convert it to MP4")
     if not 0 < stream.height * stream.width <= MAX_PIXELS:
         raise ConfigError(
             f"{_name(file)} is {stream.height}x{stream.width} pixels; at most {MAX_PIXELS} in all can be read"

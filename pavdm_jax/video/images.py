@@ -19,11 +19,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pavdm_jax import storage
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.outputs import check_output, file_url, new_file
 
 MAX_PIXELS = 2**26
 """The most pixels of a frame that is read (8192 by 8192); more means a damaged header or the wrong file."""
+
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""By Pillow's names. Of others some start programs (PostScript does), whatever a file's name says."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Of files that are images in a manifest; a GIF counts as a video."""
@@ -66,7 +69,7 @@ def read_picture(path: Path, content: BinaryIO | None = None) -> np.ndarray | No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged by MAX_PIXELS instead
         try:
-            with Image.open(path if content is None else content) as image:
+            with Image.open(path if content is None else content, formats=PICTURE_FORMATS) as image:
                 if getattr(image, "n_frames", 1) > 1:
                     return None
                 check_pixels(path, image.height, image.width)
@@ -75,10 +78,12 @@ def read_picture(path: Path, content: BinaryIO | None = None) -> np.ndarray | No
             return None
         except Image.DecompressionBombError:
             raise ConfigError(f"{path} is larger than {MAX_PIXELS} pixels; make it smaller") from None
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"{path} cannot be read as a picture ({error}); it may be damaged or cut off") from None
+        except ConfigError:
+            raise
+        except Exception as error:  # damaged pictures raise whatever their format's reader stumbles over
+            raise ConfigError(
+                f"{path} cannot be read as a picture ({first_line(error)}); it may be damaged or cut off"
+            ) from None
 
 
 def check_pixels(path: Path, height: int, width: int) -> None:

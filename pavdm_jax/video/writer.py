@@ -9,7 +9,6 @@ import errno
 import fcntl
 import hashlib
 import io
-import math
 import os
 from collections.abc import Sequence
 from fractions import Fraction
@@ -25,6 +24,8 @@ from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import check_output, file_url, partial_path, storage_error
 from pavdm_jax.video.fragments import copy_fragments, encode
+
+MIN_FPS, MAX_FPS = 0.01, 1000
 
 
 class Position(NamedTuple):
@@ -44,7 +45,7 @@ class VideoWriter:
 
     Args:
       path: the video, ending in .mp4; its folder is made, and an existing video is replaced at the end.
-      fps: frames per second, above 0 and at most 1000.
+      fps: frames per second, `MIN_FPS` to `MAX_FPS`.
       crf: constant rate factor, 1 (largest file) to 51 (worst picture); 18 looks like the original.
       resume: the `position` of a writer that was interrupted; what its file holds behind it is dropped.
       comment: kept in the finished file, where players and `ffprobe` show it.
@@ -62,8 +63,8 @@ class VideoWriter:
         resume: Sequence | None = None,
         comment: str = "",
     ) -> None:
-        if not math.isfinite(fps) or not 0 < fps <= 1000:
-            raise ConfigError(f"fps {fps} must lie between 0 and 1000")
+        if not MIN_FPS <= fps <= MAX_FPS:
+            raise ConfigError(f"fps {fps} must be {MIN_FPS} to {MAX_FPS}")
         if not 1 <= crf <= 51:
             raise ConfigError(f"crf {crf} must be 1 to 51; many players show 0, lossless, as black")
         self.path, self._comment = check_output(path), comment

@@ -13,7 +13,7 @@ from support.golden_data import GOLDEN
 
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
-from pavdm_jax.text.captions import _visible_text, clean_caption, compose_prompt
+from pavdm_jax.text.captions import MAX_CHARACTERS, _visible_text, clean_caption, compose_prompt
 
 CLEANING = json.loads((GOLDEN / "text_cleaning.json").read_text())
 TOKENS = json.loads((GOLDEN / "tokenizer.json").read_text())
@@ -182,3 +182,13 @@ def test_training_errors_are_named():
     with pytest.raises(ConfigError, match=r"vocab_size 22 cannot hold.*use at least 23"):
         train_tokenizer(CAPTIONS, vocab_size=22)
     assert Tokenizer(train_tokenizer(CAPTIONS, vocab_size=23)).vocab_size == 23
+
+
+@pytest.mark.parametrize(
+    "piece", ["1", "a", "a.", "1.", "a-", "<a", "<![", "<!--", "'", "http:", "\u00c3\u00a9", "1:11 "]
+)
+def test_long_captions_of_any_kind_end_soon(piece):
+    """Time grows with the square of the length for some of them: minutes for 20,000 characters, without a limit."""
+    caption = piece * 20_000
+    assert len(clean_caption(caption)) <= MAX_CHARACTERS
+    assert clean_caption("a red circle " + caption).startswith("a red circle")
