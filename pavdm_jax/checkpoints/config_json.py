@@ -59,3 +59,39 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
     return value
+
+
+def check_kinds(value: Any, kind: Any, where: str) -> None:
+    """Check that a config's fields, and those of the configs within it, have values of the kinds that they declare.
+
+    Args:
+      value: of a field, or a whole config.
+      kind: what is declared: a class, a union, a tuple of one kind, or what is not looked at.
+      where: names the field in errors.
+
+    Raises:
+      ConfigError: one has not; the message names it.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        check_kinds(value, arguments[0], where)
+    elif origin in (typing.Union, types.UnionType):
+        fitting = [one for one in arguments if isinstance(value, typing.get_origin(one) or one)]
+        if not fitting and not (isinstance(value, int) and float in arguments):
+            names = " or ".join(getattr(one, "__name__", str(one)) for one in arguments)
+            raise ConfigError(f"{where} is {value!r}; it must be of kind {names}".replace("NoneType", "None"))
+        for one in fitting[:1]:
+            check_kinds(value, one, where)
+    elif origin is tuple:
+        if not isinstance(value, tuple):
+            raise ConfigError(f"{where} is {value!r}; it must be a tuple, such as ({value!r},)")
+        if arguments[-1] is Ellipsis:
+            for number, item in enumerate(value):
+                check_kinds(item, arguments[0], f"{where}.{number}")
+    elif isinstance(kind, type):
+        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and kind in (int, float)):
+            raise ConfigError(f"{where} is {value!r}; it must be of kind {kind.__name__}")
+        if dataclasses.is_dataclass(value):
+            for name, hint in typing.get_type_hints(type(value)).items():
+                check_kinds(getattr(value, name), hint, f"{where}.{name}".removeprefix("config."))

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,7 @@ class Recording:
                     f"{others[0]} is finished, and was made with other options; nothing is left to resume: "
                     "choose another --output, or leave out --resume to replace it"
                 )
+            warnings.warn(f"there is no record {self.record} to resume; it is started from the beginning", stacklevel=2)
         if not resume and self.record.exists():
             raise ConfigError(
                 f"{self.record} is left of an interrupted run; continue it with --resume, or delete that file to start "

@@ -7,6 +7,7 @@ import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pavdm_jax.checkpoints.config_json import check_kinds
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
 from pavdm_jax.diffusion.masks import Masks, masks_of
@@ -257,8 +258,12 @@ def read_config(path: str) -> TrainConfig:
         config = runpy.run_path(path).get("config")
     except ConfigError:
         raise
-    except Exception as error:  # the file is a program of the user's: it may fail in any way
+    except (Exception, SystemExit) as error:  # the file is a program of the user's: it may fail in any way
         raise ConfigError(f"the config file {path} fails: {type(error).__name__}: {error}") from None
     if not isinstance(config, TrainConfig):
         raise ConfigError(f"{path} does not define `config = TrainConfig(...)`")
+    try:
+        check_kinds(config, TrainConfig, "config")
+    except ConfigError as error:
+        raise ConfigError(f"the config file {path} is wrong: {error}") from None
     return config

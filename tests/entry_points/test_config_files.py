@@ -154,3 +154,25 @@ def test_a_topology_that_is_none_is_named(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: topology 'v4-256' is not understood; write a chip and a layout")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("raise SystemExit", "fails: SystemExit"),
+        ("import absent_module", "fails: ModuleNotFoundError"),
+        ("config = 5", "does not define"),
+        ("from dataclasses import replace\nconfig = replace(config, save_every=100.5)", "save_every is 100.5"),
+        ("from dataclasses import replace\nconfig = replace(config, output=None)", "output is None"),
+        ("from dataclasses import replace\nconfig = replace(config, seed=True)", "seed is True"),
+        (
+            "from dataclasses import replace\nconfig = replace(config, stages=(replace(config.stages[0], data=None),))",
+            "stages.0.data is None",
+        ),
+    ],
+)
+def test_a_wrong_config_file_is_one_line(tmp_path, lines, message):
+    path = tmp_path / "mine.py"
+    path.write_text((CONFIGS / "demo_base.py").read_text() + "\n" + lines + "\n")
+    with pytest.raises(ConfigError, match=message):
+        read_config(str(path))

@@ -11,7 +11,7 @@ from support.small_videos import write_lossless
 
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.video import clips, images
-from pavdm_jax.video.clips import pad_start, read_video
+from pavdm_jax.video.clips import pad_start, probe, read_video
 from pavdm_jax.video.writer import VideoWriter
 
 
@@ -51,6 +51,24 @@ def test_read_part_of_a_video(tmp_path):
         read_video(tmp_path / "video.mp4", 40)
     with pytest.raises(ConfigError, match="start < stop"):
         read_video(tmp_path / "video.mp4", 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><circle r="10"/></svg>'),
+        ("program.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"),
+        ("cut.tiff", b"II*\x00\x08\x00\x00\x00\xff\xff" + b"\x00\x01" * 30),
+        ("cut.gif", b"GIF89a\x10\x00\x10\x00\xf7\x00\x00\xff"),
+    ],
+)
+def test_files_of_other_kinds_are_refused_in_a_line(tmp_path, monkeypatch, name, content):
+    """PostScript would be run by a program (Ghostscript) if Pillow were not told which formats to expect."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *a, **k: pytest.fail("a program is run"))
+    (tmp_path / name).write_bytes(content)
+    for read in (read_video, probe):
+        with pytest.raises(ConfigError, match=name):
+            read(str(tmp_path / name))
 
 
 def test_read_pictures(tmp_path):
