@@ -163,7 +163,7 @@ def test_a_topology_that_is_none_is_named(tmp_path):
         ("import absent_module", "fails: ModuleNotFoundError"),
         ("config = 5", "does not define"),
         ("from dataclasses import replace\nconfig = replace(config, save_every=100.5)", "save_every is 100.5"),
-        ("from dataclasses import replace\nconfig = replace(config, output=None)", "output is None"),
+        ("from dataclasses import replace\nconfig = replace(config, init_from=5)", "init_from is 5"),
         ("from dataclasses import replace\nconfig = replace(config, seed=True)", "seed is True"),
         (
             "from dataclasses import replace\nconfig = replace(config, stages=(replace(config.stages[0], data=None),))",
