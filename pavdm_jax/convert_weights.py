@@ -23,6 +23,7 @@ from pavdm_jax.conversion.convert import convert
 from pavdm_jax.conversion.export import export_stdit
 from pavdm_jax.conversion.sources import Weights, open_weights
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.level_pattern import name_patterns
 from pavdm_jax.models.model import DTYPES, PARTS
 
 EXAMPLES = """
@@ -146,6 +147,8 @@ def inspect(path: str) -> str:
         lines.append(f"{part}: {_short(sum(dtypes.values()))} parameters ({count}), {size / 1e9:.3f} GB on disk")
         lines.append(f"  {getattr(model.config, part)}")
         lines.append(f"  from {record.get('source', 'training here')}")
+        if part == "stdit3":
+            lines.append(f"  trained with {name_patterns(model.trained_with)}")
         for name, source in record.get("source_files", {}).items():
             lines.append(f"  {name}: {source['bytes']} bytes, sha256 {source['sha256']}")
     words = f"{model.tokenizer.vocab_size} ids" if model.tokenizer else "absent; it comes with --text-encoder"

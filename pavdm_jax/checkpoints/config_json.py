@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 def to_json(config: Any) -> str:
-    """A config as indented JSON text."""
-    return json.dumps(dataclasses.asdict(config), indent=2)
+    """A config, or a list of them, as indented JSON text."""
+    return json.dumps(config, indent=2, default=dataclasses.asdict)
 
 
 def from_json(kind: type[T], text: str) -> T:

@@ -21,6 +21,7 @@ from pavdm_jax.checkpoints.model_folder import is_embedded, is_model, open_model
 from pavdm_jax.checkpoints.run_folder import check_base, is_unfinished_run, newest_checkpoint, reason
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.models.model import DTYPES, SAMPLING_PARTS, Model, abstract_params, flatten, in_dtype, unflatten
 
 
@@ -66,9 +67,8 @@ def load(
     for part in parts:
         place = (shardings or {}).get(part, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
         params[part] = restore_part(files.folder / "params" / part, expected[part], place)
-    return Model(
-        params=params, config=files.config, tokenizer=files.tokenizer, folder=str(storage.absolute(files.folder))
-    )
+    folder = str(storage.absolute(files.folder))
+    return Model(params, files.config, files.tokenizer, folder, files.trained_with)
 
 
 def _holds_adapters_only(path: Path) -> bool:
@@ -120,4 +120,5 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
     else:
         flat |= {name: x for name, x in trained.items() if name.split("/")[0] in parts}
         params = unflatten(flat)
-    return base.replace(params=params, config=from_json(ModelConfig, about["model"]))
+    trained_with = from_json(tuple[LevelPattern, ...], about.get("trained_with", "[]"))
+    return base.replace(params=params, config=from_json(ModelConfig, about["model"]), trained_with=trained_with)

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import safetensors.numpy
 
 from pavdm_jax import storage
+from pavdm_jax.checkpoints.config_json import from_json, to_json
 from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.models.model import Model, flatten, unflatten
 
 SUFFIX = ".safetensors"
@@ -75,13 +77,20 @@ def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
     return unflatten(flat)
 
 
-def save(path: Path, adapters: dict[str, jax.Array], alpha: float, base: dict) -> None:
+def save(
+    path: Path,
+    adapters: dict[str, jax.Array],
+    alpha: float,
+    base: dict,
+    trained_with: tuple[LevelPattern, ...] = (),
+) -> None:
     """Write the adapters of a model with parameters `base` to a file, atomically.
 
     Raises:
       OSError: it cannot be written.
     """
     metadata = {"alpha": repr(float(alpha)), "base_fingerprint": params_fingerprint(base[PART])}
+    metadata["trained_with"] = to_json(trained_with)
     storage.write(path, safetensors.numpy.save(jax.device_get(adapters), metadata))
 
 
@@ -100,6 +109,7 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
             metadata = opened.metadata() or {}
             adapters = {name: jnp.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
         alpha, base = float(metadata["alpha"]), metadata.get("base_fingerprint")
+        trained_with = from_json(tuple[LevelPattern, ...], metadata.get("trained_with", "[]"))
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise ConfigError(f"{file} is not a file of LoRA adapters: {type(error).__name__}: {error}") from None
     if base is None:
@@ -109,4 +119,4 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
             f"the LoRA adapters {file} were trained on another model than this {model.config.name}; give --checkpoint "
             "their base"
         )
-    return model.replace(params=merge(model.params, adapters, alpha))
+    return model.replace(params=merge(model.params, adapters, alpha), trained_with=trained_with)

@@ -6,6 +6,7 @@ and a folder without it is ignored.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import from_json, to_json
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.models.model import Model, flatten
 from pavdm_jax.models.tokenizer import Tokenizer
 
@@ -46,7 +48,11 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
             (partial / "spiece.model").write_bytes(model.tokenizer.model_bytes)
         for part, params in model.params.items():
             _save_part(partial / "params" / part, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
-        parts = {part: {"files": storage.file_sizes(partial / "params" / part)} for part in model.params}
+        parts: dict[str, dict] = {
+            part: {"files": storage.file_sizes(partial / "params" / part)} for part in model.params
+        }
+        if model.trained_with and "stdit3" in parts:
+            parts["stdit3"]["trained_with"] = [dataclasses.asdict(pattern) for pattern in model.trained_with]
         (partial / "parts.json").write_text(json.dumps(parts, indent=1) + "\n")
 
 
@@ -73,6 +79,7 @@ class ModelFiles(NamedTuple):
     config: ModelConfig
     tokenizer: Tokenizer | None
     parts: dict[str, dict]
+    trained_with: tuple[LevelPattern, ...]
 
 
 def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles:
@@ -101,6 +108,8 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
             words = folder / "spiece.model"
             tokenizer = Tokenizer(words.read_bytes()) if words.exists() else None
             stored = json.loads((folder / "parts.json").read_text())
+            patterns = json.dumps(stored.get("stdit3", {}).get("trained_with", []))
+            trained_with = from_json(tuple[LevelPattern, ...], patterns)
         except (OSError, ValueError, ArithmeticError) as error:  # ConfigError and bad text are ValueErrors
             raise ConfigError(f"the checkpoint {path} cannot be read: {first_line(error)}") from None
     for part in parts:
@@ -115,7 +124,7 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
         )
     for part in parts:
         _check_files(folder / "params" / part, stored[part]["files"])
-    return ModelFiles(folder, config, tokenizer, stored)
+    return ModelFiles(folder, config, tokenizer, stored, trained_with)
 
 
 def is_embedded(path: str | os.PathLike) -> bool:

@@ -5,6 +5,7 @@ no model folder behind.
 """
 
 import concurrent.futures
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pavdm_jax.conversion.rules import Assignment, Rule, WeightsError, assign
 from pavdm_jax.conversion.sources import Weights
 from pavdm_jax.conversion.tensor_files import TENSOR_DTYPES
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.level_pattern import PRETRAINED
 from pavdm_jax.models.model import abstract_params, flatten, in_dtype
 from pavdm_jax.models.tokenizer import Tokenizer
 
@@ -91,6 +93,8 @@ def convert(
                 "dtype": dtype,
                 "parameters": sum(leaf.size for leaf in arrays),
             }
+            if part == "stdit3" and planned.weights.config:  # published weights; a training run's have no config.json
+                records[part]["trained_with"] = [dataclasses.asdict(PRETRAINED)]
         words = sources["t5"].tokenizer if "t5" in sources else None
         tokenizer = words.read_bytes() if words else None
         folder.commit(config, records, tokenizer)

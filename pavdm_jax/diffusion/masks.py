@@ -48,9 +48,9 @@ class Masks:
             )
 
 
-def masks_of(**chances: float) -> Masks:
+def masks_of(context_latents: int = Masks.context_latents, **chances: float) -> Masks:
     """Masks of these strategies alone: `masks_of(context=0.75)`."""
-    return Masks(**(dict.fromkeys(MASK_STRATEGIES, 0.0) | chances))
+    return Masks(**dict.fromkeys(MASK_STRATEGIES, 0.0) | chances, context_latents=context_latents)
 
 
 Strategy = Callable[[jax.Array, jax.Array, jax.Array, Masks], jax.Array]

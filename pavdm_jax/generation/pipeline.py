@@ -5,9 +5,12 @@ some shifts (`progressive.py`) or one clip (`clip_by_clip.py`) at a time, as one
 every finished chunk is decoded and yielded (`stream.py`). Memory does not depend on the length of the video.
 """
 
+import warnings
+
 import numpy as np
 
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.as_trained import unlike_training
 from pavdm_jax.generation.clip_by_clip import ClipStream
 from pavdm_jax.generation.progressive import ProgressiveStream
 from pavdm_jax.generation.prompts import PromptFeatures, encode_prompts
@@ -19,9 +22,14 @@ from pavdm_jax.models.model import Model
 def open_stream(model: Model, request: Request, prompts: PromptFeatures) -> VideoStream:
     """The stream of frames of a checked request and its encoded prompts, by the request's method.
 
+    Warns of a model that was trained for something else.
+
     Raises:
       ConfigError: the start clip, the timeline or the lengths do not suit the method.
     """
+    note = unlike_training(model.trained_with, request)
+    if note is not None:
+        warnings.warn(note, stacklevel=2)
     return (ProgressiveStream if request.method == "progressive" else ClipStream)(model, request, prompts)
 
 

@@ -21,6 +21,7 @@ from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.request_json import describe
 from pavdm_jax.generation.stream import VideoStream, one_sample
+from pavdm_jax.models.level_pattern import name_patterns
 from pavdm_jax.models.model import Model
 from pavdm_jax.outputs import check_output, partial_path
 from pavdm_jax.video.clips import iterate_video
@@ -98,7 +99,8 @@ class Recording:
         self.model, self.request, self.prompts = model, request, prompts
         self.outputs, self.crf, self.branch = list(outputs), crf, branch
         self.keeps_states = states and request.frames is not None
-        made_by = {"model": model.config.name, "weights": model_fingerprint(model), "crf": crf} | dict(history or {})
+        made_by = {"model": model.config.name, "weights": model_fingerprint(model), "crf": crf}
+        made_by |= {"trained_with": name_patterns(model.trained_with)} | dict(history or {})
         self.identity = describe(request) | made_by
         each = [request.part(slice(n, n + 1)) for n in range(request.batch)]
         self.comments = {path: json.dumps(describe(one) | made_by) for path, one in zip(outputs, each, strict=True)}

@@ -9,6 +9,7 @@ from flax import struct, traverse_util
 from jax.typing import DTypeLike
 
 from pavdm_jax.config import ModelConfig
+from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.models.tokenizer import Tokenizer
@@ -35,12 +36,14 @@ class Model(struct.PyTreeNode):
       config: the architecture and the defaults of sampling.
       tokenizer: the sentencepiece model of the text encoder; None where the model has no text encoder.
       folder: where it was loaded from, for the parts that `params` lacks; None for a model that was made in memory.
+      trained_with: the noise levels that the transformer was last trained on; empty: unknown.
     """
 
     params: dict
     config: ModelConfig = struct.field(pytree_node=False)
     tokenizer: Tokenizer | None = struct.field(pytree_node=False)
     folder: str | None = struct.field(pytree_node=False, default=None)
+    trained_with: tuple[LevelPattern, ...] = struct.field(pytree_node=False, default=())
 
     def __repr__(self) -> str:
         """The name, the number and dtype of the parameters of each network, and the name of the folder."""

@@ -18,6 +18,7 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 from pavdm_jax.training.config import Stage, TrainConfig
 from pavdm_jax.training.state import TrainState
+from pavdm_jax.training.trained_with import trained_with
 
 
 class SaveError(OSError):
@@ -58,6 +59,7 @@ class Checkpoints:
             "fingerprints": {part: params_fingerprint(params) for part, params in base.params.items()},
             "model": to_json(config.model),
             "lora_alpha": stage.lora.alpha if stage.lora else None,
+            "trained_with": to_json(trained_with(config.model, stage, base.trained_with)),
         }
         with storage.cloud_errors(folder):
             self._manager = ocp.CheckpointManager(storage.absolute(folder), options=options)

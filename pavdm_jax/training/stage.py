@@ -28,6 +28,7 @@ from pavdm_jax.training.program import Program, make_program, used_parts
 from pavdm_jax.training.reconstruction import measure_normalisation
 from pavdm_jax.training.samples import sample_videos
 from pavdm_jax.training.state import TrainState, read_totals
+from pavdm_jax.training.trained_with import trained_with
 
 MakeBatches = Callable[[Stage, Model, int, int, Sequence[int]], Iterator[dict]]
 """(stage, model, seed, first step, rows) -> the rows `rows` of each batch from the first step on."""
@@ -85,7 +86,9 @@ class PreparedStage:
 
     def averaged(self, state: TrainState) -> Model:
         """The model of averaged weights."""
-        return self.model.replace(params=self.parameters.assemble(to_host(state.ema), self.parameters.frozen))
+        params = self.parameters.assemble(to_host(state.ema), self.parameters.frozen)
+        patterns = trained_with(self.run.config.model, self.stage, self.model.trained_with)
+        return self.model.replace(params=params, trained_with=patterns)
 
 
 def stage_seed(config: TrainConfig, number: int) -> int:
@@ -208,7 +211,7 @@ def finish(prepared: PreparedStage, state: TrainState) -> Model:
     result, stage = prepared.averaged(state), prepared.stage
     if stage.lora is not None:
         adapters, alpha, path = to_host(state.ema), stage.lora.alpha, storage.as_path(prepared.run.config.output)
-        on_first(lambda: lora.save(path / lora.FILE, adapters, alpha, prepared.model.params))
+        on_first(lambda: lora.save(path / lora.FILE, adapters, alpha, prepared.model.params, result.trained_with))
     return result
 
 

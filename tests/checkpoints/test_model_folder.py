@@ -2,6 +2,7 @@
 line."""
 
 import dataclasses
+import json
 import shutil
 
 import jax
@@ -13,9 +14,11 @@ from support.tiny_model import tiny_model
 
 from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.config_json import to_json
+from pavdm_jax.checkpoints.fingerprint import model_fingerprint
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import is_embedded, save_model
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.level_pattern import PRETRAINED, LevelPattern
 from pavdm_jax.models.model import PARTS
 
 
@@ -31,6 +34,22 @@ def test_a_saved_model_comes_back(saved):
     assert model.config == tiny_model().config
     assert model.tokenizer == tiny_model().tokenizer
     jax.tree.map(np.testing.assert_array_equal, model.params, tiny_model().params)
+
+
+def test_a_model_folder_says_what_its_transformer_was_trained_with_and_is_the_same_model(saved, tmp_path):
+    assert load(saved).trained_with == ()
+    patterns = LevelPattern("progressive", 20, 5, 5), PRETRAINED
+    save_model(tmp_path / "trained", load(saved, PARTS).replace(trained_with=patterns))
+    model = load(tmp_path / "trained", PARTS)
+    assert model.trained_with == patterns
+    assert model_fingerprint(model) == model_fingerprint(load(saved, PARTS))
+    save_model(tmp_path / "vae", model.replace(params={"vae": model.params["vae"]}))
+    assert load(tmp_path / "vae", ["vae"]).trained_with == ()
+    record = json.loads((tmp_path / "trained" / "parts.json").read_text())
+    record["stdit3"]["trained_with"][0]["levels"] = 1
+    (tmp_path / "trained" / "parts.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"trained cannot be read: .*levels: expected str, got 1"):
+        load(tmp_path / "trained")
 
 
 def test_half_precision_on_disk_is_float32_in_memory(tmp_path):

@@ -1,5 +1,6 @@
 """The conversion through its command line: every layout, single parts, the way back, and nothing half-written."""
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -29,6 +30,7 @@ from pavdm_jax.conversion.convert import RULES
 from pavdm_jax.conversion.hub import PUBLISHED
 from pavdm_jax.conversion.rules import assign, names_of
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.level_pattern import PRETRAINED
 from pavdm_jax.models.model import PARTS, abstract_params
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.t5 import T5Encoder
@@ -170,7 +172,15 @@ def test_sources_are_recorded_without_local_paths(converted, published, convert)
     assert record["source_files"] == {"model.safetensors": {"bytes": file.stat().st_size, "sha256": digest}}
     count = sum(tensor.size for name, tensor in STDIT3.items() if name != "rope.freqs")
     assert (record["parameters"], record["dtype"]) == (count, "float32")
-    for part in (digest, "stdit3: 742.4 k parameters (742.4 k in float32)", "from t5-v1_1-xxl", "tokenizer: 74 ids"):
+    assert record["trained_with"] == [dataclasses.asdict(PRETRAINED)]
+    assert load(converted).trained_with == (PRETRAINED,)
+    for part in (
+        digest,
+        f"trained with {PRETRAINED}",
+        "stdit3: 742.4 k parameters (742.4 k in float32)",
+        "from t5-v1_1-xxl",
+        "tokenizer: 74 ids",
+    ):
         assert part in shown
 
 
@@ -231,6 +241,7 @@ def test_the_transformer_returns_to_the_published_layout(converted, tmp_path, co
     assert convert("--stdit", file, "--output", tmp_path / "again")[0] == 0
     again, first = load(tmp_path / "again", parts=["stdit3"]), load(converted, parts=["stdit3"])
     jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
+    assert again.trained_with == ()  # weights without a config.json may be anyone's
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 

@@ -29,6 +29,7 @@ from pavdm_jax.training.config import (
     VideoData,
 )
 from pavdm_jax.training.log import StageLog
+from pavdm_jax.training.trained_with import level_patterns
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -93,6 +94,10 @@ def test_diffusion_stages_train_the_transformer_and_the_text_encoder_only(runs, 
     jax.tree.map(np.testing.assert_array_equal, trained.params["vae"], before.params["vae"])
     assert np.abs(first_value(trained) - first_value(before)).max() > 0
     assert load(runs / name).config == SHAPES
+    patterns = level_patterns(SHAPES, objective)
+    for path in (runs / name, runs / name / "stages" / "0-diffusion" / "3"):
+        assert load(path).trained_with == patterns
+    assert before.trained_with == ()
 
 
 def test_a_run_that_was_cut_off_ends_like_one_that_was_not(runs, monkeypatch):

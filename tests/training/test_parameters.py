@@ -21,6 +21,7 @@ from pavdm_jax.training.config import (
     UniformDiffusion,
 )
 from pavdm_jax.training.parameters import join, split, trainable
+from pavdm_jax.training.trained_with import level_patterns
 
 
 def test_parameters_are_split_by_prefix_and_put_together_again():
@@ -68,8 +69,10 @@ def test_saved_adapters_are_merged_when_a_model_is_loaded(tmp_path):
     save_model(tmp_path / "base", model)
     adapters = trainable(model.params, ADAPTED).trained
     adapters = {name: x + 0.1 for name, x in adapters.items()}
-    lora.save(tmp_path / lora.FILE, adapters, 4.0, model.params)
+    patterns = level_patterns(model.config, ADAPTED.objective)
+    lora.save(tmp_path / lora.FILE, adapters, 4.0, model.params, patterns)
     merged = load(tmp_path / "base", lora=tmp_path)
+    assert merged.trained_with == patterns
     name = "stdit3/blocks/spatial/qkv/kernel"
     before, after = (np.asarray(m.params["stdit3"]["blocks"]["spatial"]["qkv"]["kernel"]) for m in (model, merged))
     expected = before + 4.0 / 2 * np.einsum("pir,pro->pio", adapters[f"{name}/a"], adapters[f"{name}/b"])
