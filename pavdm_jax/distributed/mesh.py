@@ -40,6 +40,7 @@ LOGICAL_AXES = (
     ("images", MESH_AXES),  # pixel frames of all videos, which the spatial VAE codes one by one
     ("frames", SEQUENCE),  # latent frames of a window, in spatial attention
     ("tokens", SEQUENCE),  # tokens of a latent frame, everywhere else
+    ("rows", SEQUENCE),  # rows of a video's frames, which the causal VAE codes one after the other
 )
 
 # --- meshes -----------------------------------------------------------------------------------------------------------

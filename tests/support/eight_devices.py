@@ -16,6 +16,7 @@ from support.golden_data import relative_error
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import generate, generate_stream
+from pavdm_jax.config import WanVAEConfig
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.diffusion.window import plan_shifts
@@ -25,6 +26,7 @@ from pavdm_jax.distributed.placement import place_batch, place_params, to_device
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.programs import Conditions, guidance_caption, run_segment
 from pavdm_jax.models.stdit3 import STDiT3
+from pavdm_jax.models.wan_vae import WanVAE, decode_next
 from pavdm_jax.training.config import LoRAConfig, OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.program import make_program, used_parts
@@ -96,6 +98,24 @@ def test_the_program_moves_between_tokens_and_frames():
     assert len(frames) == 1  # into spatial attention
     assert len(tokens) == 2  # out of it, and at the network's entrance
     assert "all-to-all" in program.compile().as_text()
+
+
+def test_the_rows_of_a_causal_vae_on_several_devices_are_those_of_one():
+    """Five latent rows on four devices, in two calls."""
+    vae = WanVAE(WanVAEConfig(base_channels=4))
+    params = vae.init(jax.random.key(0), jnp.zeros((1, 5, 8, 8, 3)), method="reconstruct")["params"]
+    latents = jax.random.normal(jax.random.key(1), (2, 3, 5, 2, 16))
+
+    def decode(mesh: MeshConfig) -> np.ndarray:
+        decode_some = jax.jit(functools.partial(decode_next, vae))
+        with use_mesh(make_mesh(mesh)):
+            assert '{}, {"sequence"}, {}' in decode_some.lower(params, latents).as_text()  # the rows
+            first, past = decode_some(params, latents[:, :2])
+            return np.concatenate([first, decode_some(params, latents[:, 2:], past)[0]], axis=1)
+
+    one, several = decode(MeshConfig()), decode(MeshConfig(data=2, sequence=4))
+    assert one.shape == (2, 9, 40, 16, 3)
+    assert relative_error(several, one) < TOLERANCE
 
 
 def video(**options) -> np.ndarray:
