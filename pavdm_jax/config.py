@@ -53,10 +53,12 @@ class STDiT3Config:
 
     @property
     def head_width(self) -> int:
+        """Channels of an attention head, e."""
         return self.hidden_size // self.num_heads
 
     @property
     def mlp_size(self) -> int:
+        """Hidden channels of the feed-forward networks."""
         return int(self.hidden_size * self.mlp_ratio)
 
 
@@ -71,7 +73,7 @@ class SpatialVAEConfig:
     layers_per_block: int = 2
     num_groups: int = 32
     latent_channels: int = 4
-    scaling_factor: float = 0.18215  # latents are multiplied by it on the way out of the encoder
+    scaling_factor: float = 0.18215  # the latents of the encoder are multiplied by it
 
     @property
     def downsample(self) -> int:
@@ -131,6 +133,7 @@ class VAEConfig:
 
     @property
     def latent_channels(self) -> int:
+        """Channels of the latents, c."""
         return self.temporal.latent_channels
 
 

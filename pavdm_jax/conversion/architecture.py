@@ -88,6 +88,7 @@ class Shapes:
         self.shapes = shapes
 
     def size(self, name: str, axis: int, default: int) -> int:
+        """The size of a tensor along an axis."""
         shape = self.shapes.get(name, ())
         return int(shape[axis]) if len(shape) > axis and shape[axis] > 0 else default
 

@@ -136,10 +136,12 @@ def _about(path: Path, stamp: tuple) -> dict:
 
 
 def damaged(path: Path, error: Exception) -> ConfigError:
+    """The error for a damaged shard."""
     return ConfigError(f"{path} is damaged ({error}); delete it and index.json beside it, and write it again")
 
 
 def read_json(path: Path) -> dict:
+    """The content of a JSON file; `ConfigError` if it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -37,7 +37,9 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]: ...
+    def draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Sample number `index`: name → array or number."""
+        ...
 
 
 class Schedule:

@@ -144,7 +144,7 @@ class Recording:
         if not resume and self.record.exists():
             raise ConfigError(
                 f"{self.record} is left of an interrupted run; continue it with --resume, or delete that file to start "
-                "anew"
+                "again"
             )
         saved = self._read_record() if self.record.exists() else None
         stream = open_stream(self.model, self.request, self.prompts)

@@ -48,7 +48,7 @@ class OptimizerConfig:
     warmup_steps: int = 1000  # over which the rate rises linearly from 0
     decay: bool = True  # cosine decay over the stage; False keeps the rate after the warm-up
     beta2: float = 0.999  # decay of the mean square of the gradient
-    epsilon: float = 1e-15  # added to its root; 1e-8 is usual, 1e-15 the reference's
+    epsilon: float = 1e-15  # added to its root; 1e-8 is usual, 1e-15 is Open-Sora's
     weight_decay: float = 0.0  # decoupled from the gradient, times the learning rate
     clip_norm: float = 1.0  # longer gradients are scaled down to this norm
     ema_decay: float = 0.99  # of the exponential moving average, which is what a stage hands on

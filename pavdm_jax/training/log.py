@@ -45,7 +45,9 @@ class RunLog:
         if not shown:
             self._handlers = [logging.NullHandler()]
             return
-        from tensorboardX import SummaryWriter  # imports PyTorch where it is installed: seconds, not for every mistake
+        from tensorboardX import (
+            SummaryWriter,
+        )  # here, because it imports PyTorch where that is installed, which takes seconds
 
         self._mirror = Mirror(output, ("log.csv", "train.log"))
         self.folder = self._mirror.folder

@@ -78,10 +78,12 @@ class PreparedStage:
 
     @property
     def stage(self) -> Stage:
+        """The settings of the stage."""
         return self.run.config.stages[self.number]
 
     @property
     def seed(self) -> int:
+        """See `stage_seed`."""
         return stage_seed(self.run.config, self.number)
 
     def averaged(self, state: TrainState) -> Model:
