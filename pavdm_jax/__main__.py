@@ -31,11 +31,19 @@ def main() -> None:
     if arguments == ["--version"]:
         print(f"pavdm_jax {__version__}")
         return
+    from pavdm_jax.cli import exit_with  # it takes a second
+
+    exit_with(lambda: run(arguments), interrupted="interrupted")
+
+
+def run(arguments: list[str]) -> int:
+    """Hand over to the command, which ends the process."""
     if arguments[:1] in (["--help"], ["-h"]):
-        print(HELP, flush=True)
+        print(HELP)
     name = arguments[0].replace("_", "-") if arguments else ""
     name, rest = (name, arguments[1:]) if name in COMMANDS else ("generate", arguments)
     importlib.import_module(f"pavdm_jax.{COMMANDS[name][0]}").main(rest)
+    return 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -30,20 +32,38 @@ def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
     """Run `work`, a command, and end the process with the exit code that it returns.
 
     `ConfigError`, `OSError` and a lack of memory end it with one line and code 2, Ctrl-C and SIGTERM with the line
-    `interrupted` and code 130. Warnings are one line each.
+    `interrupted` and code 130, and a reader of the output that has left (`| head`) with no line and code 141, as the
+    signal SIGPIPE does. Warnings are one line each.
     """
     warnings.showwarning = _show_warning
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(work())
+        try:
+            code = work()
+        except SystemExit as ended:  # --help
+            code = ended.code
+        sys.stdout.flush()  # not at the end of the interpreter, which would show a traceback
+        sys.exit(code)
     except (ConfigError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            sys.exit(141)
         code, said = 2, f"error: {error}"
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         code, said = 2, f"error: out of memory, or a fault of the device: {first_line(error)}"
     except KeyboardInterrupt:
         code, said = 130, interrupted
     end(code, printable(said))
+
+
+def _output_is_closed() -> bool:
+    """Whether nobody reads the standard output any more; what is left of it is dropped then."""
+    output, watch = sys.stdout.fileno(), select.poll()
+    watch.register(output, 0)
+    closed = any(event & select.POLLERR for _, event in watch.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return closed
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
@@ -146,7 +166,8 @@ def _names(command: Any, prefix: str = "") -> Iterator[str]:
 def _reason(stopped: SystemExit, box: str) -> str:
     """Why tyro stopped, in one line: the message of a `ConfigError`, or else the first sentence in tyro's box.
 
-    Where the terminal's encoding is not UTF-8, a box's frame is of blanks and dashes.
+    Where the terminal's encoding is not UTF-8, a box's frame is of blanks and dashes. The box is all that tyro 1.0.17
+    makes public: its hook for errors, `tyro._errors.on_parse_error`, is declared private and unstable.
     """
     error: BaseException | None = stopped
     while error is not None:

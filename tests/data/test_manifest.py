@@ -74,7 +74,8 @@ def test_damaged_files_are_refused_by_name(folder):
             probe(str(folder / name))
 
 
-def test_a_bucket_that_cannot_be_reached_is_no_fault_of_the_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["v.mp4", "v.png"])
+def test_a_bucket_that_cannot_be_reached_is_no_fault_of_the_file(tmp_path, monkeypatch, name):
     class Unreachable(io.RawIOBase):
         def readable(self):
             return True
@@ -85,7 +86,7 @@ def test_a_bucket_that_cannot_be_reached_is_no_fault_of_the_file(tmp_path, monke
     monkeypatch.setattr(storage, "open_binary", lambda path: Unreachable())
     monkeypatch.setattr(storage, "stamps", lambda paths: dict.fromkeys(paths, (1, 1)))
     with pytest.raises(storage.StorageError, match="the way is gone"):
-        index_files(tmp_path / "clips.csv", ["gs://bucket/v.mp4"])
+        index_files(tmp_path / "clips.csv", [f"gs://bucket/{name}"])
     assert not list(tmp_path.iterdir())  # else the file would count as damaged for ever
 
 

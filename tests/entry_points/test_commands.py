@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,17 @@ def test_every_command_ends_in_the_same_way(capsys, error, code, message):
     with pytest.raises(SystemExit) as end:
         exit_with(work, interrupted="stopped")
     assert (end.value.code, capsys.readouterr().err) == (code, message)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["train", "--help"]])
+def test_output_that_nobody_reads_to_its_end_is_no_error(command):
+    """As of `pavdm --help | head -1`: the other end is closed before anything is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    call = [sys.executable, "-m", "pavdm_jax", *command]
+    done = subprocess.run(call, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_modules_of_commands_exist():
