@@ -34,21 +34,6 @@ def least_frames(latents: int, vae: VAEConfig) -> int:
     return whole * vae.micro_frames + ((rest - 1) * vae.temporal.downsample + 1 if rest else 0)
 
 
-def chunk_frames(config: ModelConfig) -> int:
-    """Pixel frames of one chunk.
-
-    Raises:
-      ConfigError: a chunk is not a whole number of micro clips, and cannot be decoded on its own.
-    """
-    chunk_size, micro_latents = config.window.chunk_size, config.vae.micro_latents
-    if chunk_size % micro_latents != 0:
-        raise ConfigError(
-            f"chunk_size {chunk_size} cannot be decoded chunk by chunk: the VAE codes {micro_latents} latent frames at "
-            f"once; use a multiple of {micro_latents}"
-        )
-    return chunk_size // micro_latents * config.vae.micro_frames
-
-
 def num_chunks(num_frames: int, config: ModelConfig) -> int:
     """Chunks to generate for `num_frames` pixel frames; what is decoded beyond these is cut off.
 

@@ -29,14 +29,6 @@ def test_latent_frames_with_remainders(frames, latents):
     assert least == 1 or geometry.latent_frames(least - 1, VAE) == latents - 1
 
 
-def test_chunks_are_whole_micro_clips():
-    assert geometry.chunk_frames(OPEN_SORA_1_2) == 17
-    assert geometry.chunk_frames(with_chunk_size(10)) == 34
-    for chunk_size in (1, 4, 7):
-        with pytest.raises(ConfigError, match=f"chunk_size {chunk_size} .*multiple of 5"):
-            geometry.chunk_frames(with_chunk_size(chunk_size))
-
-
 def test_every_length_has_just_enough_chunks():
     for chunk_size in (1, 3, 5, 10):
         config = with_chunk_size(chunk_size)
@@ -127,5 +119,4 @@ def test_unknown_names_list_the_known_ones():
 def test_a_vae_of_sixteen_frames_in_five_latent_frames():
     """The paper's M setting: chunks of 5 latent frames are 16 frames each."""
     config = dataclasses.replace(OPEN_SORA_1_2, vae=VAEConfig(micro_frames=16, micro_latents=5))
-    assert geometry.chunk_frames(config) == 16
     assert geometry.num_chunks(1440, config) == 90

@@ -4,6 +4,7 @@ Latents come from a cache, or are encoded for every batch.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from pavdm_jax.data.latent_cache import LatentCache, cache_identity
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.loader import Source
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.geometry import chunk_frames, latent_frames
+from pavdm_jax.geometry import latent_frames
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.tokenizer import Tokenizer
 from pavdm_jax.text.captions import complete
@@ -109,12 +110,14 @@ class Cut:
     Attributes:
       chunks: of a sample.
       chunk_size: latent frames of a chunk.
+      micro_latents: latent frames of a micro clip, `VAEConfig.micro_latents`.
       tokenizer: of the model's text encoder.
       text: how captions are completed and tokenised.
     """
 
     chunks: int
     chunk_size: int
+    micro_latents: int
     tokenizer: Tokenizer
     text: TextConfig
 
@@ -123,9 +126,20 @@ class Cut:
         """Latent frames of a sample."""
         return self.chunks * self.chunk_size
 
-    def draw_first_chunk(self, latents: int, rng: np.random.Generator) -> int:
-        """Of a clip of so many latent frames; an image has nothing to choose."""
-        return int(rng.integers(latents // self.chunk_size - self.chunks + 1)) if latents > 1 else 0
+    @property
+    def micro_clips(self) -> int:
+        """Micro clips that hold a sample wherever it begins, which may be inside of one."""
+        latest = self.micro_latents - math.gcd(self.chunk_size, self.micro_latents)
+        return -(-(latest + self.latents) // self.micro_latents)
+
+    def draw_first(self, latents: int, rng: np.random.Generator) -> int:
+        """The first latent frame of a sample, of a clip of so many; an image has nothing to choose.
+
+        A micro clip that the clip does not fill is left out, unless the sample would not fit then.
+        """
+        whole = latents - latents % self.micro_latents
+        usable = whole if whole >= self.latents else latents
+        return int(rng.integers(usable // self.chunk_size - self.chunks + 1)) * self.chunk_size if latents > 1 else 0
 
     def draw_caption(self, captions: list[str], rng: np.random.Generator) -> tuple[int, dict[str, np.ndarray]]:
         """The number of a random caption, and its `ids` int32 `[l]` with their `length`."""
@@ -150,7 +164,7 @@ class LatentSource:
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         available = int(self.cache.shapes[index, 0])
-        first = self.cut.draw_first_chunk(available, rng) * self.cut.chunk_size
+        first = self.cut.draw_first(available, rng)
         latents = self.cache.latents(index, first, min(first + self.cut.latents, available))
         about = self.cache.about(index)
         number, sample = self.cut.draw_caption(about["captions"], rng)
@@ -163,28 +177,36 @@ class LatentSource:
 
 
 class UncachedSource:
-    """The same samples as `LatentSource`, but with pixels, `frames`, which `encoded` turns into latents."""
+    """The same samples as `LatentSource`, but with pixels, which `encoded` turns into latents: the `frames` of whole
+    micro clips, of whose latents the sample begins at the `first`."""
 
     def __init__(self, clips: Clips, cut: Cut, model: ModelConfig):
         self.readable, self.cut = _Readable(clips), cut
         self.groups, self.image_groups = split_images(clips.shapes)
-        self.vae, self.chunk_frames = model.vae, chunk_frames(model)
+        self.vae = model.vae
 
     def __len__(self) -> int:
         return len(self.readable.clips)
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        available = int(self.readable.clips.shapes[index, 0])
-        first = self.cut.draw_first_chunk(latent_frames(available, self.vae), rng) * self.chunk_frames
-        index, frames = self.readable.read(index, first, min(self.cut.chunks * self.chunk_frames, available))
+        available, vae, count = int(self.readable.clips.shapes[index, 0]), self.vae, self.cut.micro_clips
+        first = self.cut.draw_first(latent_frames(available, vae), rng)
+        start = min(first // vae.micro_latents, max(0, available // vae.micro_frames - count))  # the first micro clip
+        index, frames = self.readable.read(index, start * vae.micro_frames, min(count * vae.micro_frames, available))
         _, sample = self.cut.draw_caption(self.readable.clips.captions(index), rng)
-        return sample | {"frames": frames, "fps": np.float32(self.readable.clips.fps(index))}
+        sample |= {"first": np.int32(first - start * vae.micro_latents), "frames": frames}
+        return sample | {"fps": np.float32(self.readable.clips.fps(index))}
 
 
-def encoded(encoder: Encoder, batch: dict) -> dict:
-    """A batch of `UncachedSource` with latents instead of frames, rounded to float16 as in a cache."""
-    rest = {name: value for name, value in batch.items() if name != "frames"}
-    return rest | {"latents": encoder.latents(batch["frames"]).astype(np.float32)}
+def encoded(encoder: Encoder, length: int, batch: dict) -> dict:
+    """A batch of `UncachedSource` with `length` latents (of images, one) instead of frames, rounded to float16 as in a
+    cache.
+    """
+    rest = {name: value for name, value in batch.items() if name not in ("frames", "first")}
+    latents = encoder.latents(batch["frames"]).astype(np.float32)
+    length = min(length, latents.shape[1])
+    cut = jax.vmap(functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=length))
+    return rest | {"latents": cut(latents, batch["first"])}
 
 
 # --- from a config ----------------------------------------------------------------------------------------------------
@@ -224,7 +246,8 @@ def open_feed(
         return Feed(PixelSource(open_clips(data, model.config)), data.workers)
     if model.tokenizer is None:
         raise ConfigError("the model has no tokenizer, without which captions cannot be read")
-    cut = Cut(clip_chunks, model.config.window.chunk_size, model.tokenizer, model.config.text)
+    window, vae = model.config.window, model.config.vae
+    cut = Cut(clip_chunks, window.chunk_size, vae.micro_latents, model.tokenizer, model.config.text)
     if isinstance(data, LatentData):
         cache = LatentCache(data.folder)
         cache.check({"vae": vae_fingerprint(model)})
@@ -237,7 +260,8 @@ def open_feed(
     check_length(clips.frames_of_a_clip, cut.latents, model.config)
     encoder = Encoder(model)
     if not data.cache:
-        return Feed(UncachedSource(clips, cut, model.config), data.workers, functools.partial(encoded, encoder))
+        finish = functools.partial(encoded, encoder, cut.latents)
+        return Feed(UncachedSource(clips, cut, model.config), data.workers, finish)
     identity = fingerprint(cache_identity(clips, model))
     folder = folder / f"latents-{identity}"
     options = CacheOptions(workers=data.workers)

@@ -15,7 +15,7 @@ from support.tiny_model import tiny_model
 from pavdm_jax import precompute, train
 from pavdm_jax.checkpoints.fingerprint import vae_fingerprint
 from pavdm_jax.checkpoints.model_folder import save_model
-from pavdm_jax.config import TextConfig, tiny
+from pavdm_jax.config import TextConfig, WindowConfig, tiny
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import LatentData, VideoData
 from pavdm_jax.data.encoder import Encoder
@@ -156,6 +156,27 @@ def test_cached_and_direct_latents_give_the_same_losses(cached, manifest):
     np.testing.assert_allclose(values[1], values[0], rtol=1e-4)
     np.testing.assert_allclose(values[2], values[0], rtol=1e-3)
     assert len(set(values[0])) == 3
+
+
+@pytest.mark.parametrize(
+    ("frames", "chunk_size", "chunks"),
+    [(34, 1, 3), (34, 1, 7), (34, 3, 2), (24, 1, 2), (24, 1, 6), (34, 5, 1)],
+    ids=lambda number: str(number),
+)
+def test_samples_may_begin_inside_of_a_micro_clip(manifest, tmp_path, frames, chunk_size, chunks):
+    """Chunks that are no whole micro clips, also of clips that end in a part of one, with and without a cache."""
+    window = WindowConfig(chunk_size, noisy_chunks=2, context_chunks=0, steps=2)
+    model = tiny_model().replace(config=dataclasses.replace(MODEL, window=window))
+    direct = open_feed(VideoData(manifest, frames=frames, cache=False), model, chunks, tmp_path)
+    kept = open_feed(VideoData(manifest, frames=frames), model, chunks, tmp_path)
+    pairs = zip(*(map(feed.finish, batches(feed.source, 3, seed=5)) for feed in (direct, kept)), strict=False)
+    seen = set()
+    for one, other in itertools.islice(pairs, 4):
+        assert one["latents"].shape[1] == chunks * chunk_size
+        assert set(one) == set(other)
+        np.testing.assert_allclose(one["latents"], other["latents"], atol=2e-3)
+        seen |= {bytes(np.asarray(latents[0])) for latents in other["latents"]}
+    assert len(seen) > 3
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
