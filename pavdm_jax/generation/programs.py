@@ -22,7 +22,8 @@ from pavdm_jax.diffusion.sampler import FinishedChunk, WindowState, gaussian_noi
 from pavdm_jax.diffusion.window import ShiftInputs
 from pavdm_jax.distributed.partitioning import replicate, shard_batch
 from pavdm_jax.models.attention import Backend
-from pavdm_jax.models.stdit3 import Caption, STDiT3, concatenate, take
+from pavdm_jax.models.caption import Caption, concatenate, take
+from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.vae import VideoVAE
 
 

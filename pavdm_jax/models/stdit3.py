@@ -13,20 +13,17 @@ On several devices the tokens of a frame are split over them. Spatial attention 
 frames are split instead (logical axes "tokens" and "frames").
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 from flax.linen.initializers import normal, xavier_uniform, zeros
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from pavdm_jax.config import STDiT3Config
-from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.attention import Backend, attention
+from pavdm_jax.models.caption import Caption, check_caption
+from pavdm_jax.models.depth import ATTENTION_OUTPUT, over_depth
 from pavdm_jax.models.embeddings import (
     EMBEDDING_DEVIATION,
     TIMESTEPS,
@@ -38,57 +35,14 @@ from pavdm_jax.models.embeddings import (
     unpatchify,
 )
 from pavdm_jax.models.logical import constrain
+from pavdm_jax.models.normalisation import NORM_EPSILON, modulated_norm
 
-NORM_EPSILON = 1e-6
 NUM_MODULATIONS = 6  # shift, scale and gate of the attention, then of the feed-forward network
 XAVIER = xavier_uniform()
 
 TOKENS_APART = ("batch", None, "tokens")
 FRAMES_APART = ("batch", "frames", None)
 """Logical axes of [b, t, s, d]: split by tokens, or by frames."""
-
-ATTENTION_OUTPUT = "attention_output"
-REMAT_POLICIES = {
-    "none": None,
-    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION_OUTPUT),
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
-
-
-# --- captions ---------------------------------------------------------------------------------------------------------
-
-
-@struct.dataclass
-class Caption:
-    """Cross-attention keys and values of every block, for p prompts of which each covers t / p latent frames.
-
-    Attributes:
-      keys: [depth, 2, b, p, l, n, e]; along the axis of 2 the spatial, then the temporal block.
-      values: [depth, 2, b, p, l, n, e].
-      length: int [b, p], tokens of each prompt without padding, 0..l.
-    """
-
-    keys: jax.Array
-    values: jax.Array
-    length: jax.Array
-
-
-def concatenate(captions: Sequence[Caption]) -> Caption:
-    """Concatenate captions along the batch, for instance the prompts and the null caption of guidance."""
-    return Caption(
-        keys=jnp.concatenate([caption.keys for caption in captions], 2),
-        values=jnp.concatenate([caption.values for caption in captions], 2),
-        length=jnp.concatenate([caption.length for caption in captions], 0),
-    )
-
-
-def take(caption: Caption, prompt_index: jax.Array) -> Caption:
-    """The prompts `prompt_index`, int [slots], of a caption, so that p = slots; an index ≥ p takes the last prompt."""
-    return Caption(
-        keys=jnp.take(caption.keys, prompt_index, 3, mode="clip"),
-        values=jnp.take(caption.values, prompt_index, 3, mode="clip"),
-        length=jnp.take(caption.length, prompt_index, 1, mode="clip"),
-    )
 
 
 class CaptionKeysValues(nn.Module):
@@ -197,14 +151,6 @@ class Pair(nn.Module):
         return x, None
 
 
-def modulated_norm(x: jax.Array, shift: jax.Array, scale: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """LayerNorm(x)·(1 + scale) + shift over the last axis, computed in float32, returned in `dtype`."""
-    x = x.astype(jnp.float32)
-    x = x - x.mean(-1, keepdims=True)
-    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + NORM_EPSILON)
-    return (x * (1.0 + scale) + shift).astype(dtype)
-
-
 def _gated_sum(x: jax.Array, gate: jax.Array, y: jax.Array) -> jax.Array:
     return (x + gate * y).astype(x.dtype)
 
@@ -238,15 +184,8 @@ class STDiT3(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        if self.remat not in REMAT_POLICIES:
-            raise ConfigError(f"remat '{self.remat}' is not known; use one of {', '.join(REMAT_POLICIES)}")
-        depth = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "length": config.depth}
-        policy = REMAT_POLICIES[self.remat]
-        pair = Pair if policy is None else nn.remat(Pair, prevent_cse=False, policy=policy)
-        # flax takes a tuple of axes, one an argument; its annotation has an int.
-        axes: Any = (0, 0, nn.broadcast, nn.broadcast, nn.broadcast)
-        blocks = nn.scan(pair, in_axes=axes, **depth)
-        self.blocks = blocks(config, self.dtype, self.backend)
+        axes = (0, 0, nn.broadcast, nn.broadcast, nn.broadcast)
+        self.blocks = over_depth(Pair, config.depth, axes, self.remat)(config, self.dtype, self.backend)
 
         self.patch_embed = _linear(config.hidden_size, self.dtype)
         self.level_embed = ScalarEmbedder(config.hidden_size)
@@ -259,9 +198,7 @@ class STDiT3(nn.Module):
         self.null_caption = self.param("null_caption", normal(config.caption_channels**-0.5), caption_shape)
         self.caption_in = _linear(config.hidden_size, self.dtype)
         self.caption_out = _linear(config.hidden_size, self.dtype)
-        self.caption_blocks = nn.scan(CaptionKeysValues, **depth, in_axes=nn.broadcast)(  # pyright: ignore[reportArgumentType]  # as above
-            config, self.dtype
-        )
+        self.caption_blocks = over_depth(CaptionKeysValues, config.depth, (nn.broadcast,))(config, self.dtype)
 
         cell = config.patch_size[0] * config.patch_size[1] * 2 * config.latent_channels
         self.final_table = self.param("final_table", normal(config.hidden_size**-0.5), (2, config.hidden_size))
@@ -317,11 +254,7 @@ class STDiT3(nn.Module):
         """
         config = self.config
         b, t, h, w, _ = latents.shape
-        caption_b, p = caption.length.shape
-        if caption_b != b:
-            raise ConfigError(f"the caption is for a batch of {caption_b}, the latents are a batch of {b}")
-        if t % p != 0:
-            raise ConfigError(f"{p} prompts cannot share {t} latent frames evenly; use a divisor of {t}")
+        check_caption(caption, b, t)
 
         rows, columns = grid_size(h, w, config.patch_size)
         position = position_embedding(rows, columns, height, width, config.hidden_size, config.base_size)

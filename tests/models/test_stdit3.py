@@ -16,7 +16,9 @@ from support.pytorch_layout import to_params, to_tensors
 from pavdm_jax.config import STDIT3_3B, STDiT3Config, tiny
 from pavdm_jax.conversion.open_sora import stdit3_rules
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.models.stdit3 import REMAT_POLICIES, Caption, STDiT3, concatenate, take
+from pavdm_jax.models.caption import Caption, concatenate, take
+from pavdm_jax.models.depth import REMAT_POLICIES
+from pavdm_jax.models.stdit3 import STDiT3
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Of the compiler, for programs that are compared with each other."""

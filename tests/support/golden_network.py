@@ -6,7 +6,8 @@ from support.pytorch_layout import to_params
 
 from pavdm_jax.config import STDiT3Config
 from pavdm_jax.conversion.open_sora import stdit3_rules
-from pavdm_jax.models.stdit3 import STDiT3, concatenate
+from pavdm_jax.models.caption import concatenate
+from pavdm_jax.models.stdit3 import STDiT3
 
 
 def network_config(settings: dict) -> STDiT3Config:
