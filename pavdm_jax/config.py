@@ -139,7 +139,7 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class T5Config:
-    """The T5 v1.1 text encoder; the defaults are T5-XXL."""
+    """The text encoder, T5 v1.1 or umT5; the defaults are T5-XXL."""
 
     vocab_size: int = 32128
     d_model: int = 4096
@@ -149,6 +149,7 @@ class T5Config:
     num_heads: int = 64
     relative_buckets: int = 32
     relative_max_distance: int = 128
+    bias_in_every_layer: bool = False  # each layer has a relative bias of its own (umT5), instead of one for all
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,48 @@ class TextConfig:
                 raise ConfigError(f"{name} must be from 0 to 100, not {value}")
         if self.max_tokens <= 1:
             raise ConfigError(f"max_tokens {self.max_tokens} leaves no room for a word")
+
+
+UMT5_XXL = T5Config(vocab_size=256_384, bias_in_every_layer=True)
+"""The text encoder of Wan 2.1 and SkyReels-V2."""
+
+
+@dataclass(frozen=True)
+class WanConfig:
+    """Wan 2.1's video diffusion transformer; the defaults are SkyReels-V2-DF-1.3B."""
+
+    depth: int = 30
+    hidden_size: int = 1536
+    num_heads: int = 12
+    mlp_size: int = 8960
+    patch_size: tuple[int, int] = (2, 2)  # latent rows, columns of a token; a token never spans latent frames
+    latent_channels: int = 16
+    caption_channels: int = 4096
+    max_caption_tokens: int = 512  # captions are padded to it, and the padding is attended to
+    sinusoid_width: int = 256  # of the timestep's sinusoids
+    embeds_fps: bool = True  # tells 16 frames per second from all other frame rates
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.hidden_size, self.num_heads) < 1:
+            raise ConfigError("depth, hidden_size and num_heads must be at least 1")
+        if self.hidden_size % (2 * self.num_heads) != 0:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads} into even heads"
+            )
+        if self.head_width < 6:
+            raise ConfigError(f"head width {self.head_width} must be at least 6 (a rotary pair for each axis)")
+        if self.sinusoid_width % 2 != 0:
+            raise ConfigError(f"sinusoid_width {self.sinusoid_width} must be even (cosines and sines)")
+
+    @property
+    def head_width(self) -> int:
+        """Channels of an attention head, e."""
+        return self.hidden_size // self.num_heads
+
+
+SKYREELS_V2_DF_1_3B = WanConfig()
+SKYREELS_V2_DF_14B = WanConfig(depth=40, hidden_size=5120, num_heads=40, mlp_size=13_824, embeds_fps=False)
+"""The transformers of the published SkyReels-V2-DF models."""
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,10 @@ from pavdm_jax.config import (
     TemporalVAEConfig,
     VAEConfig,
 )
+from pavdm_jax.conversion.sizes import Shapes, field
 from pavdm_jax.errors import ConfigError
 
 PartConfig = STDiT3Config | VAEConfig | T5Config
-
-LARGEST = 10_000_000
-"""The largest size of a network that is accepted; a larger one means a damaged config.json."""
 
 TITLES = {
     "stdit3": "Open-Sora v1.2's transformer (STDiT3)",
@@ -81,34 +79,6 @@ def check_part(part: str, label: str, names: Mapping[str, Any]) -> None:
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-class Shapes:
-    """Sizes from the shapes of tensors; a missing tensor gives the default, and is reported later."""
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
-        self.shapes = shapes
-
-    def size(self, name: str, axis: int, default: int) -> int:
-        """The size of a tensor along an axis."""
-        shape = self.shapes.get(name, ())
-        return int(shape[axis]) if len(shape) > axis and shape[axis] > 0 else default
-
-    def count(self, pattern: str) -> int:
-        """The number of layers: of different numbers at `{i}` in the names that begin with `pattern`."""
-        start = re.compile(re.escape(pattern).replace(r"\{i\}", r"(\d{1,6})") + r"\..*")
-        return len({match[1] for name in self.shapes if (match := start.fullmatch(name))})
-
-
-def _field(config: Mapping[str, Any], name: str, kind: type, measured: Any) -> Any:
-    """The value in config.json, or the measured one where it has none."""
-    value = config.get(name)
-    if value is None:
-        return measured
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value <= LARGEST or kind(value) != value:
-        raise ConfigError(f"config.json: {name} {str(value)[:40]} cannot be; a positive {kind.__name__} is needed")
-    return kind(value)
-
-
 def stdit3_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> STDiT3Config:
     """The sizes of a transformer; `config` is the content of its config.json, or empty.
 
@@ -118,7 +88,7 @@ def stdit3_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
     sizes, usual = Shapes(shapes), STDiT3Config()
     if config.get("pred_sigma", True) is False:
         raise ConfigError("config.json: pred_sigma false is not supported; outputs must have 8 channels")
-    hidden = _field(config, "hidden_size", int, sizes.size("x_embedder.proj.weight", 0, usual.hidden_size))
+    hidden = field(config, "hidden_size", int, sizes.size("x_embedder.proj.weight", 0, usual.hidden_size))
     head = sizes.size("spatial_blocks.0.attn.q_norm.weight", 0, usual.head_width)
     mlp = sizes.size("spatial_blocks.0.mlp.fc1.weight", 0, usual.mlp_size)
     patch = config.get("patch_size")
@@ -128,15 +98,15 @@ def stdit3_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
     if not is_patch or patch[0] != 1:
         raise ConfigError(f"config.json: patch_size {patch!r} is not [1, rows, columns]")
     return STDiT3Config(
-        depth=_field(config, "depth", int, sizes.count("spatial_blocks.{i}")),
+        depth=field(config, "depth", int, sizes.count("spatial_blocks.{i}")),
         hidden_size=hidden,
-        num_heads=_field(config, "num_heads", int, max(1, hidden // head)),
-        mlp_ratio=_field(config, "mlp_ratio", float, mlp / hidden),
+        num_heads=field(config, "num_heads", int, max(1, hidden // head)),
+        mlp_ratio=field(config, "mlp_ratio", float, mlp / hidden),
         patch_size=(patch[1], patch[2]),
-        latent_channels=_field(config, "in_channels", int, sizes.size("x_embedder.proj.weight", 1, 4)),
-        caption_channels=_field(config, "caption_channels", int, sizes.size("y_embedder.y_proj.fc1.weight", 1, 4096)),
-        max_caption_tokens=_field(config, "model_max_length", int, sizes.size("y_embedder.y_embedding", 0, 300)),
-        base_size=_field(config, "input_sq_size", int, usual.base_size),
+        latent_channels=field(config, "in_channels", int, sizes.size("x_embedder.proj.weight", 1, 4)),
+        caption_channels=field(config, "caption_channels", int, sizes.size("y_embedder.y_proj.fc1.weight", 1, 4096)),
+        max_caption_tokens=field(config, "model_max_length", int, sizes.size("y_embedder.y_embedding", 0, 300)),
+        base_size=field(config, "input_sq_size", int, usual.base_size),
     )
 
 
@@ -172,7 +142,7 @@ def vae_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any])
             num_groups=num_groups(filters),
             latent_channels=sizes.size("temporal_vae.encoder.conv_in.conv.weight", 1, temporal.latent_channels),
         ),
-        micro_frames=_field(config, "micro_frame_size", int, VAEConfig().micro_frames),
+        micro_frames=field(config, "micro_frame_size", int, VAEConfig().micro_frames),
     )
 
 
@@ -193,20 +163,20 @@ def t5_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) 
         raise ConfigError(f"config.json: feed_forward_proj {form!r} is another T5; version 1.1 has gated-gelu")
     table = "shared.weight" if "shared.weight" in shapes else "encoder.embed_tokens.weight"
     bias = f"{attention}.relative_attention_bias.weight"
-    heads = _field(config, "num_heads", int, sizes.size(bias, 1, usual.num_heads))
+    heads = field(config, "num_heads", int, sizes.size(bias, 1, usual.num_heads))
     return T5Config(
-        vocab_size=_field(config, "vocab_size", int, sizes.size(table, 0, usual.vocab_size)),
-        d_model=_field(config, "d_model", int, sizes.size(table, 1, usual.d_model)),
-        d_kv=_field(config, "d_kv", int, max(1, sizes.size(f"{attention}.q.weight", 0, heads * usual.d_kv) // heads)),
-        d_ff=_field(
+        vocab_size=field(config, "vocab_size", int, sizes.size(table, 0, usual.vocab_size)),
+        d_model=field(config, "d_model", int, sizes.size(table, 1, usual.d_model)),
+        d_kv=field(config, "d_kv", int, max(1, sizes.size(f"{attention}.q.weight", 0, heads * usual.d_kv) // heads)),
+        d_ff=field(
             config, "d_ff", int, sizes.size("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0, usual.d_ff)
         ),
-        num_layers=_field(config, "num_layers", int, sizes.count("encoder.block.{i}")),
+        num_layers=field(config, "num_layers", int, sizes.count("encoder.block.{i}")),
         num_heads=heads,
-        relative_buckets=_field(
+        relative_buckets=field(
             config, "relative_attention_num_buckets", int, sizes.size(bias, 0, usual.relative_buckets)
         ),
-        relative_max_distance=_field(config, "relative_attention_max_distance", int, usual.relative_max_distance),
+        relative_max_distance=field(config, "relative_attention_max_distance", int, usual.relative_max_distance),
     )
 
 

@@ -112,9 +112,11 @@ def _temporal_vae_rules(config: VAEConfig) -> list[Rule]:
 def t5_rules(config: T5Config) -> list[Rule]:
     """Hugging Face's `T5EncoderModel` (DeepFloyd/t5-v1_1-xxl); the table is the same for every size."""
     attention, feed_forward = "encoder.block.{i}.layer.0", "encoder.block.{i}.layer.1"
+    shared = "encoder.block.0", "relative_bias"  # stored with the first layer
+    biased, bias = ("encoder.block.{i}", "layers/relative_bias") if config.bias_in_every_layer else shared
     rules = [
         Rule("shared.weight", "token_embedding", alias="encoder.embed_tokens.weight"),
-        Rule("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "relative_bias"),
+        Rule(f"{biased}.layer.0.SelfAttention.relative_attention_bias.weight", bias),
         Rule(f"{attention}.layer_norm.weight", "layers/attention_norm/scale"),
         Rule(f"{feed_forward}.layer_norm.weight", "layers/mlp_norm/scale"),
         Rule("encoder.final_layer_norm.weight", "final_norm/scale"),

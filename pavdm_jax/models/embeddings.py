@@ -1,7 +1,10 @@
 """Embeddings of noise levels, frame rates and positions, and the conversion of latents to tokens and back.
 
-Source: Open-Sora opensora/models/layers/blocks.py (embedders) and RoPE (arXiv 2104.09864). All angles are float32.
+Source: Open-Sora opensora/models/layers/blocks.py (embedders) and RoPE (arXiv 2104.09864), with angles in float32; and
+Wan 2.1 (SkyReels-V2 skyreels_v2_infer/modules/transformer.py), with angles in float64 as in its port to diffusers.
 """
+
+from typing import NamedTuple
 
 import einops
 import jax
@@ -25,9 +28,29 @@ class ScalarEmbedder(nn.Module):
     @nn.compact
     def __call__(self, values: jax.Array) -> jax.Array:
         """Map float [...] to float32 [..., d]."""
-        linear = nn.Dense(self.hidden_size, kernel_init=normal(EMBEDDING_DEVIATION), name="linear_in")
-        x = nn.silu(linear(sinusoids(values, SINUSOID_WIDTH)))
-        return nn.Dense(self.hidden_size, kernel_init=normal(EMBEDDING_DEVIATION), name="linear_out")(x)
+        return two_layers(sinusoids(values, SINUSOID_WIDTH), self.hidden_size, self.hidden_size)
+
+
+class TimestepEmbedder(nn.Module):
+    """Embeds a whole timestep in 0..999: sinusoids of angles in float64, then a small network, in float32."""
+
+    sinusoid_width: int
+    hidden_size: int
+
+    @nn.compact
+    def __call__(self, timesteps: jax.Array) -> jax.Array:
+        """Map int [...] to float32 [..., d]; numbers beyond 0..999 are taken as the nearest of them."""
+        frequencies = MAX_PERIOD ** (-np.arange(0, self.sinusoid_width, 2) / self.sinusoid_width)
+        angles = np.arange(TIMESTEPS)[:, None] * frequencies[None, :]
+        table = np.concatenate([np.cos(angles), np.sin(angles)], -1).astype(np.float32)
+        x = jnp.take(jnp.asarray(table), timesteps, 0, mode="clip")
+        return two_layers(x, self.hidden_size, self.hidden_size)
+
+
+def two_layers(x: jax.Array, hidden: int, out: int) -> jax.Array:
+    """Linear, SiLU, linear in float32, [..., i] to [..., out]: "linear_in" and "linear_out" of the calling module."""
+    x = nn.silu(nn.Dense(hidden, kernel_init=normal(EMBEDDING_DEVIATION), name="linear_in")(x))
+    return nn.Dense(out, kernel_init=normal(EMBEDDING_DEVIATION), name="linear_out")(x)
 
 
 def sinusoids(values: jax.Array, width: int) -> jax.Array:
@@ -78,6 +101,57 @@ def rotate(x: jax.Array) -> jax.Array:
     t, e = x.shape[1], x.shape[-1]
     angles = np.arange(t, dtype=np.float32)[:, None] * _frequencies(e)[None, :]
     cos, sin = (f(angles)[None, :, None, None, :] for f in (np.cos, np.sin))
+    return _rotate_pairs(x, cos, sin)
+
+
+class SpaceTimeRotation(NamedTuple):
+    """The rotations of queries and keys by their places in a clip; see `space_time_rotation`.
+
+    Attributes:
+      time: float32 [2, t, i], cosines and sines for the first 2i channels.
+      space: float32 [2, s, j], for the last 2j channels.
+    """
+
+    time: np.ndarray | jax.Array
+    space: np.ndarray | jax.Array
+
+
+def space_time_rotation(t: int, rows: int, columns: int, head_width: int) -> SpaceTimeRotation:
+    """Rotary position embedding of Wan, for t latent frames of rows × columns tokens.
+
+    With u = head_width // 6, the last 2u channels turn with the column, the 2u before them with the row, all others
+    with the frame. Positions count from 0 at the first frame, row and column that the network sees.
+
+    Args:
+      t: latent frames.
+      rows: of the token grid.
+      columns: of the token grid.
+      head_width: e, even.
+    """
+    place = 2 * (head_width // 6)
+    token = np.arange(rows * columns)
+
+    def angles(positions: np.ndarray, width: int) -> np.ndarray:
+        return positions[:, None] * MAX_PERIOD ** (-np.arange(0, width, 2) / width)[None, :]
+
+    def turns(angles: np.ndarray) -> np.ndarray:
+        return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+
+    in_space = np.concatenate([angles(token // columns, place), angles(token % columns, place)], -1)
+    return SpaceTimeRotation(turns(angles(np.arange(t), head_width - 2 * place)), turns(in_space))
+
+
+def rotate_in_space_and_time(x: jax.Array, rotation: SpaceTimeRotation) -> jax.Array:
+    """Rotate queries or keys, float32 [b, t, s, n, e], by their places in the clip."""
+    cos, sin = rotation.time[:, None, :, None, None, :]
+    in_time = _rotate_pairs(x[..., : 2 * cos.shape[-1]], cos, sin)
+    cos, sin = rotation.space[:, None, None, :, None, :]
+    in_space = _rotate_pairs(x[..., -2 * cos.shape[-1] :], cos, sin)
+    return jnp.concatenate([in_time, in_space], -1)
+
+
+def _rotate_pairs(x: jax.Array, cos: np.ndarray | jax.Array, sin: np.ndarray | jax.Array) -> jax.Array:
+    """Rotate each pair of neighbouring channels of x [..., e], by cosines and sines that broadcast to [..., e/2]."""
     even, odd = x[..., 0::2], x[..., 1::2]
     return jnp.stack([even * cos - odd * sin, odd * cos + even * sin], -1).reshape(x.shape)
 

@@ -1,9 +1,10 @@
-"""The T5 v1.1 text encoder.
+"""The T5 v1.1 text encoder, and umT5.
 
-Source: "GLU Variants Improve Transformer" (arXiv 2002.05202) and Hugging Face's `T5EncoderModel`, which Open-Sora runs.
-Linear layers have no biases, attention scores are not scaled (the query's initial values carry the scale), and the only
-positional information is a bias added to the scores, one number for each head and bucket of distances, shared by all
-layers.
+Source: "GLU Variants Improve Transformer" (arXiv 2002.05202) and Hugging Face's `T5EncoderModel`, which Open-Sora runs;
+"UniMax" (arXiv 2304.09151) and `UMT5EncoderModel`, which Wan 2.1 and SkyReels-V2 run. Linear layers have no biases,
+attention scores are not scaled (the query's initial values carry the scale), and the only positional information is a
+bias added to the scores, one number for each head and bucket of distances: shared by all layers in T5, each layer's own
+in umT5.
 """
 
 import einops
@@ -47,10 +48,9 @@ class T5Encoder(nn.Module):
         """
         config = self.config
         table = self.param("token_embedding", normal(1.0), (config.vocab_size, config.d_model))
-        bias_table = self.param(
-            "relative_bias", normal(config.d_model**-0.5), (config.relative_buckets, config.num_heads)
-        )
-        bias = score_bias(bias_table, ids.shape[1], config)
+        bias = None
+        if not config.bias_in_every_layer:
+            bias = score_bias(_bias_table(self, config), ids.shape[1], config)
         is_token = jnp.arange(ids.shape[1])[None, :] < lengths[:, None]
 
         layers = nn.scan(
@@ -72,11 +72,14 @@ class EncoderLayer(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, bias: jax.Array, is_token: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(self, x: jax.Array, bias: jax.Array | None, is_token: jax.Array) -> tuple[jax.Array, None]:
         """Map x float32 [b, l, d] to ([b, l, d], None), as `nn.scan` needs it.
 
-        `bias` [n, l, l] is added to the attention scores; `is_token` bool [b, l] is False for padding.
+        `bias` [n, l, l] is added to the attention scores, None where the layer has its own; `is_token` bool [b, l] is
+        False for padding.
         """
+        if bias is None:
+            bias = score_bias(_bias_table(self, self.config), x.shape[1], self.config)
         x = x + self._attention(_norm(self.dtype, "attention_norm")(x), bias, is_token)
         x = x + self._feed_forward(_norm(self.dtype, "mlp_norm")(x))
         return x, None
@@ -104,6 +107,11 @@ class EncoderLayer(nn.Module):
 
     def _linear(self, name: str, width: int, deviation: float) -> nn.Dense:
         return nn.Dense(width, use_bias=False, dtype=self.dtype, kernel_init=normal(deviation), name=name)
+
+
+def _bias_table(module: nn.Module, config: T5Config) -> jax.Array:
+    shape = (config.relative_buckets, config.num_heads)
+    return module.param("relative_bias", normal(config.d_model**-0.5), shape)
 
 
 def score_bias(table: jax.Array, num_tokens: int, config: T5Config) -> jax.Array:

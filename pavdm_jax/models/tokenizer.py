@@ -22,10 +22,10 @@ class Tokenizer:
     """A sentencepiece model. It is compared and hashed by its bytes, so it can be a static field of a pytree.
 
     Attributes:
-      model_bytes: the content of a `spiece.model` file with `<pad>` 0, `</s>` 1 and `<unk>` 2, as T5's.
+      model_bytes: the content of a `spiece.model` file with `<pad>` 0 and `</s>` 1, as T5's and umT5's.
 
     Raises:
-      ConfigError: the bytes are no sentencepiece model, or its special tokens have other ids.
+      ConfigError: the bytes are no sentencepiece model, or these special tokens have other ids.
     """
 
     model_bytes: bytes = field(repr=False)
@@ -34,16 +34,14 @@ class Tokenizer:
         if not self.model_bytes:
             raise ConfigError("the sentencepiece model is empty; pass the content of a spiece.model file")
         try:
-            ids = self._processor.pad_id(), self._processor.eos_id(), self._processor.unk_id()
+            ids = self._processor.pad_id(), self._processor.eos_id()
         except RuntimeError:
             raise ConfigError(
                 f"these {len(self.model_bytes)} bytes are no sentencepiece model; pass the content of a spiece.model "
                 "file"
             ) from None
-        if ids != (PAD_ID, EOS_ID, UNKNOWN_ID):
-            raise ConfigError(
-                f"the sentencepiece model has ids {ids} for <pad>, </s>, <unk>; T5 needs {(PAD_ID, EOS_ID, UNKNOWN_ID)}"
-            )
+        if ids != (PAD_ID, EOS_ID):
+            raise ConfigError(f"the sentencepiece model has ids {ids} for <pad>, </s>; T5 needs {(PAD_ID, EOS_ID)}")
 
     @functools.cached_property
     def _processor(self) -> sentencepiece.SentencePieceProcessor:
@@ -51,7 +49,8 @@ class Tokenizer:
 
     @functools.cached_property
     def _special(self) -> dict[str, int]:
-        return {self._processor.id_to_piece(i): i for i in (PAD_ID, EOS_ID, UNKNOWN_ID)}
+        ids = (PAD_ID, EOS_ID, self._processor.unk_id(), self._processor.bos_id())  # -1: the model has none
+        return {self._processor.id_to_piece(i): i for i in ids if i >= 0}
 
     @property
     def vocab_size(self) -> int:

@@ -69,6 +69,15 @@ def clean_caption(caption: str) -> str:
     return _clean_once(_clean_once(caption[:MAX_CHARACTERS]))
 
 
+def clean_lightly(caption: str) -> str:
+    """Clean a caption as Wan 2.1 and SkyReels-V2 do (Wan2.1 wan/modules/tokenizers.py, "whitespace").
+
+    Broken characters are mended, HTML escapes are written out, and white space becomes single spaces; words, symbols
+    and case are kept.
+    """
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(caption))).split())
+
+
 def _clean_once(caption: str) -> str:
     text = urllib.parse.unquote_plus(caption).strip().lower()
     text = _substitute(_ADDRESSES, text)

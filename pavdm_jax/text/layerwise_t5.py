@@ -22,7 +22,7 @@ from pavdm_jax.models.t5 import NORM_EPSILON, EncoderLayer, score_bias
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
 def encoder_layer(
-    params: dict, x: jax.Array, bias: jax.Array, is_token: jax.Array, *, config: T5Config, dtype: jnp.dtype
+    params: dict, x: jax.Array, bias: jax.Array | None, is_token: jax.Array, *, config: T5Config, dtype: jnp.dtype
 ) -> jax.Array:
     """One layer of the encoder: x float32 [b, l, d] to [b, l, d], see `EncoderLayer`."""
     return EncoderLayer(config, dtype).apply({"params": params}, x, bias, is_token)[0]
@@ -66,7 +66,8 @@ def encode_from_disk(
     table = read("token_embedding")
     states = [jnp.asarray(table[caption][None], jnp.float32) for caption in ids]
     del table
-    bias = score_bias(jnp.asarray(read("relative_bias")), ids.shape[1], config)
+    shared = not config.bias_in_every_layer
+    bias = score_bias(jnp.asarray(read("relative_bias")), ids.shape[1], config) if shared else None
     masks = [jnp.arange(ids.shape[1])[None, :] < length for length in lengths]
     for params in tqdm(
         _read_ahead(read_layer, config.num_layers),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.golden_data import relative_error
 from support.tiny_model import CHUNK, PROMPT, tiny_model
+from support.wan_network import trajectory_network
 
 from pavdm_jax import generate, generate_stream
 from pavdm_jax.config import WanVAEConfig
@@ -26,6 +27,7 @@ from pavdm_jax.distributed.placement import place_batch, place_params, to_device
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.programs import Conditions, guidance_caption, run_segment
 from pavdm_jax.models.stdit3 import STDiT3
+from pavdm_jax.models.wan import WanTransformer
 from pavdm_jax.models.wan_vae import WanVAE, decode_next
 from pavdm_jax.training.config import LoRAConfig, OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
 from pavdm_jax.training.parameters import trainable
@@ -116,6 +118,33 @@ def test_the_rows_of_a_causal_vae_on_several_devices_are_those_of_one():
     one, several = decode(MeshConfig()), decode(MeshConfig(data=2, sequence=4))
     assert one.shape == (2, 9, 40, 16, 3)
     assert relative_error(several, one) < TOLERANCE
+
+
+@functools.cache
+def wan_velocity(mesh_config: MeshConfig) -> np.ndarray:
+    """Of three latent frames of 3 × 5 tokens, one of two windows being filled in part."""
+    config, params = trajectory_network()
+    mesh, rng = make_mesh(mesh_config), np.random.default_rng(0)
+    placed = place_params(params, mesh)
+    features = rng.normal(size=(2, 1, config.max_caption_tokens, config.caption_channels)).astype(np.float32)
+    latents = rng.normal(size=(2, 3, 6, 10, config.latent_channels)).astype(np.float32)
+
+    @jax.jit
+    def velocity(params, features, latents):
+        network = WanTransformer(config)
+        caption = network.apply({"params": params}, features, jnp.array([[4], [7]]), method="encode_caption")
+        times, fps, num_valid = jnp.array([[0, 20, 999], [500, 700, 0]]), jnp.array([16.0, 24.0]), jnp.array([3, 2])
+        return network.apply({"params": params}, latents, times, caption, fps, num_valid)
+
+    with use_mesh(mesh):
+        return np.asarray(velocity(placed, features, latents))
+
+
+@pytest.mark.parametrize(
+    "mesh", [MeshConfig(2, 1, 4), MeshConfig(1, 2, 4), MeshConfig(8), MeshConfig(1, 1, 8)], ids=str
+)
+def test_the_second_networks_velocity_equals_that_of_one_device(mesh):
+    assert relative_error(wan_velocity(mesh), wan_velocity(MeshConfig())) < TOLERANCE
 
 
 def video(**options) -> np.ndarray:
