@@ -32,7 +32,7 @@ class ClipMetric:
 CLIP_METRICS = (
     ClipMetric(
         "motion_amplitude",
-        "% of the shorter side per second",
+        "% of shorter side / s",
         "OpenCV, Farneback optical flow (5 levels, window 15) between frames round(fps / 8) apart, longer side reduced "
         "to 256 px; mean of the largest 5 % of magnitudes, median over the pairs of a clip",
         motion_amplitude,

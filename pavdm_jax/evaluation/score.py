@@ -21,6 +21,7 @@ from pavdm_jax.evaluation.features import video_features
 from pavdm_jax.evaluation.measure import VideoScores, measure_video
 from pavdm_jax.evaluation.networks import Network, load_networks
 from pavdm_jax.evaluation.reference import Features, Refused, check_reference, distance_protocol, reference_distances
+from pavdm_jax.evaluation.report import write_report
 from pavdm_jax.evaluation.summary import as_json, protocols, score_names, summarise, table
 from pavdm_jax.evaluation.vbench_long import CONSISTENCIES, MappingTable, read_mapping_table
 from pavdm_jax.evaluation.videos import find_videos
@@ -28,7 +29,7 @@ from pavdm_jax.outputs import check_output, new_file
 
 EXAMPLES = """
 examples:
-  pavdm evaluate score ours/ theirs/ --output scores.json
+  pavdm evaluate score ours/ theirs/ --output scores.json --report report.html
   pavdm evaluate score a.mp4 b.mp4
   pavdm evaluate score ours/ --networks dino_vitb16 clip_vit_b_32
   pavdm evaluate score ours/ theirs/ --reference real/ --networks videomae_vit_g_ssv2
@@ -43,6 +44,8 @@ class ScoreConfig:
     """files, or folders with videos in them; the videos of a folder are of one system"""
     output: str | None = None
     """a JSON file for the scores of every video, the curves and how each was measured"""
+    report: str | None = None
+    """an HTML page with tables, curves and the videos themselves, which opens offline; its curves also as .png"""
     networks: tuple[str, ...] = ()
     """networks to run, whose outputs are kept in a file beside each video: those of VBench, dino_vitb16 clip_vit_b_32
     dinov2_vitb14 dreamsim_ensemble amt_s raft_things laion_aesthetic musiq_spaq, or videomae_vit_g_ssv2 for FVD"""
@@ -67,9 +70,10 @@ def score(config: ScoreConfig) -> dict[str, Any]:
       ConfigError: there are no videos, none of them can be read, or a library or a network is missing.
     """
     output = None if config.output is None else check_output(config.output, (".json",))
+    report = None if config.report is None else check_output(config.report, (".html",))
     videos = find_videos(config.videos)
     reference = [] if config.reference is None else find_videos([config.reference])
-    for library in ("cv2", "scenedetect"):
+    for library in ("cv2", "scenedetect", "matplotlib"):
         import_extra(library)
     tables, networks = _tables(config), _networks(config)
     of_reference = [video_features(video.path, networks) for video in tqdm(reference, disable=not reference)]
@@ -109,6 +113,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         with new_file(output) as partial:
             partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
         print(f"scores, curves and protocols: {output}")
+    if report is not None:
+        write_report(report, result)
+        print(f"report: {report}; curves: {report.with_suffix('.png')}")
     return result
 
 

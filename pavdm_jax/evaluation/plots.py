@@ -1,0 +1,66 @@
+"""Curves over time of all systems, drawn to be told apart in print and by colour-blind readers."""
+
+import math
+from typing import Any
+
+from pavdm_jax.evaluation.extras import import_extra
+
+PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito, "Color universal design", 2008, without yellow, which is lost on white paper."""
+LINES = ("-", "--", "-.", ":")
+MARKERS = "os^Dv<>pP*X"
+COLUMNS = 3
+
+
+def curves_figure(systems: dict[str, Any], labels: dict[str, str] | None = None) -> Any:
+    """A panel for each score with its mean and 95 % band over time, and one for similarity against distance.
+
+    Args:
+      systems: by name, the summaries as they are in the JSON file.
+      labels: by score, what stands at its axis; the score's name where there is none.
+
+    Returns:
+      A `matplotlib.figure.Figure`.
+    """
+    labels = labels or {}
+    names = list(dict.fromkeys(name for summary in systems.values() for name in summary["curves"]))
+    rows = math.ceil((len(names) + 1) / COLUMNS)
+    figure = import_extra("matplotlib.figure").Figure(figsize=(4 * COLUMNS, 2.8 * rows + 0.5), layout="constrained")
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for panel, name in zip(panels, names, strict=False):
+        for number, summary in enumerate(systems.values()):
+            points = summary["curves"].get(name, [])
+            _draw(panel, number, summary["clip_seconds"], points)
+        panel.set(title=name.replace("_", " "), xlabel="seconds", ylabel=labels.get(name, ""))
+    panel = panels[len(names)]
+    for number, summary in enumerate(systems.values()):
+        _draw(panel, number, [int(distance) for distance in summary["similarity"]], summary["similarity"].values())
+    panel.set(title="similarity of two frames", xlabel="frames between them", ylabel="SSIM")
+    for unused in panels[len(names) + 1 :]:
+        unused.set_axis_off()
+    handles = [panels[0].plot([], [], **_style(number), label=name)[0] for number, name in enumerate(systems)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(systems)), frameon=False)
+    return figure
+
+
+def _style(number: int) -> dict[str, Any]:
+    """Neighbours differ in colour, line and marker."""
+    line = (number + number // len(PALETTE)) % len(LINES)
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "linestyle": LINES[line],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 3.5,
+        "linewidth": 1.4,
+    }
+
+
+def _draw(panel: Any, number: int, places: list[float], points: Any) -> None:
+    """A curve and its band; points without a value are gaps."""
+    drawn = [(at, point) for at, point in zip(places, points, strict=False) if point["mean"] is not None]
+    panel.plot([at for at, _ in drawn], [point["mean"] for _, point in drawn], **_style(number))
+    band = [(at, point["low"], point["high"]) for at, point in drawn if point["low"] is not None]
+    if band:
+        panel.fill_between(*zip(*band, strict=True), color=PALETTE[number % len(PALETTE)], alpha=0.13, linewidth=0)
+    panel.grid(alpha=0.25, linewidth=0.5)
+    panel.spines[["top", "right"]].set_visible(False)
