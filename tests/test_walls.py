@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "pavdm_jax"
 
 FLOORS = (
     {"errors"},
+    {"wan_config"},
     {"config", "resolutions", "storage"},
     {"geometry", "outputs"},
     {"models", "diffusion", "distributed"},

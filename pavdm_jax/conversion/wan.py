@@ -6,11 +6,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pavdm_jax.config import T5Config, WanConfig
+from pavdm_jax.config import T5Config
 from pavdm_jax.conversion.open_sora import t5_rules
 from pavdm_jax.conversion.rules import Rule, linear
 from pavdm_jax.conversion.sizes import Shapes, field
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.wan_config import WanConfig
 
 Layout = Literal["original", "diffusers"]
 

@@ -5,9 +5,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pavdm_jax.config import WanVAEConfig
 from pavdm_jax.conversion.rules import Rule
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.wan_config import WanVAEConfig
 
 
 def wan_vae_config(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> WanVAEConfig:

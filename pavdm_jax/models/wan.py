@@ -20,7 +20,6 @@ from flax.linen.initializers import normal, xavier_uniform, zeros
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from pavdm_jax.config import WanConfig
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.attention import Backend, attention
 from pavdm_jax.models.caption import Caption, check_caption
@@ -38,6 +37,7 @@ from pavdm_jax.models.embeddings import (
 )
 from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.normalisation import NORM_EPSILON, modulated_norm
+from pavdm_jax.wan_config import WanConfig
 
 NUM_MODULATIONS = 6  # shift, scale and gate of the self-attention, then of the feed-forward network
 COARSE_FPS = 16

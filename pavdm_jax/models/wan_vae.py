@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pavdm_jax.config import WanVAEConfig
 from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.wan_vae_layers import PAST, CausalConv, ChannelNorm, DoubleTime, HalveTime, MidBlock, ResBlock
+from pavdm_jax.wan_config import WanVAEConfig
 
 
 def _spread(x: jax.Array) -> jax.Array:

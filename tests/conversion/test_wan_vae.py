@@ -10,11 +10,11 @@ import pytest
 from support import golden_data
 from support.pytorch_layout import to_params, to_tensors
 
-from pavdm_jax.config import WanVAEConfig
 from pavdm_jax.conversion.rules import WeightsError, assign
 from pavdm_jax.conversion.wan_vae import wan_vae_config, wan_vae_rules
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.wan_vae import WanVAE
+from pavdm_jax.wan_config import WanVAEConfig
 
 MANIFEST = json.loads((golden_data.GOLDEN / "skyreels" / "weight_manifest.json").read_text())["vae Wan2.1"]
 _, GOLDEN = golden_data.load("skyreels/vae_a")

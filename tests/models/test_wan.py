@@ -13,13 +13,13 @@ from support.golden_data import channels_last, relative_error
 from support.pytorch_layout import to_params, to_tensors
 from support.wan_network import FPS, abstract_wan, trajectory_network, wan_network_config
 
-from pavdm_jax.config import SKYREELS_V2_DF_1_3B, SKYREELS_V2_DF_14B, WanConfig
 from pavdm_jax.conversion.wan import wan_rules
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.caption import Caption, take
 from pavdm_jax.models.depth import REMAT_POLICIES
 from pavdm_jax.models.embeddings import space_time_rotation
 from pavdm_jax.models.wan import Block, WanTransformer
+from pavdm_jax.wan_config import SKYREELS_V2_DF_1_3B, SKYREELS_V2_DF_14B, WanConfig
 
 TOLERANCE = 1e-5
 """Of a forward: two implementations of the reference differ by 4e-7, the rest is another order of summation."""

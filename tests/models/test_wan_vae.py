@@ -10,9 +10,9 @@ from support import golden_data
 from support.golden_data import FORWARD_TOLERANCE, channels_last, relative_error
 from support.pytorch_layout import to_params
 
-from pavdm_jax.config import WanVAEConfig
 from pavdm_jax.conversion.wan_vae import wan_vae_rules
 from pavdm_jax.models.wan_vae import WanVAE, encode_video
+from pavdm_jax.wan_config import WanVAEConfig
 
 SETTINGS, GOLDEN = golden_data.load("skyreels/vae_a")
 CONFIG = WanVAEConfig(base_channels=SETTINGS["dim"])

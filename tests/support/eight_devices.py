@@ -17,7 +17,6 @@ from support.tiny_model import CHUNK, PROMPT, tiny_model
 from support.wan_network import trajectory_network
 
 from pavdm_jax import generate, generate_stream
-from pavdm_jax.config import WanVAEConfig
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.diffusion.window import plan_shifts
@@ -32,6 +31,7 @@ from pavdm_jax.models.wan_vae import WanVAE, decode_next
 from pavdm_jax.training.config import LoRAConfig, OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.program import make_program, used_parts
+from pavdm_jax.wan_config import WanVAEConfig
 
 TOLERANCE = 1e-5
 EVERY_SHAPE = [MeshConfig(*sizes) for sizes in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(sizes) == 8]

@@ -6,9 +6,9 @@ import jax
 from support import golden_data
 from support.pytorch_layout import to_params
 
-from pavdm_jax.config import WanConfig
 from pavdm_jax.conversion.wan import wan_rules
 from pavdm_jax.models.wan import WanTransformer
+from pavdm_jax.wan_config import WanConfig
 
 FPS = (16.0, 24.0)
 """A frame rate for each of the reference's two codes."""
