@@ -1,7 +1,7 @@
 """Strict by default: implicit rank promotion raises here, warnings are errors (pyproject.toml).
 
-Programs that several tests compile alike are compiled once in each of pytest's processes: it keeps a compilation cache
-while it lives.
+Programs that several tests compile alike are compiled once: pytest's processes share a compilation cache while the run
+lasts. JAX locks a cache only if its size is limited; without the lock, a process may read a half-written program.
 """
 
 import os
@@ -12,18 +12,41 @@ import tempfile
 import jax
 import pytest
 
-CACHE = tempfile.mkdtemp(prefix="pavdm-tests-")
+SHARED = "PAVDM_TESTS_CACHE"  # tells the processes that pytest starts of the cache
+IS_FIRST = SHARED not in os.environ
+CACHE = tempfile.mkdtemp(prefix="pavdm-tests-") if IS_FIRST else os.environ[SHARED]
+CACHE_BYTES = 2**34  # more than all tests write
 
 
 def pytest_configure():
-    os.environ["PAVDM_CACHE"] = CACHE  # tests leave the user's cache alone
+    os.environ[SHARED] = os.environ["PAVDM_CACHE"] = CACHE  # tests leave the user's cache alone
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_compilation_cache_dir", CACHE)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(CACHE_BYTES)  # for processes that tests start
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+LONGEST = (
+    "distributed/test_mesh.py",
+    "training/test_loop.py",
+    "distributed/test_processes.py",
+    "training/test_interrupted_runs.py",
+)
+"""Files that take minutes; they come first, so that no process is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        return next((n for n, name in enumerate(LONGEST) if item.path.as_posix().endswith(name)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 def pytest_unconfigure():
-    shutil.rmtree(CACHE, ignore_errors=True)
+    if IS_FIRST:
+        shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
