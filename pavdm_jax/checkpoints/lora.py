@@ -6,6 +6,7 @@ networks have no code for them: they are merged into the parameters when a model
 training step.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def merge(params: dict, adapters: dict[str, jax.Array], alpha: float) -> dict:
       ConfigError: an adapter has no kernel of its size.
     """
     flat = flatten(params)
-    for name in [name.removesuffix("/a") for name in adapters if name.endswith("/a")]:
+    for name in sorted({name.removesuffix("/a").removesuffix("/b") for name in adapters}):
         a, b = adapters[f"{name}/a"], adapters[f"{name}/b"]
         shape = (*a.shape[:-1], b.shape[-1])
         if name not in flat or flat[name].shape != shape:
@@ -112,6 +113,7 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
         trained_with = from_json(tuple[LevelPattern, ...], metadata.get("trained_with", "[]"))
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise ConfigError(f"{file} is not a file of LoRA adapters: {type(error).__name__}: {error}") from None
+    _check(file, adapters, alpha)
     if base is None:
         raise ConfigError(f"the LoRA adapters {file} do not say which model they are for; train them again")
     if base != params_fingerprint(model.params[PART]):
@@ -120,3 +122,20 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
             "their base"
         )
     return model.replace(params=merge(model.params, adapters, alpha), trained_with=trained_with)
+
+
+def _check(file: Path, adapters: dict[str, jax.Array], alpha: float) -> None:
+    """Refuse a file whose adapters would do nothing, or harm."""
+    if not adapters:
+        raise ConfigError(f"the LoRA adapters {file} are none: the file is empty; train them again")
+    if not math.isfinite(alpha):
+        raise ConfigError(f"the LoRA adapters {file} have alpha {alpha}; they are damaged")
+    for name, factor in adapters.items():
+        kernel = name.removesuffix("/a").removesuffix("/b")
+        a, b = adapters.get(f"{kernel}/a"), adapters.get(f"{kernel}/b")
+        if a is None or b is None or a.ndim < 2 or b.ndim != a.ndim or not 0 < a.shape[-1] == b.shape[-2]:
+            raise ConfigError(
+                f"the LoRA adapters {file} have no two factors of one rank for {kernel}; train them again"
+            )
+        if not bool(jnp.isfinite(factor).all()):
+            raise ConfigError(f"the LoRA adapters {file} are not finite: {name}; the training that made them diverged")

@@ -1,8 +1,8 @@
 """Model folders: `config.json`, `spiece.model`, and the parameters of each part in Orbax's format, `params/PART/`.
 
-`parts.json` lists the parts with the sizes of their files; what it does not list is ignored. On a disk, a folder is
-written under a temporary name and renamed, so that it is never incomplete. In a bucket, `parts.json` is written last,
-and a folder without it is ignored.
+`parts.json` lists the parts (`parts_json.py`); what it does not list is ignored. On a disk, a folder is written under a
+temporary name and renamed, so that it is never incomplete. In a bucket, `parts.json` is written last, and a folder
+without it is ignored.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import from_json, to_json
+from pavdm_jax.checkpoints.parts_json import check_files, describe_files, read_parts
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.models.level_pattern import LevelPattern
@@ -48,9 +49,7 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
             (partial / "spiece.model").write_bytes(model.tokenizer.model_bytes)
         for part, params in model.params.items():
             _save_part(partial / "params" / part, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
-        parts: dict[str, dict] = {
-            part: {"files": storage.file_sizes(partial / "params" / part)} for part in model.params
-        }
+        parts: dict[str, dict] = {part: describe_files(partial / "params" / part) for part in model.params}
         if model.trained_with and "stdit3" in parts:
             parts["stdit3"]["trained_with"] = [dataclasses.asdict(pattern) for pattern in model.trained_with]
         (partial / "parts.json").write_text(json.dumps(parts, indent=1) + "\n")
@@ -107,10 +106,10 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
             config = from_json(ModelConfig, (folder / "config.json").read_text())
             words = folder / "spiece.model"
             tokenizer = Tokenizer(words.read_bytes()) if words.exists() else None
-            stored = json.loads((folder / "parts.json").read_text())
+            stored = read_parts(folder / "parts.json")
             patterns = json.dumps(stored.get("stdit3", {}).get("trained_with", []))
             trained_with = from_json(tuple[LevelPattern, ...], patterns)
-        except (OSError, ValueError, ArithmeticError) as error:  # ConfigError and bad text are ValueErrors
+        except (OSError, ValueError, ArithmeticError, RecursionError) as error:  # ConfigErrors are ValueErrors
             raise ConfigError(f"the checkpoint {path} cannot be read: {first_line(error)}") from None
     for part in parts:
         held = f"it holds {', '.join(stored) or 'nothing'}"
@@ -123,7 +122,7 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
             f"the tokenizer of {path} has {tokenizer.vocab_size} ids; its text encoder knows {config.t5.vocab_size}"
         )
     for part in parts:
-        _check_files(folder / "params" / part, stored[part]["files"])
+        check_files(folder / "params" / part, stored[part])
     return ModelFiles(folder, config, tokenizer, stored, trained_with)
 
 
@@ -135,16 +134,6 @@ def is_embedded(path: str | os.PathLike) -> bool:
 def is_model(folder: Path) -> bool:
     """Whether a folder holds a complete model."""
     return (folder / "parts.json").exists()
-
-
-def _check_files(folder: Path, sizes: dict[str, int]) -> None:
-    """Raise `ConfigError` for missing and truncated files, which make Orbax fail in threads that outlive the call."""
-    found = storage.file_sizes(folder)
-    damaged = sorted(name for name in sizes if found.get(name) != sizes[name])
-    if damaged:
-        raise ConfigError(
-            f"{folder} is not a complete checkpoint: {len(damaged)} files are missing or cut off, first {damaged[0]}"
-        )
 
 
 def restore_part(folder: Path, expected: dict, shardings: Any) -> dict:
@@ -231,8 +220,8 @@ class ModelFolder:
             raise ConfigError(f"--output {self.path.name} exists and is not a model folder; choose another name")
         try:
             config = from_json(ModelConfig, (self.path / "config.json").read_text())
-            parts = json.loads((self.path / "parts.json").read_text())
-        except ValueError as error:
+            parts = read_parts(self.path / "parts.json")
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"--output {self.path.name} is a damaged model folder: {str(error)[:200]}") from None
         return config, parts
 
@@ -257,7 +246,7 @@ class ModelFolder:
           records: what to note about each staged part in parts.json.
           tokenizer: the content of spiece.model, or None to leave it as it is.
         """
-        records = {part: {"files": storage.file_sizes(self.stage / part), **record} for part, record in records.items()}
+        records = {part: describe_files(self.stage / part) | record for part, record in records.items()}
         try:
             if self.config is None:
                 self._create(config, records, tokenizer)

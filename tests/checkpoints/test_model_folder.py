@@ -19,7 +19,7 @@ from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import is_embedded, save_model
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.level_pattern import PRETRAINED, LevelPattern
-from pavdm_jax.models.model import PARTS
+from pavdm_jax.models.model import PARTS, flatten
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +166,56 @@ def test_a_model_is_shown_in_one_short_line(saved):
     assert repr(model) == f"Model(tiny, vae: {count / 1e6:.4g} M parameters in bfloat16, from tiny)"
     assert repr(tiny_model()).startswith("Model(tiny, ") and len(repr(tiny_model())) < 200
     assert "no parameters" in repr(model.replace(params={"vae": {}}, folder=None))
+
+
+def test_a_flipped_bit_is_noticed(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    files = [path for path in sorted((folder / "params").rglob("*")) if path.is_file() and path.stat().st_size > 50]
+    assert len(files) > 10
+    for path in files:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+        with pytest.raises(ConfigError, match="1 files have changed since they were written"):
+            load(folder, PARTS)
+        path.write_bytes(whole)
+    load(folder, PARTS)
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "[]", '"x"', "5", "[" * 5000, "", '{"stdit3": 1}', '{"stdit3": {"files": []}}']
+)
+@pytest.mark.parametrize("name", ["parts.json", "config.json"])
+def test_json_of_another_kind_is_one_line(saved, tmp_path, name, text):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    (folder / name).write_text(text)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(folder)
+
+
+def adapters_of(change):
+    made = lora.init_adapters(jax.random.key(0), flatten(tiny_model().params), ("qkv",), 2)
+    return change({name: np.asarray(value) for name, value in made.items() if name.startswith("stdit3/")})
+
+
+def first(adapters, ending="/a"):
+    return next(name for name in adapters if name.endswith(ending))
+
+
+@pytest.mark.parametrize(
+    ("change", "alpha", "message"),
+    [
+        (lambda x: {}, 1.0, "the file is empty"),
+        (lambda x: x, float("nan"), "alpha nan"),
+        (lambda x: x | {first(x): np.full_like(x[first(x)], np.nan)}, 1.0, "are not finite"),
+        (lambda x: x | {first(x, "/b"): np.full_like(x[first(x, "/b")], np.inf)}, 1.0, "are not finite"),
+        (lambda x: {n: v for n, v in x.items() if n != first(x, "/b")}, 1.0, "no two factors of one rank"),
+        (lambda x: {n: v for n, v in x.items() if n != first(x)}, 1.0, "no two factors of one rank"),
+        (lambda x: x | {first(x): x[first(x)][..., :1]}, 1.0, "no two factors of one rank"),
+        (lambda x: {n: v[..., :0] if n.endswith("/a") else v[..., :0, :] for n, v in x.items()}, 1.0, "of one rank"),
+    ],
+    ids=["none", "alpha", "nan", "inf", "no b", "no a", "unequal ranks", "rank 0"],
+)
+def test_adapters_that_would_do_nothing_or_harm_are_refused(tmp_path, change, alpha, message):
+    lora.save(tmp_path / "lora.safetensors", adapters_of(change), alpha, tiny_model().params)
+    with pytest.raises(ConfigError, match=message):
+        lora.apply(tiny_model(), tmp_path / "lora.safetensors")

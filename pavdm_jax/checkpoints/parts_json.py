@@ -1,0 +1,54 @@
+"""`parts.json` of a model folder: its parts, with the sizes and checksums of their files."""
+
+import json
+from pathlib import Path
+
+from pavdm_jax import storage
+from pavdm_jax.errors import ConfigError
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, int]]:
+    """What parts.json notes about the files of a part."""
+    return {"files": storage.file_sizes(folder), "crc32": storage.checksums(folder)}
+
+
+def check_files(folder: Path, record: dict) -> None:
+    """Compare the files of a part with what parts.json notes: Orbax answers to files that are cut off with errors in
+    its threads that outlive the call, and to changed ones not at all.
+
+    In a bucket, which keeps checksums of its own, only sizes are compared.
+
+    Raises:
+      ConfigError: files are missing, cut off or changed.
+    """
+    sizes, found = record["files"], storage.file_sizes(folder)
+    damaged = sorted(name for name in sizes if found.get(name) != sizes[name])
+    if damaged:
+        raise ConfigError(
+            f"{folder} is not a complete checkpoint: {len(damaged)} files are missing or cut off, first {damaged[0]}"
+        )
+    sums = record.get("crc32", {})  # none in older folders
+    if sums and not storage.is_remote(folder):
+        found = storage.checksums(folder)
+        damaged = sorted(name for name in sums if found.get(name) != sums[name])
+        if damaged:
+            raise ConfigError(
+                f"{folder} is damaged: {len(damaged)} files have changed since they were written, first {damaged[0]}; "
+                "copy, download or convert it again"
+            )
+
+
+def read_parts(path: Path) -> dict[str, dict]:
+    """What a parts.json says.
+
+    Raises:
+      ValueError: it is none.
+    """
+    parts = json.loads(path.read_text())
+    if not isinstance(parts, dict):
+        raise ValueError(f"{path.name} is no object of parts")
+    for part, record in parts.items():
+        lists = [record.get("files"), record.get("crc32", {})] if isinstance(record, dict) else [None]
+        if not all(isinstance(one, dict) for one in lists):
+            raise ValueError(f"{path.name} does not say which files {part} has")
+    return parts
