@@ -4,6 +4,7 @@ Of `video.mp4` the latter are in `video.states/`, each named by the number of fr
 holds the window, so its size is that of some seconds of latent frames, whatever the length of the video.
 """
 
+import hashlib
 import shutil
 import zipfile
 import zlib
@@ -15,6 +16,17 @@ from numpy.typing import ArrayLike
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.outputs import new_file
 
+DIGEST = "digest"
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    """Of all arrays, by which edited files are told."""
+    made = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        made.update(f"{name} {array.dtype.str} {array.shape}:".encode())
+        made.update(np.ascontiguousarray(array).tobytes())
+    return made.hexdigest()
+
 
 def write_arrays(path: Path, **arrays: ArrayLike) -> None:
     """Write arrays, and texts, to a file that is whole or absent.
@@ -23,14 +35,18 @@ def write_arrays(path: Path, **arrays: ArrayLike) -> None:
       ConfigError: it cannot be written.
     """
     with new_file(path) as file:
-        np.savez(file, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+        values = {name: np.asarray(array) for name, array in arrays.items()}
+        np.savez(file, allow_pickle=False, **values, **{DIGEST: np.asarray(_digest(values))})
 
 
 def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """All arrays of a file; one that is damaged is a `ConfigError` with the remedy."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
+        if str(arrays.pop(DIGEST, None)) != _digest(arrays):
+            raise ValueError("it has been changed")
+        return arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path} cannot be read ({first_line(error)}); {remedy}") from None
 

@@ -172,6 +172,23 @@ def test_resuming_another_request_is_refused(checkpoint, tmp_path, monkeypatch, 
     assert "seeds differ" in line
 
 
+def test_an_edited_record_is_not_resumed(checkpoint, tmp_path, monkeypatch, capsys, ctrl_c):
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 8 * CHUNK, "--output", tmp_path / "v.mp4", "--quiet"]
+    ctrl_c(4)
+    assert run(*arguments) == 130
+    record = tmp_path / "v.resume.npz"
+    whole = dict(np.load(record))
+    edits = [{name: value} for name in whole for value in (np.zeros(3), np.asarray("x"))]
+    edits += [{"round": whole["round"] + 1}, {"latents": whole["latents"] * 2}]
+    for edit in edits:
+        np.savez(record, **(whole | edit))
+        code, line = mistake(capsys, monkeypatch, *arguments, "--resume")
+        assert code == 2
+        assert "cannot be read (it has been changed)" in line
+    np.savez(record, **whole)
+    assert run(*arguments, "--resume") == 0
+
+
 def test_resume_does_not_replace_a_finished_video_of_other_options(checkpoint, tmp_path, monkeypatch, capsys):
     output = tmp_path / "v.mp4"
     arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", CHUNK, "--output", output, "--quiet"]
