@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import sys
+import tempfile
 import threading
 import typing
 import warnings
@@ -189,5 +190,14 @@ def enable_cache() -> None:
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:  # JAX itself would warn of every program
+        reason = error.strerror or error
+        warnings.warn(f"compiled programs are not kept: {folder} cannot be written ({reason})", stacklevel=2)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 import pavdm_jax
 from pavdm_jax import __main__ as pavdm
 from pavdm_jax import make_video, resolutions
-from pavdm_jax.cli import exit_with, read_command
+from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import Options
 from pavdm_jax.training.config_files import find_config, shipped_names
@@ -176,3 +177,16 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(command):
 def test_modules_of_commands_exist():
     for module, _ in pavdm.COMMANDS.values():
         assert callable(importlib.import_module(f"pavdm_jax.{module}").main)
+
+
+def test_a_cache_that_cannot_be_written_is_one_warning(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PAVDM_CACHE", str(tmp_path / "file" / "cache"))
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        with pytest.warns(UserWarning, match="compiled programs are not kept"):
+            enable_cache()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
