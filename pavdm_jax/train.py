@@ -16,6 +16,7 @@ import tyro
 
 from pavdm_jax.cli import enable_cache, exit_with
 from pavdm_jax.distributed.processes import connect, exit_if_peer_lost
+from pavdm_jax.training.check import check
 from pavdm_jax.training.config import TrainConfig
 from pavdm_jax.training.config_files import ConfigCommand, read_command_and_config
 
@@ -37,21 +38,24 @@ def read(arguments: Sequence[str]) -> tuple[TrainCommand, TrainConfig]:
 
 def run(command: TrainCommand, config: TrainConfig) -> int:
     """Train, or compile only; returns the exit code."""
-    # Imported after the command is read: this takes seconds, and mistakes are reported before.
-    from pavdm_jax.ahead_of_time.training import compile_train
-    from pavdm_jax.training.loop import fit
-    from pavdm_jax.training.preemption import Preempted
-
     if command.compile_only is not None:
+        from pavdm_jax.ahead_of_time.training import compile_train
+
         jax.config.update("jax_platforms", "cpu")  # there may be a compiler for TPUs or GPUs without any
         compile_train(config, command.compile_only)
         return 0
     if command.distributed:
         connect()
     enable_cache()
+    with exit_if_peer_lost():
+        check(config)
+    # Imported after the checks: this takes seconds, and mistakes are reported before.
+    from pavdm_jax.training.loop import train
+    from pavdm_jax.training.preemption import Preempted
+
     try:
         with exit_if_peer_lost():
-            fit(config)
+            train(config)
     except Preempted as stopped:
         print(stopped, file=sys.stderr)
     return 0

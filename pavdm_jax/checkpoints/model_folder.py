@@ -13,11 +13,10 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import from_json, to_json
@@ -27,6 +26,9 @@ from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.models.model import Model, flatten
 from pavdm_jax.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 EMBEDDED = Path(__file__).parents[1] / "assets"
 """The folder of the models in the package; `load("demo")` reads `assets/demo`."""
@@ -55,8 +57,10 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
         (partial / "parts.json").write_text(json.dumps(parts, indent=1) + "\n")
 
 
-def _checkpointer() -> ocp.StandardCheckpointer:
+def _checkpointer() -> "ocp.StandardCheckpointer":
     """Orbax's checkpointer for this process alone, which does not wait for other processes."""
+    import orbax.checkpoint as ocp  # slow to import, and not wanted to find mistakes
+
     own = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(own, {own}, f"process-{own}") if jax.process_count() > 1 else None
     return ocp.StandardCheckpointer(multiprocessing_options=alone or ocp.options.MultiprocessingOptions())

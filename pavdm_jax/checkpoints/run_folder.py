@@ -17,8 +17,6 @@ import errno
 import os
 from pathlib import Path
 
-import orbax.checkpoint as ocp
-
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.model_folder import is_model
 from pavdm_jax.errors import ConfigError, first_line
@@ -89,6 +87,8 @@ def _stages(run: Path) -> list[Path]:
 
 def checkpoint_steps(folder: Path) -> list[int]:
     """The steps of the complete checkpoints in a stage's folder, in ascending order."""
+    import orbax.checkpoint as ocp  # slow to import, and not wanted to find mistakes
+
     steps = [int(name) for name in storage.names(folder) if name.isdigit()]
     return sorted(step for step in steps if ocp.utils.is_checkpoint_finalized(folder / str(step)))
 

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +11,18 @@ import jax.numpy as jnp
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.model_folder import is_model, save_model
 from pavdm_jax.checkpoints.run_folder import newest_step, result_folder
-from pavdm_jax.data.check import check_data
 from pavdm_jax.data.loader import batches
 from pavdm_jax.data.sources import open_feed
 from pavdm_jax.distributed.processes import is_first, on_first
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.request import make_request
 from pavdm_jax.models.model import Model
+from pavdm_jax.training.check import check
 from pavdm_jax.training.config import Stage, TrainConfig
-from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks, clip_latents
+from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 from pavdm_jax.training.log import RunLog
 from pavdm_jax.training.preemption import Preemption
-from pavdm_jax.training.run_record import check_claim, claim
-from pavdm_jax.training.stage import Run, stage_mesh, train_stage
+from pavdm_jax.training.run_record import claim
+from pavdm_jax.training.stage import Run, train_stage
 from pavdm_jax.training.start import given_model, load_whole, random_start
 from pavdm_jax.training.step import learning_rate
 
@@ -43,9 +41,14 @@ def fit(config: TrainConfig) -> Model:
       SaveError: a checkpoint could not be written.
       Preempted: the process got SIGTERM; the state is saved.
     """
+    check(config)
+    return train(config)
+
+
+def train(config: TrainConfig) -> Model:
+    """`fit` a config that was checked."""
     output, began = storage.as_path(config.output), time.time()
     with Preemption() as preemption, contextlib.ExitStack() as claimed:
-        check(config, output)
         given = given_model(config)
         recorded: list[int | None] = []  # steps of the last stage when this run was last started; process 0 only
         on_first(lambda: recorded.append(claimed.enter_context(claim(output, config))))
@@ -77,22 +80,6 @@ def fit(config: TrainConfig) -> Model:
                 f"finished {first} steps, {time.time() - began:.0f} s since this start; use it with {_use(config)}"
             )
     return model
-
-
-def check(config: TrainConfig, output: Path) -> None:
-    """Check what can be checked without loading a model, within a second or two.
-
-    Raises:
-      ConfigError: a prompt, a mesh or the data of a stage cannot be used, or `output` holds something else.
-    """
-    if config.samples.every:
-        make_request(config.model, list(config.samples.prompts), frames=config.samples.frames)
-    for stage in config.stages:
-        stage_mesh(config, stage)
-    on_first(functools.partial(check_claim, output, config))
-    for number, stage in enumerate(config.stages):
-        if not is_model(result_folder(output, number, stage.name)):  # a finished stage is not read again
-            check_data(stage.data, clip_latents(config.model, stage.objective), config.model)
 
 
 def extension(stage: Stage, recorded: int) -> str:

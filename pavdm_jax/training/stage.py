@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 from pavdm_jax import storage
 from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.run_folder import stage_folder
-from pavdm_jax.distributed.mesh import make_mesh, train_mesh, use_mesh
+from pavdm_jax.distributed.mesh import use_mesh
 from pavdm_jax.distributed.placement import on_first_device, place_batch, process_rows, to_devices, to_host
 from pavdm_jax.distributed.processes import exit_if_peer_lost, is_first, on_first
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.vae import makes_latents
+from pavdm_jax.training.check import stage_mesh
 from pavdm_jax.training.checkpoints import Checkpoints
 from pavdm_jax.training.config import JointReconstruction, Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
@@ -225,15 +226,6 @@ def with_measured_normalisation(prepared: PreparedStage, result: Model) -> Model
     vae = jax.device_put(result.params["vae"], on_first_device())
     batches = [next(batches) for _ in range(16)]
     return result.replace(params=measure_normalisation(run.config.model.vae, {**result.params, "vae": vae}, batches))
-
-
-def stage_mesh(config: TrainConfig, stage: Stage) -> Mesh:
-    """The mesh of a stage.
-
-    Raises:
-      ConfigError: see `mesh.train_mesh`.
-    """
-    return make_mesh(train_mesh(config.mesh, stage.batch_size // stage.optimizer.accumulate, jax.device_count()))
 
 
 def _stage_log(prepared: PreparedStage) -> StageLog:

@@ -50,6 +50,19 @@ def test_the_version_needs_no_jax():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_a_mistake_in_a_training_is_found_before_the_slow_imports():
+    """Orbax, grain and optax take about as long as JAX itself, and the command would take over two seconds."""
+    script = (
+        "import sys; from pavdm_jax.train import read, run; from pavdm_jax.errors import ConfigError\n"
+        "try:\n    run(*read(['--config', 'demo_finetune', '--data.manifest', 'missing.csv']))\n"
+        "except ConfigError as error:\n    assert 'there is no manifest' in str(error)\n"
+        "else:\n    sys.exit('no error')\n"
+        "print(sorted({'orbax', 'grain', 'optax'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
 def test_help_shows_commands_then_options_then_examples(run):
     code, told, _ = run("--help")
     assert code == 0

@@ -1,0 +1,43 @@
+"""Mistakes of a training config that are found without a model, before the imports and the work that take seconds."""
+
+import functools
+
+import jax
+from jax.sharding import Mesh
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints.model_folder import is_model
+from pavdm_jax.checkpoints.run_folder import result_folder
+from pavdm_jax.data.check import check_data
+from pavdm_jax.distributed.mesh import make_mesh, train_mesh
+from pavdm_jax.distributed.processes import on_first
+from pavdm_jax.generation.request import make_request
+from pavdm_jax.training.config import Stage, TrainConfig
+from pavdm_jax.training.denoising import clip_latents
+from pavdm_jax.training.run_record import check_claim
+
+
+def check(config: TrainConfig) -> None:
+    """Check what can be checked without loading a model, within a second or two.
+
+    Raises:
+      ConfigError: a prompt, a mesh or the data of a stage cannot be used, or `output` holds something else.
+    """
+    output = storage.as_path(config.output)
+    if config.samples.every:
+        make_request(config.model, list(config.samples.prompts), frames=config.samples.frames)
+    for stage in config.stages:
+        stage_mesh(config, stage)
+    on_first(functools.partial(check_claim, output, config))
+    for number, stage in enumerate(config.stages):
+        if not is_model(result_folder(output, number, stage.name)):  # a finished stage is not read again
+            check_data(stage.data, clip_latents(config.model, stage.objective), config.model)
+
+
+def stage_mesh(config: TrainConfig, stage: Stage) -> Mesh:
+    """The mesh of a stage.
+
+    Raises:
+      ConfigError: see `mesh.train_mesh`.
+    """
+    return make_mesh(train_mesh(config.mesh, stage.batch_size // stage.optimizer.accumulate, jax.device_count()))
