@@ -18,9 +18,12 @@ from pavdm_jax.ahead_of_time.chips import CHIPS, GIB
 from pavdm_jax.ahead_of_time.training import abstract_program
 from pavdm_jax.distributed.mesh import MeshConfig, train_mesh
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.as_trained import needed_pattern
+from pavdm_jax.generation.request import make_request
 from pavdm_jax.geometry import latent_frames
 from pavdm_jax.training.config import VideoData, read_config
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
+from pavdm_jax.training.trained_with import level_patterns
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEVICES = {
@@ -65,6 +68,17 @@ def test_the_state_of_a_config_lies_on_its_devices(name):
         assert here < 1.05 * whole / train_mesh(config.mesh, rows, devices).fsdp
         assert here < limit / 2
         assert jax.tree.structure(program.init.eval_shape(state.params)) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("demo_vae", "demo_base")])
+def test_a_system_is_sampled_with_the_levels_that_its_config_trains(name):
+    """By the options of its row in configs/README.md."""
+    config, method = read(name), {"rw": "noisy-replacement", "rn": "replacement"}.get(name[-2:], "progressive")
+    for stage in config.stages:
+        patterns = level_patterns(config.model, stage.objective)
+        for kind in ("progressive", "replacement", "noisy-replacement"):
+            needed = needed_pattern(make_request(config.model, "a red circle", method=kind))
+            assert any(pattern.covers(needed) for pattern in patterns) == (kind == method)
 
 
 def test_a_config_of_one_stage_is_changed_by_short_names():
