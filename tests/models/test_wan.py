@@ -10,6 +10,7 @@ import pytest
 from flax import traverse_util
 from support import golden_data
 from support.golden_data import channels_last, relative_error
+from support.precision import check_float32
 from support.pytorch_layout import to_params, to_tensors
 from support.wan_network import FPS, abstract_wan, trajectory_network, wan_network_config
 
@@ -258,6 +259,12 @@ def test_captions_that_do_not_fit_are_named(golden_a):
 
 def test_bfloat16_stays_near_float32(golden_a):
     assert 1e-4 < relative_error(golden_a.run(dtype=jnp.bfloat16), golden_a.run()) < 5e-2
+
+
+def test_what_must_be_float32_is_float32_in_bfloat16(golden_a):
+    model = WanTransformer(golden_a.config, jnp.bfloat16)
+    inputs = golden_a.latents, golden_a.timesteps, golden_a.caption, golden_a.fps
+    check_float32(jax.make_jaxpr(model.apply)({"params": golden_a.params}, *inputs))
 
 
 def test_what_is_recomputed_does_not_change_the_gradient(golden_a):
