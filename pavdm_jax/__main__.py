@@ -11,7 +11,7 @@ COMMANDS = {
     "train": ("train", "train or finetune a model by a config: pavdm train --config demo_vae"),
     "precompute": ("precompute", "encode videos once, for trainings that read the latents"),
     "convert-weights": ("convert_weights", "download and convert the published weights, or export a transformer"),
-    "evaluate": ("evaluate", "score a model of the shapes world, or any videos: pavdm evaluate score FOLDER"),
+    "evaluate": ("evaluate", "score a model of the shapes world; evaluate make, evaluate score: compare systems"),
     "benchmark": ("benchmark", "measure speed, memory and compile time of this machine, or the loader of a training"),
 }
 """By name, the module whose `main` it is, and what it does. Modules are imported when needed: it takes seconds."""

@@ -3,7 +3,8 @@
 Prompts describe sets of shapes that training never showed (`shapes_world.held_out`); the tracker reads the shapes back
 from the pixels. For every moment asked for, the two seconds before it are looked at.
 
-Videos of any other origin are scored by `pavdm evaluate score FOLDER`, which has options of its own.
+A comparison of systems has two steps with options of their own: `pavdm evaluate make FILE --output FOLDER` makes the
+videos, and `pavdm evaluate score FOLDER` scores these or any other videos.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.data.shapes_world import named_world
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.evaluation import score
+from pavdm_jax.evaluation import make, score
 from pavdm_jax.evaluation.scores import held_out_prompts, reconstruction_psnr, score_video
 from pavdm_jax.generation.options import DEFAULT_FRAMES, Options
 from pavdm_jax.generation.pipeline import generate
@@ -127,8 +128,9 @@ def run(config: EvaluateConfig) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["score"]:
-        score.main(given[1:])
+    steps = {"make": make.main, "score": score.main}
+    if given and given[0] in steps:
+        steps[given[0]](given[1:])
         return
     exit_with(
         lambda: run(read_command(EvaluateConfig, given, "pavdm evaluate", __doc__)),

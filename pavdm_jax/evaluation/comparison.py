@@ -1,0 +1,96 @@
+"""What a comparison is made of, and the Python file that says so."""
+
+import re
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.generation.prompts_file import PromptLine
+
+
+@dataclass(frozen=True)
+class System:
+    """A way to make videos.
+
+    Attributes:
+      name: of its folder.
+      checkpoint: a model folder or training run, or demo.
+      lora: adapters for it, or None.
+      options: by name, fields of `generation.options.Options` that differ from their defaults, such as method.
+    """
+
+    name: str
+    checkpoint: str = "demo"
+    lora: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Videos of every system for every prompt and seed.
+
+    Attributes:
+      systems: what is compared.
+      prompts: texts, or lines of a prompts file, of which `prompt` and `start` count.
+      seeds: the same for all systems.
+      frames: of each video.
+    """
+
+    systems: tuple[System, ...]
+    prompts: tuple[str | PromptLine, ...]
+    seeds: tuple[int, ...] = (0,)
+    frames: int = 1440
+
+    def __post_init__(self) -> None:
+        names = [system.name for system in self.systems]
+        if not names or not self.prompts or not self.seeds:
+            raise ConfigError("a comparison needs at least one system, one prompt and one seed")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"two systems of the comparison are called {twice}; give them different names")
+        for name in names:
+            if not re.fullmatch(r"[\w.+-]+", name):
+                raise ConfigError(f"the system's name '{name}' must be a folder's: letters, digits and . + - _")
+        starts = [line.start is None for line in self.lines]
+        if any(starts) and not all(starts):
+            raise ConfigError("some prompts of the comparison have a start clip and others none; give all one")
+
+    @property
+    def lines(self) -> list[PromptLine]:
+        """The prompts, all in one form."""
+        return [PromptLine(prompt) if isinstance(prompt, str) else prompt for prompt in self.prompts]
+
+    @property
+    def videos(self) -> list[tuple[PromptLine, int, str]]:
+        """Prompt, seed and file name of each video of a system; the same names for all systems, without an underscore.
+
+        VBench-Long takes two names that differ only after the first underscore for one.
+        """
+        found = []
+        for (number, line), seed in product(enumerate(self.lines, 1), self.seeds):
+            words = re.sub(r"[^a-z0-9]+", "-", line.prompt.lower())[:50].strip("-")
+            found.append((line, seed, f"{number:03}-{words}-seed{seed}.mp4"))
+        return found
+
+
+def read_comparison(path: str) -> Comparison:
+    """The variable `comparison` of a Python file.
+
+    Raises:
+      ConfigError: there is no such file, it fails, or it has no such variable.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no file {path} that defines a comparison")
+    try:
+        found = runpy.run_path(path).get("comparison")
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{path} fails: {type(error).__name__}: {first_line(error)}") from None
+    if not isinstance(found, Comparison):
+        raise ConfigError(f"{path} must set the variable `comparison` to a pavdm_jax.evaluation.comparison.Comparison")
+    return found

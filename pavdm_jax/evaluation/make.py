@@ -1,0 +1,132 @@
+"""Make the videos of a comparison: `pavdm evaluate make comparison.py --output FOLDER`.
+
+Each system gets a folder, in which each prompt and seed has a video of the same name as in the others, and beside it a
+JSON file with its settings. `pavdm evaluate score FOLDER` scores them. Given again, the command makes what is missing.
+"""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pavdm_jax import storage
+from pavdm_jax.checkpoints.load import load
+from pavdm_jax.cli import enable_cache, exit_with, read_command
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
+from pavdm_jax.generation.prompts import encode_prompts
+from pavdm_jax.generation.recording import Recording, check_outputs
+from pavdm_jax.generation.request import make_request
+from pavdm_jax.models.model import DTYPES
+
+EXAMPLES = """
+examples:
+  pavdm evaluate make comparison.py --output comparison/
+  pavdm evaluate make comparison.py --output comparison/ --share 1/4
+
+A comparison is a Python file:
+
+  from pavdm_jax.evaluation.comparison import Comparison, System
+
+  comparison = Comparison(
+      systems=(System("progressive"), System("replacement", options={"method": "replacement"})),
+      prompts=("a red circle moves left", "a small blue square moves fast"),
+      seeds=(0, 1),
+      frames=1440,
+  )
+"""
+
+
+@dataclass(frozen=True)
+class MakeConfig:
+    """Which comparison, and where its videos go."""
+
+    comparison: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """a Python file that sets `comparison`"""
+    output: str
+    """the folder of the videos"""
+    share: str = "1/1"
+    """K/N: only every Nth video from the Kth on, so that N processes or machines can share the work"""
+    crf: int = 18
+    """H.264 quality, 1 to 51; smaller is better"""
+    quiet: bool = False
+    """no progress bars"""
+
+
+def run(config: MakeConfig) -> int:
+    """Make the videos that are missing; returns the exit code."""
+    comparison = read_comparison(config.comparison)
+    folder = storage.local_path(config.output, "--output")
+    first, of = _read_share(config.share)
+    enable_cache()
+    number = 0
+    for system in comparison.systems:
+        mine = []
+        for video in comparison.videos:
+            if number % of == first - 1:
+                mine.append(video)
+            number += 1
+        code = _make_system(system, comparison, mine, folder / system.name, config) if mine else 0
+        if code:
+            return code
+    return 0
+
+
+def _read_share(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    share = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= share[0] <= share[1]:
+        raise ConfigError(f"--share {text} is not possible; write K/N with K from 1 to N, such as 1/4")
+    return share
+
+
+def _make_system(system: System, comparison: Comparison, videos: list, folder: Path, config: MakeConfig) -> int:
+    """The videos `(prompt, seed, name)` of one system; the weights are read once."""
+    paths = [folder / name for _, _, name in videos]
+    check_outputs(paths, config.crf)
+    model = load(system.checkpoint, parts=())  # the text encoder is at work before the rest is read
+    options = {"frames": comparison.frames} | dict(system.options) | {"seed": [seed for _, seed, _ in videos]}
+    starts = [line.start for line, _, _ in videos]
+    if all(start is not None for start in starts):
+        options["start"] = starts
+    request = make_request(model.config, [line.prompt for line, _, _ in videos], 1, **options)
+    (features,) = encode_prompts(model, request, progress=not config.quiet)
+    model = load(system.checkpoint, dtype=DTYPES[request.dtype], lora=system.lora)
+    for n, path in enumerate(paths):
+        part = slice(n, n + 1)
+        recording = Recording(model, request.part(part), features.part(part), [path], config.crf, states=False)
+        started = time.time()
+        resume = path.exists() or recording.record.exists()
+        if not recording.run(resume=resume, progress=not config.quiet):
+            print("interrupted; the same command goes on", file=sys.stderr)
+            return 130
+        took = time.time() - started
+        print(
+            f"{path}: " + (f"{recording.frames_done} frames in {took:.0f} s" if recording.frames_done else "is there")
+        )
+        if recording.frames_done:  # else it was finished before
+            settings = {
+                "system": system.name,
+                "prompt": videos[n][0].prompt,
+                "seed": videos[n][1],
+                "checkpoint": system.checkpoint,
+                "lora": system.lora,
+                "seconds_of_computing": round(took, 1),
+                "settings": recording.identity,
+            }
+            storage.write(path.with_suffix(".json"), (json.dumps(settings, indent=1) + "\n").encode())
+    return 0
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line after `pavdm evaluate make`."""
+    exit_with(
+        lambda: run(read_command(MakeConfig, arguments, "pavdm evaluate make", __doc__, EXAMPLES)),
+        interrupted="interrupted; the same command goes on",
+    )

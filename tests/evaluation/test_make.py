@@ -1,0 +1,114 @@
+"""The videos of a comparison: made once, under the same names for all systems, by any number of processes."""
+
+import json
+
+import pytest
+from support.tiny_model import CHUNK, tiny_model
+
+from pavdm_jax import evaluate
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.evaluation import make
+from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
+from pavdm_jax.generation.prompts_file import PromptLine
+
+DEFINITION = """
+from pavdm_jax.evaluation.comparison import Comparison, System
+
+comparison = Comparison(
+    systems=(System("plain"), System("stronger", options={"guidance_scale": 3.0})),
+    prompts=("a red circle moves left", "a small blue square_moves"),
+    frames=FRAMES,
+)
+"""
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Runs `pavdm evaluate make` on the tiny model; the exit code and the folder."""
+    monkeypatch.setattr(make, "load", lambda *arguments, **named: tiny_model())
+    definition = tmp_path / "comparison.py"
+    definition.write_text(DEFINITION.replace("FRAMES", str(CHUNK + 3)))
+
+    def run(*options):
+        with pytest.raises(SystemExit) as end:
+            evaluate.main(["make", str(definition), "--output", str(tmp_path / "videos"), "--quiet", *options])
+        return end.value.code, tmp_path / "videos"
+
+    return run
+
+
+@pytest.mark.usefixtures("quick_compiling")
+def test_what_is_missing_is_made_and_the_rest_is_left_alone(made, capsys):
+    code, folder = made("--share", "1/2")
+    assert code == 0
+    names = {"001-a-red-circle-moves-left-seed0.mp4", "002-a-small-blue-square-moves-seed0.mp4"}
+    first = sorted(folder.rglob("*.mp4"))
+    assert [path.parent.name for path in first] == ["plain", "stronger"]
+    contents = {path: path.read_bytes() for path in first}
+    assert made()[0] == 0
+    for system in ("plain", "stronger"):
+        assert {path.name for path in (folder / system).glob("*.mp4")} == names
+    assert all(path.read_bytes() == content for path, content in contents.items())
+    assert capsys.readouterr().out.count("is there") == 2
+
+    first[0].unlink()
+    assert made()[0] == 0
+    assert first[0].read_bytes() == contents[first[0]]
+
+    said = json.loads((folder / "stronger" / "001-a-red-circle-moves-left-seed0.json").read_text())
+    assert (said["system"], said["prompt"], said["seed"]) == ("stronger", "a red circle moves left", 0)
+    assert said["settings"]["guidance_scale"] == 3
+    assert said["seconds_of_computing"] >= 0
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b"])
+def test_shares_that_cannot_be_are_refused(made, capsys, share):
+    code, folder = made("--share", share)
+    assert (code, folder.exists()) == (2, False)
+    assert f"--share {share} is not possible" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"systems": ()}, "at least one system"),
+        ({"prompts": ()}, "at least one system, one prompt"),
+        ({"systems": (System("a"), System("a"))}, "two systems of the comparison are called a"),
+        ({"systems": (System("a/b"),)}, "'a/b' must be a folder's"),
+        ({"prompts": ("a", PromptLine("b", start="b.mp4"))}, "some prompts of the comparison have a start clip"),
+    ],
+)
+def test_comparisons_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Comparison(**{"systems": (System("a"),), "prompts": ("a",)} | changes)
+
+
+def test_every_prompt_has_every_seed_and_names_have_no_underscore():
+    found = Comparison((System("a"),), ("The same_words!", "the same words"), seeds=(3, 4)).videos
+    assert [(line.prompt, seed) for line, seed, _ in found] == [
+        ("The same_words!", 3),
+        ("The same_words!", 4),
+        ("the same words", 3),
+        ("the same words", 4),
+    ]
+    names = [name for _, _, name in found]
+    assert names[0] == "001-the-same-words-seed3.mp4"
+    assert len(set(names)) == 4
+    assert not any("_" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no file"),
+        ("x = 1", "must set the variable `comparison`"),
+        ("comparison = 1", "must set the variable `comparison`"),
+        ("comparison = 1 / 0", "fails: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_files_that_define_no_comparison_are_refused(tmp_path, text, message):
+    path = tmp_path / "comparison.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_comparison(str(path))
