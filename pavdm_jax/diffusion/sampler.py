@@ -5,13 +5,15 @@ Source: arXiv 2410.08151, section 3, and desaixie/pa_vdm, opensora/schedulers/rf
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import einops
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from pavdm_jax.diffusion.flow import Velocity, euler_step, interpolate
+from pavdm_jax.diffusion.flow import Velocity, interpolate
+from pavdm_jax.diffusion.solvers import EULER, Solver
 from pavdm_jax.diffusion.window import ShiftInputs
 
 Noise = Callable[[jax.Array], jax.Array]
@@ -28,10 +30,12 @@ class WindowState:
       latents: [b, t, h, w, c] float32, the window; empty slots hold zeros.
       key: [b] typed PRNG keys, one for each sample. They never change: the noise of chunk j depends on the sample's key
         and on j only.
+      memory: what the solver remembers of each latent frame, see `Solver`; nothing for Euler's method.
     """
 
     latents: jax.Array
     key: jax.Array
+    memory: Any = ()
 
 
 @struct.dataclass
@@ -66,7 +70,12 @@ def gaussian_noise(keys: jax.Array, shape: tuple[int, ...]) -> Noise:
 
 
 def initial_state(
-    noise: Noise, keys: jax.Array, known: jax.Array, first_shift: ShiftInputs, held: jax.Array | None = None
+    noise: Noise,
+    keys: jax.Array,
+    known: jax.Array,
+    first_shift: ShiftInputs,
+    held: jax.Array | None = None,
+    solver: Solver = EULER,
 ) -> WindowState:
     """The window before the first shift: each known chunk, noised to the level that the plan has for it there.
 
@@ -78,6 +87,7 @@ def initial_state(
         others.
       first_shift: the first entry of the plan.
       held: [b, `first_shift.held`, h, w, c], the given latent frames of chunk 0, or None.
+      solver: as for `shift_step`.
     """
     first_shift = jax.tree.map(jnp.asarray, first_shift)
     b, frames, *cell = known.shape
@@ -96,11 +106,16 @@ def initial_state(
     latents = interpolate(clean, drawn, levels)
     if held is not None:
         latents = jnp.concatenate([held.astype(jnp.float32), latents[:, held.shape[1] :]], axis=1)
-    return WindowState(latents=latents, key=keys)
+    return WindowState(latents=latents, key=keys, memory=solver.initial_memory(latents))
 
 
 def shift_step(
-    velocity: Velocity, noise: Noise, state: WindowState, inputs: ShiftInputs
+    velocity: Velocity,
+    noise: Noise,
+    state: WindowState,
+    inputs: ShiftInputs,
+    solver: Solver = EULER,
+    held_noise: Noise | None = None,
 ) -> tuple[WindowState, FinishedChunk]:
     """One shift: a noise chunk enters, the window is denoised by r steps, the clean chunk is emitted, the window moves.
 
@@ -112,6 +127,9 @@ def shift_step(
       noise: see `Noise`.
       state: the window before the shift.
       inputs: one entry of a plan.
+      solver: what moves the latents along their velocity.
+      held_noise: held_noise(number int32 []) -> [b, t, h, w, c], what held frames are noised with, for the network
+        alone, before the video's step of that number; None where the plan's `held_level` is 0.
 
     Returns:
       The window after the shift, and the finished chunk.
@@ -126,18 +144,24 @@ def shift_step(
 
     is_held = jnp.arange(t) < inputs.held
 
-    def step(r: jax.Array, latents: jax.Array) -> jax.Array:
-        now, later = (jnp.where(is_held, 0.0, _frame_levels(table[row], b, t)) for row in (r, r + 1))
-        prediction = velocity(latents, now, num_valid, prompt_index).astype(jnp.float32)
-        return euler_step(latents, prediction, now, later)
+    def step(r: jax.Array, solved: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        latents, memory = solved
+        now, later = (jnp.where(is_held, inputs.held_level, _frame_levels(table[row], b, t)) for row in (r, r + 1))
+        seen = latents
+        if held_noise is not None:
+            noised = interpolate(latents, held_noise(jnp.asarray(inputs.first_step) + r), now)
+            seen = jnp.where(is_held[:, None, None, None], noised, latents)
+        prediction = velocity(seen, now, num_valid, prompt_index).astype(jnp.float32)
+        return solver.step(latents, prediction, now, later, memory)
 
     entered = jax.lax.dynamic_update_slice_in_dim(
         state.latents, noise(jnp.maximum(inputs.entering, 0)), (inputs.entering - first) * k, axis=1
     )
     enters = (inputs.entering >= 0) & ~is_held[:, None, None, None]
     latents = jnp.where(enters, entered, state.latents)
-    steps = jnp.where(inputs.num_valid > 0, inputs.levels.shape[0] - 1, 0)
-    latents = jax.lax.fori_loop(0, steps, step, latents)
+    changes = jnp.any(table[1:] != table[:-1], axis=1)
+    steps = jnp.max(jnp.where(changes, jnp.arange(1, len(table)), 0))  # none in an inert shift
+    latents, memory = jax.lax.fori_loop(0, steps, step, (latents, state.memory))
 
     finished = jax.lax.dynamic_slice_in_dim(latents, (emitted - first) * k, k, axis=1)
     finished = jnp.where(emitted >= 0, finished, jnp.zeros_like(finished))
@@ -145,16 +169,29 @@ def shift_step(
     noised = interpolate(finished, noise(-1 - emitted), jnp.full((b, k), inputs.context_noise))
     context = jax.lax.dynamic_update_slice_in_dim(latents, noised, (emitted - first) * k, axis=1)
     latents = jnp.where((emitted >= 0) & (inputs.context_noise > 0), context, latents)
-    moved = jnp.concatenate([latents[:, k:], jnp.zeros((b, k, *cell), latents.dtype)], axis=1)
-    latents = jnp.where(inputs.roll > 0, moved, latents)
-    return dataclasses.replace(state, latents=latents), FinishedChunk(number=emitted, latents=finished)
+
+    def move(frames: jax.Array) -> jax.Array:
+        moved = jnp.concatenate([frames[:, k:], jnp.zeros((b, k, *cell), frames.dtype)], axis=1)
+        return jnp.where(inputs.roll > 0, moved, frames)
+
+    latents, memory = jax.tree.map(move, (latents, memory))
+    return dataclasses.replace(state, latents=latents, memory=memory), FinishedChunk(number=emitted, latents=finished)
 
 
 def sample_segment(
-    velocity: Velocity, noise: Noise, state: WindowState, plan: ShiftInputs
+    velocity: Velocity,
+    noise: Noise,
+    state: WindowState,
+    plan: ShiftInputs,
+    solver: Solver = EULER,
+    held_noise: Noise | None = None,
 ) -> tuple[WindowState, FinishedChunk]:
     """Scan `shift_step` over a plan: the state after it, and the finished chunks stacked along a new first axis."""
-    return jax.lax.scan(lambda carry, inputs: shift_step(velocity, noise, carry, inputs), state, plan)
+
+    def step(state: WindowState, inputs: ShiftInputs) -> tuple[WindowState, FinishedChunk]:
+        return shift_step(velocity, noise, state, inputs, solver, held_noise)
+
+    return jax.lax.scan(step, state, plan)
 
 
 def _frame_levels(slot_levels: jax.Array, batch: int, frames: int) -> jax.Array:

@@ -33,6 +33,8 @@ class ShiftInputs:
       roll: [] int32: 1 when the window moves on by a chunk at the end of the shift, else 0.
       prompt_index: [slots] int32: the prompt that each slot follows; 0 in empty ones.
       held: [] int32: latent frames at the window's head that are given while the rest of their chunk is made.
+      held_level: [] float32: level of the held frames for the network; they stay clean.
+      first_step: [] int32: the number of the shift's first step, from the video's start.
       context_noise: [] float32: level to which a finished chunk is noised when it becomes context.
     """
 
@@ -44,6 +46,8 @@ class ShiftInputs:
     roll: jax.Array | np.ndarray
     prompt_index: jax.Array | np.ndarray
     held: jax.Array | np.ndarray
+    held_level: jax.Array | np.ndarray
+    first_step: jax.Array | np.ndarray
     context_noise: jax.Array | np.ndarray
 
 
@@ -126,6 +130,8 @@ def plan_shifts(
         roll=_int32(_first_chunk(config, shifts + 1, num_given) - first),
         prompt_index=_int32(np.where(present, prompts, 0)),
         held=_int32(np.where(first == 0, held, 0)),
+        held_level=np.zeros(len(shifts), np.float32),
+        first_step=_int32(shifts * config.steps_per_shift),
         context_noise=np.full(len(shifts), config.context_noise, np.float32),
     )
 
