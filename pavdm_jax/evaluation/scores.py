@@ -14,7 +14,9 @@ from pavdm_jax.data.shapes_world import (
     render,
     sample_scene,
 )
-from pavdm_jax.evaluation.tracker import detect, measured_speed, present, scene_cuts, track
+from pavdm_jax.evaluation.cuts import scene_cuts
+from pavdm_jax.evaluation.paths import measured_speed
+from pavdm_jax.evaluation.tracker import detect, present, track
 from pavdm_jax.generation.programs import decode_frames, encode_frames
 from pavdm_jax.models.model import Model
 
@@ -27,7 +29,7 @@ class VideoScore:
 
     prompt: str
     seed: int
-    present: list[bool]  # all named shapes, with their colour and kind
+    present: list[bool]  # all named shapes, with their kind, colour and size
     only: list[bool]  # and as many shapes as were named
     speed_errors: list[float] = field(default_factory=list)  # relative to the named speed, one a shape and moment
     cuts: int = 0

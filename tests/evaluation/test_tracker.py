@@ -7,7 +7,7 @@ from scipy import ndimage
 from pavdm_jax.data import shapes_world
 from pavdm_jax.data.shapes_world import Description, Scene, Shape, parse_caption
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.evaluation import tracker
+from pavdm_jax.evaluation import cuts, paths, tracker
 
 CANVASES = (64, (64, 112), 128)
 
@@ -102,7 +102,7 @@ def test_tracks_and_speeds_through_bounces_and_occlusion(noisy):
         assert np.nanquantile(distance, 0.95) < 1.0
         for shape, one in zip(scene.shapes, tracks, strict=True):
             expected = shapes_world.SPEED_PX_PER_S[shape.speed]
-            assert tracker.measured_speed(one, 24.0, 64) == pytest.approx(expected, rel=0.1)
+            assert paths.measured_speed(one, 24.0, 64) == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize("canvas", [64, 96, (64, 112)])
@@ -112,15 +112,15 @@ def test_speed_of_exact_positions_on_any_canvas_and_frame_rate(canvas, fps):
         scene = one_shape(direction=direction, position=(0.2, 0.7))
         exact = shapes_world.positions(scene, np.arange(int(10 * fps)), canvas, fps)[0]
         exact[3:6] = np.nan
-        assert tracker.measured_speed(exact, fps, canvas) == pytest.approx(30.0, rel=0.02)
+        assert paths.measured_speed(exact, fps, canvas) == pytest.approx(30.0, rel=0.02)
 
 
 def test_speed_of_what_stands_still_or_is_never_seen():
-    assert tracker.measured_speed(np.full((48, 2), 20.0), 24.0, 64) == 0.0
-    assert np.isnan(tracker.measured_speed(np.full((48, 2), np.nan), 24.0, 64))
-    assert np.isnan(tracker.measured_speed(np.zeros((4, 2)), 24.0, 64))
+    assert paths.measured_speed(np.full((48, 2), 20.0), 24.0, 64) == 0.0
+    assert np.isnan(paths.measured_speed(np.full((48, 2), np.nan), 24.0, 64))
+    assert np.isnan(paths.measured_speed(np.zeros((4, 2)), 24.0, 64))
     with pytest.raises(ConfigError, match=r"\(1, 48, 2\)"):
-        tracker.measured_speed(np.zeros((1, 48, 2)), 24.0, 64)
+        paths.measured_speed(np.zeros((1, 48, 2)), 24.0, 64)
 
 
 def test_shapes_of_one_kind_and_color_keep_their_own_tracks():
@@ -166,23 +166,23 @@ def planted(cut, frames=60):
 @pytest.mark.parametrize("repeat", [1, 5])
 def test_a_planted_cut_is_found_where_it_is(repeat):
     video = planted(30).repeat(repeat, axis=1).repeat(repeat, axis=2)  # 320 pixels are reduced before comparing
-    assert tracker.cut_frames(video) == [30]
-    assert tracker.scene_cuts(video) == 1
+    assert cuts.cut_frames(video) == [30]
+    assert cuts.scene_cuts(video) == 1
 
 
 @pytest.mark.parametrize(("cut", "found"), [(12, []), (13, [13]), (57, [57]), (58, [])])
 def test_cuts_near_the_ends_follow_the_rule_on_scene_length_and_neighbours(cut, found):
-    assert tracker.cut_frames(planted(cut)) == found
+    assert cuts.cut_frames(planted(cut)) == found
 
 
 def test_smooth_motion_has_no_cut_and_neither_has_constant_flicker():
     rng = np.random.default_rng(0)
     for seed in range(5):
         scene = shapes_world.sample_scene(np.random.default_rng(seed))
-        assert tracker.scene_cuts(degrade(shapes_world.render(scene, 60), rng)) == 0
+        assert cuts.scene_cuts(degrade(shapes_world.render(scene, 60), rng)) == 0
     flicker = np.full((60, 64, 64, 3), 20, np.uint8)
     flicker[::2] = 220
-    assert tracker.scene_cuts(flicker) == 0
+    assert cuts.scene_cuts(flicker) == 0
 
 
 def test_hue_saturation_and_value_match_known_8_bit_values():
@@ -197,4 +197,4 @@ def test_hue_saturation_and_value_match_known_8_bit_values():
         (18, 18, 24): (120, 64, 24),
     }
     pixels = np.array(list(colors), np.uint8)[None]
-    np.testing.assert_array_equal(np.moveaxis(tracker._hsv(pixels), 0, -1)[0], list(colors.values()))
+    np.testing.assert_array_equal(np.moveaxis(cuts._hsv(pixels), 0, -1)[0], list(colors.values()))

@@ -14,9 +14,10 @@ against its prompt alone.
 """
 
 from pavdm_jax.data.shapes_world.captions import Description, caption, parse_caption, sample_captions
-from pavdm_jax.data.shapes_world.colors import color_name, hue_and_saturation
-from pavdm_jax.data.shapes_world.motion import bounding_radii, positions, ranges
-from pavdm_jax.data.shapes_world.rendering import background, lighting, render, signed_distance, visibility
+from pavdm_jax.data.shapes_world.colors import color_index, color_name, exact_color, hue_and_saturation
+from pavdm_jax.data.shapes_world.motion import bounding_radii, folded, positions, ranges
+from pavdm_jax.data.shapes_world.outlines import margins, signed_distance, turned
+from pavdm_jax.data.shapes_world.rendering import background, lighting, render, visibility
 from pavdm_jax.data.shapes_world.sampling import Split, held_out, sample_scene
 from pavdm_jax.data.shapes_world.scene import (
     BACKGROUND,
@@ -64,10 +65,14 @@ __all__ = [
     "bounding_radii",
     "canvas_size",
     "caption",
+    "color_index",
     "color_name",
+    "exact_color",
+    "folded",
     "held_out",
     "hue_and_saturation",
     "lighting",
+    "margins",
     "named_world",
     "parse_caption",
     "positions",
@@ -76,5 +81,6 @@ __all__ = [
     "sample_captions",
     "sample_scene",
     "signed_distance",
+    "turned",
     "visibility",
 ]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pavdm_jax.data.shapes_world.outlines import extents
+from pavdm_jax.data.shapes_world.outlines import margins
 from pavdm_jax.data.shapes_world.scene import BASE_CANVAS, DIRECTIONS, SPEED_PX_PER_S, Canvas, Scene, canvas_size
 
 
@@ -18,14 +18,17 @@ def positions(scene: Scene, frame_indices: np.ndarray, canvas: Canvas = BASE_CAN
 def ranges(scene: Scene, canvas: Canvas = BASE_CANVAS) -> tuple[np.ndarray, np.ndarray]:
     """The least coordinates of centres `[n_shapes, 2]`, (x, y) in pixels, and how far from there they reach."""
     height, width, scale = canvas_size(canvas)
-    margins = np.array([scale * np.maximum(shape.radius, extents(shape)) for shape in scene.shapes])
-    return margins[:, 0], np.array([width, height]) - margins[:, 0] - margins[:, 1]
+    low, high = np.moveaxis(scale * _margins(scene), 1, 0)
+    return low, np.array([width, height]) - low - high
 
 
 def bounding_radii(scene: Scene, canvas: Canvas = BASE_CANVAS) -> np.ndarray:
     """How far shapes reach out to any side, `[n_shapes]`, in pixels."""
-    scale = canvas_size(canvas)[2]
-    return np.array([scale * max(shape.radius, extents(shape).max()) for shape in scene.shapes])
+    return canvas_size(canvas)[2] * _margins(scene).max(axis=(1, 2))
+
+
+def _margins(scene: Scene) -> np.ndarray:
+    return np.stack([margins(s.kind, s.radius, s.look.aspect, s.look.tilt) for s in scene.shapes])
 
 
 def initial_velocities(scene: Scene, canvas: Canvas) -> np.ndarray:
@@ -35,7 +38,7 @@ def initial_velocities(scene: Scene, canvas: Canvas) -> np.ndarray:
     return canvas_size(canvas)[2] * speeds[:, None] * directions
 
 
-def folded(unfolded: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def folded(unfolded: np.ndarray, reach: np.ndarray | float) -> np.ndarray:
     """Positions within 0..reach of what would be at `unfolded` if there were no borders."""
     phase = np.mod(unfolded, 2 * reach)
     return np.minimum(phase, 2 * reach - phase)

@@ -4,8 +4,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from pavdm_jax.data.shapes_world.scene import Shape
-
 SQUARE_HALF_SIDE = 0.886  # of the radius: a square of the circle's area
 TRIANGLE_HALF_HEIGHT = 0.9  # of the radius; its base is two radii long, so it is nearly equilateral
 
@@ -43,24 +41,20 @@ def turned(x: np.ndarray, y: np.ndarray, degrees: Length) -> tuple[np.ndarray, n
     return cosine * x + sine * y, cosine * y - sine * x
 
 
-def extents(shape: Shape) -> np.ndarray:
-    """How far the outline reaches out from the centre, in pixels of a 64-pixel canvas `[2, 2]`: to the left and up,
-    then to the right and down."""
-    return _extents(shape.kind, shape.radius, shape.look.aspect, shape.look.tilt)
-
-
 @lru_cache(maxsize=1024)
-def _extents(kind: str, radius: float, aspect: float, degrees: float) -> np.ndarray:
+def margins(kind: str, radius: float, aspect: float, degrees: float) -> np.ndarray:
+    """How far a shape's centre stays away from the borders `[2, 2]`, in the unit of `radius`: from the left and upper
+    one, then from the right and lower one. As far as its outline reaches out, and at least the radius."""
     half_width, half_height = radius * aspect**0.5, radius / aspect**0.5
     tilt = np.deg2rad(degrees)
     own = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])  # rows: the shape's own axes
     if kind == "circle":
         reach = np.hypot(half_width * own[0], half_height * own[1])
-        return np.stack([reach, reach])
+        return np.maximum(radius, np.stack([reach, reach]))
     if kind == "square":
         corners = SQUARE_HALF_SIDE * np.array([(x * half_width, y * half_height) for x in (-1, 1) for y in (-1, 1)])
     else:
         top = TRIANGLE_HALF_HEIGHT * half_height
         corners = np.array([(0, -top), (-half_width, top), (half_width, top)])
     places = corners @ own
-    return np.stack([-places.min(axis=0), places.max(axis=0)])
+    return np.maximum(radius, np.stack([-places.min(axis=0), places.max(axis=0)]))
