@@ -138,7 +138,7 @@ def _region(
     inner = ndimage.binary_erosion(mine, _CROSS)
     amount = _relative(near, inner)
     seen = np.logical_not(ndimage.binary_dilation(others, _CROSS)) | inner
-    around = ndimage.binary_dilation(mine, _BLOCK, iterations=2)
+    around = np.asarray(ndimage.binary_dilation(mine, _BLOCK, iterations=2), bool)
     amount = np.where(inner, 1, amount * (around & seen)).astype(np.float32)
     tones = pixels[core]
     brightness = tones.sum(axis=1)
