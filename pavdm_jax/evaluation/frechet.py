@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.evaluation.bootstrap import LEVEL
+from pavdm_jax.evaluation.bootstrap import FEWEST, LEVEL
 
 RESAMPLES = 200
 """Fewer than for means: each one takes eigenvalues of matrices as large as a feature is long."""
@@ -22,7 +22,7 @@ class FrechetDistance:
 
     Attributes:
       distance: of the two Gaussians.
-      low, high: its interval, None where a set has one video only.
+      low, high: its interval, None where a set has fewer than 5 videos.
       samples: clips in the first and in the second set.
       dimension: numbers in a feature.
       rank: of the two covariances, the lower rank; below `dimension`, some directions of the features never vary.
@@ -90,7 +90,7 @@ def frechet_distance(
     distance = distance_of_gaussians(*gaussians[0], *gaussians[1])
     rank = min(int(np.linalg.matrix_rank(covariance, hermitian=True)) for _, covariance in gaussians)
     low = high = None
-    if min(len(first), len(second)) > 1:
+    if min(len(first), len(second)) >= FEWEST:
         rng = np.random.default_rng(seed)
         drawn = [
             distance_of_gaussians(*gaussian(_resampled(first, rng)), *gaussian(_resampled(second, rng)))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pavdm_jax.evaluation.bootstrap import RESAMPLES, Estimate, curve_with_intervals, mean_with_interval
+from pavdm_jax.evaluation.bootstrap import FEWEST, RESAMPLES, Estimate, curve_with_intervals, mean_with_interval
 from pavdm_jax.evaluation.contrast import SHARE
 from pavdm_jax.evaluation.measure import CLIP_METRICS, VideoScores
 from pavdm_jax.evaluation.scenes import scenes_protocol
@@ -71,7 +71,8 @@ def protocols(names: Iterable[str]) -> dict[str, str]:
         "with those before it",
         "curves": f"a score for each clip of {CLIP_SECONDS} s, cut as by VBench-Long: int(fps) * {CLIP_SECONDS} "
         "frames, a short last one completed by frames before it; clips are not compressed again",
-        "intervals": f"95 %, percentile bootstrap over videos, {RESAMPLES} resamples",
+        "intervals": f"95 %, expanded percentile bootstrap over videos (Hesterberg 2015), {RESAMPLES} resamples; "
+        f"none of fewer than {FEWEST} videos",
     }
 
 

@@ -15,11 +15,12 @@ def test_intervals_of_normal_scores_are_those_of_theory():
     np.testing.assert_allclose([found.low, found.high], [found.mean - half, found.mean + half], rtol=0.01)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
+@pytest.mark.parametrize("videos", [5, 6, 20])
+def test_intervals_cover_the_truth_as_often_as_they_say_even_of_few_videos(videos):
     rng = np.random.default_rng(1)
-    found = [mean_with_interval(rng.exponential(1, 40), resamples=500) for _ in range(400)]
+    found = [mean_with_interval(rng.normal(1, 1, videos), resamples=2000) for _ in range(400)]
     covered = np.mean([estimate.low <= 1 <= estimate.high for estimate in found])
-    assert 0.89 < covered < 0.97  # 0.95 of many videos, a little less of 40 with so skewed scores
+    assert 0.89 < covered < 0.98  # the plain percentile bootstrap: 0.87 of 6 videos
 
 
 def test_missing_scores_are_left_out():
@@ -28,8 +29,8 @@ def test_missing_scores_are_left_out():
 
 
 def test_too_few_videos_have_no_interval():
-    assert mean_with_interval([2.0]).low is None
-    assert mean_with_interval([2.0]).mean == 2
+    found = mean_with_interval([1.0, 2.0, 2.0, 3.0])
+    assert (found.mean, found.low, found.high) == (2, None, None)
     assert mean_with_interval([]).mean is None
 
 

@@ -15,8 +15,9 @@ from pavdm_jax.evaluation.score import ScoreConfig, score
 
 @pytest.fixture
 def scored(tmp_path):
-    """Two systems with a video of the same name each, one of them with a second one; their scores and the page."""
-    for name, frames in (("ours/a.mp4", 100), ("ours/b.mp4", 60), ("<theirs>/a.mp4", 60)):
+    """Two systems with a video of the same name each, one of them with four more; their scores and the page."""
+    ours = [("ours/a.mp4", 100), ("ours/b.mp4", 60), ("ours/c.mp4", 8), ("ours/d.mp4", 9), ("ours/e.mp4", 7)]
+    for name, frames in (*ours, ("<theirs>/a.mp4", 60)):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         write_video(path, gradient(frames, 32, 48, frames))
@@ -43,8 +44,8 @@ def test_the_page_needs_nothing_else(scored):
     assert set(re.findall(r'src="(.{5})', text)) == {"data:"}
     assert "<link" not in text
     assert "<script" not in text
-    assert text.count("data:video/mp4;base64,") == 3
-    assert text.count("data:image/jpeg;base64,") == 15
+    assert text.count("data:video/mp4;base64,") == 6
+    assert text.count("data:image/jpeg;base64,") == 30
     assert text.count("<svg") == 1
 
 
@@ -70,7 +71,7 @@ def test_a_video_that_has_gone_is_told_and_large_ones_are_not_put_in(scored, tmp
     text = page.read_text()
     assert "cannot be shown" in text
     assert "data:video/mp4" not in text
-    assert text.count("data:image/jpeg;base64,") == 10
+    assert text.count("data:image/jpeg;base64,") == 25
 
 
 def test_curves_have_the_values_and_bands_of_their_systems():

@@ -54,7 +54,7 @@ def test_a_folder_of_foreign_videos_gives_a_table_and_curves(folder, tmp_path, c
     assert ours["videos"] == 2
     brightness = [video["means"]["brightness"] for video in found["videos"][:2]]
     assert ours["means"]["brightness"]["mean"] == pytest.approx(np.mean(brightness))
-    assert ours["means"]["brightness"]["low"] == pytest.approx(min(brightness))
+    assert ours["means"]["brightness"]["low"] is None  # of two videos
     assert [point["count"] for point in ours["curves"]["sharpness"]] == [2, 1, 1]
     assert ours["contrasts"]["brightness"]["mean"] > 0  # these videos brighten
     assert ours["similarity"]["2"]["mean"] > ours["similarity"]["40"]["mean"]
