@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from pavdm_jax.config import BlockScheduleConfig
 from pavdm_jax.diffusion.sampler import Noise, WindowState, initial_state
 from pavdm_jax.diffusion.solvers import Solver
 from pavdm_jax.diffusion.window import ShiftInputs
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.wan_config import BlockScheduleConfig
 
 
 @struct.dataclass

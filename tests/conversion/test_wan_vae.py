@@ -11,6 +11,7 @@ from support import golden_data
 from support.pytorch_layout import to_params, to_tensors
 
 from pavdm_jax.conversion.rules import WeightsError, assign
+from pavdm_jax.conversion.sources import open_weights
 from pavdm_jax.conversion.wan_vae import wan_vae_config, wan_vae_rules
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.wan_vae import WanVAE
@@ -43,6 +44,18 @@ def test_every_published_tensor_has_its_place(column):
 def test_both_layouts_become_the_same_parameters():
     original, diffusers = (to_params(wan_vae_rules(CONFIG), t, expected(CONFIG)) for t in (ORIGINAL, DIFFUSERS))
     jax.tree.map(np.testing.assert_array_equal, original, diffusers)
+
+
+def test_the_files_of_both_layouts_become_the_same_parameters():
+    pytest.importorskip("torch", reason="Wan2.1_VAE.pth is a file of PyTorch's own")
+    folder, params = golden_data.GOLDEN / "skyreels" / "checkpoints", []
+    for path in ("SkyReels-V2-DF-tiny/Wan2.1_VAE.pth", "SkyReels-V2-DF-tiny-Diffusers/vae"):
+        weights = open_weights(folder / path)
+        config = wan_vae_config(weights.shapes, weights.config)
+        assert config == CONFIG
+        tensors = {name: file.read(raw) for name, (file, raw) in weights.places.items()}
+        params.append(to_params(wan_vae_rules(config), tensors, expected(config)))
+    jax.tree.map(np.testing.assert_array_equal, *params)
 
 
 def test_tensors_come_back_under_their_original_names():

@@ -9,7 +9,6 @@ import pytest
 from support import golden_data
 from support.wan_network import FPS, trajectory_network
 
-from pavdm_jax.config import BlockScheduleConfig
 from pavdm_jax.diffusion.block_schedule import num_rows, plan_blocks, waiting_window
 from pavdm_jax.diffusion.guidance import guided
 from pavdm_jax.diffusion.noise_levels import wan_levels, wan_timesteps
@@ -17,6 +16,7 @@ from pavdm_jax.diffusion.sampler import sample_segment
 from pavdm_jax.diffusion.solvers import EULER, UniPC
 from pavdm_jax.models.caption import concatenate
 from pavdm_jax.models.wan import WanTransformer
+from pavdm_jax.wan_config import BlockScheduleConfig
 
 TOLERANCE = 1e-4
 """Some fifty network calls with guidance 6; the reference's own two networks differ by 1e-6."""
