@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import numbers
 import types
 import typing
 from typing import Any, TypeVar
@@ -66,32 +67,31 @@ def check_kinds(value: Any, kind: Any, where: str) -> None:
 
     Args:
       value: of a field, or a whole config.
-      kind: what is declared: a class, a union, a tuple of one kind, or what is not looked at.
-      where: names the field in errors.
+      kind: what is declared: a class, a union, or a tuple of one kind.
+      where: names the field in errors, or is empty for a whole config.
 
     Raises:
       ConfigError: one has not; the message names it.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        check_kinds(value, arguments[0], where)
-    elif origin in (typing.Union, types.UnionType):
-        fitting = [one for one in arguments if isinstance(value, typing.get_origin(one) or one)]
-        if not fitting and not (isinstance(value, int) and float in arguments):
-            names = " or ".join(getattr(one, "__name__", str(one)) for one in arguments)
-            raise ConfigError(f"{where} is {value!r}; it must be of kind {names}".replace("NoneType", "None"))
-        for one in fitting[:1]:
-            check_kinds(value, one, where)
-    elif origin is tuple:
-        if not isinstance(value, tuple):
-            raise ConfigError(f"{where} is {value!r}; it must be a tuple, such as ({value!r},)")
-        if arguments[-1] is Ellipsis:
-            for number, item in enumerate(value):
-                check_kinds(item, arguments[0], f"{where}.{number}")
-    elif isinstance(kind, type):
-        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-        if not fits or (isinstance(value, bool) and kind in (int, float)):
-            raise ConfigError(f"{where} is {value!r}; it must be of kind {kind.__name__}")
-        if dataclasses.is_dataclass(value):
-            for name, hint in typing.get_type_hints(type(value)).items():
-                check_kinds(getattr(value, name), hint, f"{where}.{name}".removeprefix("config."))
+    if origin is typing.ClassVar:
+        return
+    kinds = arguments if origin in (typing.Union, types.UnionType) else (kind,)
+    fitting = [one for one in kinds if _is_of(value, one)]
+    if not fitting:
+        names = " or ".join("None" if one is type(None) else getattr(one, "__name__", str(one)) for one in kinds)
+        raise ConfigError(f"{where} cannot be {value!r}: it is of kind {names}")
+    if dataclasses.is_dataclass(value):
+        for name, hint in typing.get_type_hints(type(value)).items():
+            check_kinds(getattr(value, name), hint, f"{where}.{name}" if where else name)
+    elif isinstance(value, tuple) and typing.get_args(fitting[0])[1:] == (Ellipsis,):
+        for number, item in enumerate(value):
+            check_kinds(item, typing.get_args(fitting[0])[0], f"{where}.{number}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a class or a generic one; whole numbers are floats, too, and truth values are neither."""
+    outer = typing.get_origin(kind) or kind
+    if isinstance(value, bool):
+        return outer is bool
+    return isinstance(value, {int: numbers.Integral, float: numbers.Real}.get(outer, outer))

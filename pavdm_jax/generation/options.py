@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pavdm_jax.checkpoints.config_json import check_kinds
 from pavdm_jax.config import SCHEDULES
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import DTYPES
@@ -125,6 +126,7 @@ def read_options(options: dict) -> Options:
             hint = f"did you mean {near[0]}?" if near else f"known options are {', '.join(known)}"
             raise ConfigError(f"there is no option '{name}'; {hint}")
     asked, defaults = Options(**options), Options()
+    check_kinds(asked, Options, "")
     if asked.samples < 1:
         raise ConfigError(f"samples must be at least 1, not {asked.samples}")
     if not 1 <= asked.segment <= MAX_SEGMENT:

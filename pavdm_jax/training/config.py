@@ -263,7 +263,7 @@ def read_config(path: str) -> TrainConfig:
     if not isinstance(config, TrainConfig):
         raise ConfigError(f"{path} does not define `config = TrainConfig(...)`")
     try:
-        check_kinds(config, TrainConfig, "config")
+        check_kinds(config, TrainConfig, "")
     except ConfigError as error:
         raise ConfigError(f"the config file {path} is wrong: {error}") from None
     return config

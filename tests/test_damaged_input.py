@@ -1,0 +1,236 @@
+"""Damaged and hostile input of every kind: each case is read well or refused with one line, and soon.
+
+A case is a whole input that a seeded mutation has changed. `PAVDM_FUZZ=250 pytest tests/test_damaged_input.py` is the
+long run, of more than 2,000 cases; CI runs some of each kind.
+"""
+
+import dataclasses
+import json
+import os
+import time
+
+import imageio.v3 as iio
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from support.tiny_model import PROMPT, TINY, tiny_model
+
+from pavdm_jax import make_video
+from pavdm_jax.checkpoints import lora
+from pavdm_jax.checkpoints.model_folder import open_model, save_model
+from pavdm_jax.conversion.sources import open_weights
+from pavdm_jax.data.manifest import read_manifest
+from pavdm_jax.errors import ConfigError, printable
+from pavdm_jax.generation.options import Options
+from pavdm_jax.generation.positions import read_arrays, write_arrays
+from pavdm_jax.generation.prompts_file import read_prompts_file
+from pavdm_jax.generation.request import make_request
+from pavdm_jax.models.model import PARTS, flatten
+from pavdm_jax.text.captions import clean_caption
+from pavdm_jax.video.clips import probe, read_clip, read_video
+from pavdm_jax.video.writer import VideoWriter
+
+CASES = int(os.environ.get("PAVDM_FUZZ", 12))
+SECONDS = 20  # of a case, on a machine that does other things as well
+
+STRANGE_TEXTS = ("", " ", "\0", "\x1b[31m", "9" * 5000, "[" * 5000, "\ud800", "é" * 300, "../..", "-1", "1e999", "NaN")
+STRANGE_NUMBERS = (0, -1, 10**9, 2**63, 1e308, 5e-324, float("nan"), float("inf"), None, "", True, [], "x")
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """The data with a few bits, bytes or pieces changed, lost, doubled or added."""
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 6)):
+        at = int(rng.integers(0, len(changed) + 1))
+        length = int(rng.integers(1, 40))
+        kind = rng.integers(0, 6)
+        if kind == 0 and at < len(changed):
+            changed[at] ^= 1 << int(rng.integers(0, 8))
+        elif kind == 1:
+            del changed[at:]
+        elif kind == 2:
+            del changed[at : at + length]
+        elif kind == 3:
+            changed[at:at] = changed[at : at + length] * int(rng.integers(1, 4))
+        elif kind == 4:
+            changed[at : at + length] = rng.bytes(length)
+        else:
+            changed[at:at] = rng.choice(STRANGE_TEXTS).encode("utf-8", "surrogatepass")
+    return bytes(changed)
+
+
+def mutated_json(value, rng: np.random.Generator):
+    """JSON values with one of them replaced by a strange one."""
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        name = rng.choice(sorted(value))
+        return value | {str(name): mutated_json(value[name], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        at = int(rng.integers(len(value)))
+        return [*value[:at], mutated_json(value[at], rng), *value[at + 1 :]]
+    return STRANGE_NUMBERS[rng.integers(len(STRANGE_NUMBERS))]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Whole inputs: a model's folder, adapters, a clip, pictures, a manifest, prompts, a position, weights."""
+    folder = tmp_path_factory.mktemp("samples")
+    save_model(folder / "model", tiny_model())
+    adapters = lora.init_adapters(jax.random.key(0), flatten(tiny_model().params), ("qkv",), 2)
+    adapters = {name: value for name, value in adapters.items() if name.startswith("stdit3/")}
+    lora.save(folder / "lora.safetensors", adapters, 1.0, tiny_model().params)
+    frames = np.random.default_rng(0).integers(0, 256, (20, 16, 24, 3), dtype=np.uint8)
+    with VideoWriter(folder / "clip.mp4", 24) as writer:
+        writer.write(frames)
+    for ending in ("png", "gif", "tiff", "jpeg", "webp"):
+        iio.imwrite(folder / f"picture.{ending}", frames[0])
+    (folder / "clips.csv").write_text('path,caption,start,end,fps\nclip.mp4,"a cat, a dog",0.1,0.6,24\nclip.mp4,a,,,\n')
+    lines = [{"path": "clip.mp4", "caption": "a cat", "start": 0, "end": 0.5, "fps": 24}, {"path": "clip.mp4"}]
+    (folder / "clips.jsonl").write_text("\n".join(json.dumps(line | {"caption": "a"}) for line in lines))
+    (folder / "prompts.txt").write_text("# two\na red circle||clip.mp4\n\na blue square\n")
+    (folder / "prompts.csv").write_text("prompt,start,seed,seconds,output\na,clip.mp4,3,1.5,a.mp4\nb,,,,\n")
+    (folder / "prompts.jsonl").write_text('{"prompt": "a", "seed": 3, "seconds": 2}\n{"prompt": "b"}\n')
+    write_arrays(folder / "position.npz", latents=frames.astype(np.float32), round=3, method="progressive")
+    save_file({"a.weight": np.ones((3, 4), np.float32), "a.bias": np.ones(3, np.float32)}, folder / "w.safetensors")
+    return folder
+
+
+def captions(samples, tmp_path, rng):
+    pieces = [
+        "a red circle",
+        "http://x.com/",
+        "<b>",
+        "&amp;",
+        "#1234567",
+        "1920x1080",
+        "...",
+        "(",
+        "é",
+        "\n",
+        "<![",
+        "@",
+    ]
+    clean_caption("".join(rng.choice(pieces, rng.integers(1, 3000))))
+
+
+def prompts_files(samples, tmp_path, rng):
+    name = rng.choice(["prompts.txt", "prompts.csv", "prompts.jsonl"])
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    (tmp_path / name).write_bytes(mutated((samples / name).read_bytes(), rng))
+    read_prompts_file(tmp_path / name)
+
+
+def manifests(samples, tmp_path, rng):
+    name = rng.choice(["clips.csv", "clips.jsonl"])
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    (tmp_path / name).write_bytes(mutated((samples / name).read_bytes(), rng))
+    read_manifest(tmp_path / name)
+
+
+def pictures_and_clips(samples, tmp_path, rng):
+    name = rng.choice(["clip.mp4", "picture.png", "picture.gif", "picture.tiff", "picture.jpeg", "picture.webp"])
+    path = tmp_path / name
+    path.write_bytes(mutated((samples / name).read_bytes(), rng))
+    for read in (read_video, probe, lambda path: read_clip(path, 0.1, 24.0, 5, (16, 24))):
+        try:
+            read(str(path))
+        except ConfigError as error:
+            assert name in str(error)
+
+
+def model_folders(samples, tmp_path, rng):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for entry in (samples / "model").iterdir():
+        (folder / entry.name).symlink_to(entry)
+    name = rng.choice(["config.json", "parts.json", "spiece.model"])
+    content = (samples / "model" / name).read_bytes()
+    (folder / name).unlink()
+    if name.endswith(".json") and rng.random() < 0.7:
+        content = json.dumps(mutated_json(json.loads(content), rng)).encode()
+    else:
+        content = mutated(content, rng)
+    (folder / name).write_bytes(content)
+    open_model(folder, PARTS)
+
+
+def adapters(samples, tmp_path, rng):
+    (tmp_path / "lora.safetensors").write_bytes(mutated((samples / "lora.safetensors").read_bytes(), rng))
+    lora.apply(tiny_model(), tmp_path / "lora.safetensors")
+
+
+def positions(samples, tmp_path, rng):
+    (tmp_path / "position.npz").write_bytes(mutated((samples / "position.npz").read_bytes(), rng))
+    read_arrays(tmp_path / "position.npz", "start again")
+
+
+def weights(samples, tmp_path, rng):
+    (tmp_path / "w.safetensors").write_bytes(mutated((samples / "w.safetensors").read_bytes(), rng))
+    opened = open_weights(tmp_path / "w.safetensors")
+    for name in opened.places:
+        file, raw = opened.places[name]
+        file.read(raw)
+
+
+OPTIONS = [field.name for field in dataclasses.fields(Options)]
+
+
+def options(samples, tmp_path, rng):
+    values = [*STRANGE_NUMBERS, *STRANGE_TEXTS, 1, 2, 5, 0.5, "latent", "replacement", [1, 2], np.zeros(3), np.int32(4)]
+    chosen = rng.choice(OPTIONS, rng.integers(1, 4), replace=False)
+    make_request(TINY, PROMPT, **{str(name): values[rng.integers(len(values))] for name in chosen})
+
+
+def command_lines(samples, tmp_path, rng):
+    words = [
+        "--frames",
+        "--fps",
+        "--seed",
+        "--start",
+        "-o",
+        "--prompt-at",
+        "--method",
+        "--quiet",
+        "--",
+        "-",
+        "--=",
+        "=",
+    ]
+    words += ["a", "5", "-5", "nan", "inf", "\x1b", "\ud800", "x" * 5000, "--no-such", "--resume", "--gif=1"]
+    make_video.read([str(word) for word in rng.choice(words, rng.integers(0, 7))])
+
+
+KINDS = (
+    captions,
+    prompts_files,
+    manifests,
+    pictures_and_clips,
+    model_folders,
+    adapters,
+    positions,
+    weights,
+    options,
+    command_lines,
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_damaged_input_is_read_or_refused_in_one_line(samples, tmp_path, kind):
+    for case in range(CASES):
+        folder = tmp_path / str(case)
+        folder.mkdir()
+        began = time.monotonic()
+        try:
+            kind(samples, folder, np.random.default_rng([KINDS.index(kind), case]))
+        except ConfigError as error:
+            said = printable(str(error))
+            assert said.strip() and len(said) < 5000, f"case {case}: {said[:200]}"
+            assert said.count("\n") < 50, f"case {case}"
+        except OSError as error:  # which a command shows as one line, too
+            assert error.strerror, f"case {case}: {error!r}"
+        except SystemExit as stopped:  # --help
+            assert not stopped.code, f"case {case}"
+        except Exception as error:
+            raise AssertionError(f"case {case} of {kind.__name__}: {type(error).__name__}: {error}") from error
+        assert time.monotonic() - began < SECONDS, f"case {case} took {time.monotonic() - began:.0f} s"
