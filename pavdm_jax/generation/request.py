@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -184,10 +185,13 @@ def _clip(config: ModelConfig, asked: Options) -> ClipConfig:
 
 def _seeds(asked: Options, prompts: int) -> tuple[int, ...]:
     """A seed for each video: counted up over the samples of a prompt, or as given."""
-    if isinstance(asked.seed, Sequence):
-        seeds = tuple(map(int, asked.seed))
-    else:
+    given = [asked.seed] if isinstance(asked.seed, Integral | str) else list(asked.seed)
+    if not all(isinstance(seed, Integral) for seed in given):
+        raise ConfigError(f"seed must be a whole number, or a list of them, not {asked.seed!r}")
+    if isinstance(asked.seed, Integral):
         seeds = tuple(int(asked.seed) + n for _ in range(prompts) for n in range(asked.samples))
+    else:
+        seeds = tuple(map(int, given))
     videos = prompts * asked.samples
     if len(seeds) != videos:
         raise ConfigError(f"{len(seeds)} seeds are given for {videos} videos; give one each, or a single number")
