@@ -135,7 +135,7 @@ def _region(
     mine, others, near = crop(own), crop(foreground & ~own), crop(contrast)
     # Blur carries the foreground beyond the outline: what is far weaker than the inside is not yet of the region.
     mine &= _relative(near, crop(core)) > MIN_COVERAGE
-    inner = ndimage.binary_erosion(mine, _CROSS)
+    inner = ndimage.binary_erosion(mine, _CROSS) | crop(core)
     amount = _relative(near, inner)
     seen = np.logical_not(ndimage.binary_dilation(others, _CROSS)) | inner
     around = np.asarray(ndimage.binary_dilation(mine, _BLOCK, iterations=2), bool)

@@ -66,6 +66,19 @@ def test_nothing_is_found_in_background_noise_specks_and_stripes():
     assert tracker.detect(empty[0]) == []
 
 
+def test_whatever_a_model_paints_can_be_looked_at():
+    rng = np.random.default_rng(0)
+    for blur in (0, 1, 2, 4, 8):
+        noise = ndimage.gaussian_filter(rng.normal(size=(4, 64, 64, 3)), (0, blur, blur, 0))
+        frames = np.clip(40 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
+        for detections in tracker.observe(frames).detections:
+            assert all(
+                np.isfinite([*d.position, d.radius, d.aspect, d.tilt, d.hue, d.contrast]).all() for d in detections
+            )
+    for value in (0, 255):
+        assert tracker.detect(np.full((64, 64, 3), value, np.uint8)) == []
+
+
 def test_a_half_hidden_shape_is_seen_whole():
     below = Shape("square", "red", "large", "slow", "up", (0.4, 0.5))
     above = Shape("circle", "blue", "small", "slow", "up", (0.62, 0.4))
