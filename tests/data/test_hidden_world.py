@@ -9,6 +9,8 @@ import pytest
 
 from pavdm_jax.config import demo
 from pavdm_jax.data import shapes_world
+from pavdm_jax.data.clips import ShapesClips
+from pavdm_jax.data.config import ShapesData
 from pavdm_jax.data.shapes_world import (
     HIDDEN,
     Background,
@@ -21,6 +23,7 @@ from pavdm_jax.data.shapes_world import (
     colors,
     motion,
 )
+from pavdm_jax.data.training_captions import training_captions
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
 
@@ -258,3 +261,15 @@ def test_worlds_have_names():
         shapes_world.named_world("real")
     with pytest.raises(ConfigError, match="plaid"):
         Texture("plaid")
+
+
+def test_training_data_and_its_tokenizer_come_from_the_world_that_is_named():
+    data = ShapesData(17, samples=20, seed=3, world=dataclasses.replace(HIDDEN, kinds_unnamed=0.5))
+    clips, simple = ShapesClips(data, 64), ShapesClips(dataclasses.replace(data, world=shapes_world.SIMPLE), 64)
+    assert clips.identity != simple.identity
+    assert {clips.scene(i).background for i in range(20)} - {Background()}
+    assert {simple.scene(i).background for i in range(20)} == {Background()}
+    assert not np.array_equal(clips.frames(0), simple.frames(0))
+    words = [" ".join(text for i in range(20) for text in each.captions(i)).split() for each in (clips, simple)]
+    assert "shape" in words[0] and "shape" not in words[1]
+    assert any("shape" in text.split() for text in training_captions([data], demo(), seed=0))
