@@ -22,9 +22,7 @@ import shutil
 import stat
 import tempfile
 import threading
-import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -159,23 +157,6 @@ def file_sizes(folder: Path) -> dict[str, int]:
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }
-
-
-def checksums(folder: Path) -> dict[str, int]:
-    """The CRC-32 of every file below a folder, by its name relative to it; of a bucket, which keeps its own, none."""
-    if is_remote(folder):
-        return {}
-
-    def checksum(name: str) -> int:
-        value = 0
-        with open(folder / name, "rb") as file:
-            while piece := file.read(2**22):
-                value = zlib.crc32(piece, value)
-        return value
-
-    names = list(file_sizes(folder))
-    with ThreadPoolExecutor(4) as pool:
-        return dict(zip(names, pool.map(checksum, names), strict=True))
 
 
 def stamps(paths: Iterable[str]) -> dict[str, tuple | None]:

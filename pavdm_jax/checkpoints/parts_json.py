@@ -1,6 +1,8 @@
 """`parts.json` of a model folder: its parts, with the sizes and checksums of their files."""
 
 import json
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pavdm_jax import storage
@@ -9,7 +11,7 @@ from pavdm_jax.errors import ConfigError
 
 def describe_files(folder: Path) -> dict[str, dict[str, int]]:
     """What parts.json notes about the files of a part."""
-    return {"files": storage.file_sizes(folder), "crc32": storage.checksums(folder)}
+    return {"files": storage.file_sizes(folder), "crc32": checksums(folder)}
 
 
 def check_files(folder: Path, record: dict) -> None:
@@ -29,7 +31,7 @@ def check_files(folder: Path, record: dict) -> None:
         )
     sums = record.get("crc32", {})  # none in older folders
     if sums and not storage.is_remote(folder):
-        found = storage.checksums(folder)
+        found = checksums(folder)
         damaged = sorted(name for name in sums if found.get(name) != sums[name])
         if damaged:
             raise ConfigError(
@@ -52,3 +54,20 @@ def read_parts(path: Path) -> dict[str, dict]:
         if not all(isinstance(one, dict) for one in lists):
             raise ValueError(f"{path.name} does not say which files {part} has")
     return parts
+
+
+def checksums(folder: Path) -> dict[str, int]:
+    """The CRC-32 of every file below a folder, by its name relative to it; of a bucket, which keeps its own, none."""
+    if storage.is_remote(folder):
+        return {}
+
+    def checksum(name: str) -> int:
+        value = 0
+        with open(folder / name, "rb") as file:
+            while piece := file.read(2**22):
+                value = zlib.crc32(piece, value)
+        return value
+
+    names = list(storage.file_sizes(folder))
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(names, pool.map(checksum, names), strict=True))

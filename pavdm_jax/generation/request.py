@@ -185,13 +185,14 @@ def _clip(config: ModelConfig, asked: Options) -> ClipConfig:
 
 def _seeds(asked: Options, prompts: int) -> tuple[int, ...]:
     """A seed for each video: counted up over the samples of a prompt, or as given."""
-    given = [asked.seed] if isinstance(asked.seed, Integral | str) else list(asked.seed)
-    if not all(isinstance(seed, Integral) for seed in given):
+    if isinstance(asked.seed, str):
         raise ConfigError(f"seed must be a whole number, or a list of them, not {asked.seed!r}")
-    if isinstance(asked.seed, Integral):
-        seeds = tuple(int(asked.seed) + n for _ in range(prompts) for n in range(asked.samples))
+    if isinstance(asked.seed, Sequence):
+        if not all(isinstance(seed, Integral) for seed in asked.seed):
+            raise ConfigError(f"seed must be a whole number, or a list of them, not {asked.seed!r}")
+        seeds = tuple(map(int, asked.seed))
     else:
-        seeds = tuple(map(int, given))
+        seeds = tuple(int(asked.seed) + n for _ in range(prompts) for n in range(asked.samples))
     videos = prompts * asked.samples
     if len(seeds) != videos:
         raise ConfigError(f"{len(seeds)} seeds are given for {videos} videos; give one each, or a single number")

@@ -78,8 +78,12 @@ def test_every_command_explains_itself_and_names_an_option_that_it_has_not(run, 
     code, told, _ = run(name, "--help")
     assert code == 0
     assert f"usage: pavdm {name}" in told
-    given = ["--config", "demo_vae"] if name == "train" else []
-    code, _, line = run(name, *given, "--outputt", "x", *(["--checkpoint", "demo"] if name == "precompute" else []))
+    needed = {
+        "train": ["--config", "demo_vae"],
+        "precompute": ["--checkpoint", "demo"],
+        "redo": ["video.mp4", "--from", "1", "--seed", "1"],
+    }
+    code, _, line = run(name, *needed.get(name, []), "--outputt", "x")
     assert code == 2
     assert line.startswith("error: ")
     assert "--output" in line
