@@ -13,7 +13,10 @@ clips a step.
 Hardware: two CPU cores. Never run to the end: no quality is known.
 """
 
-from pavdm_jax.training.config import UniformDiffusion, masks_of
+from dataclasses import replace
+
+from pavdm_jax.training.config import SampleConfig, UniformDiffusion, masks_of
 from pavdm_jax.training.presets import demo_system
 
 config = demo_system("runs/demo_rn", UniformDiffusion(clip_chunks=3, masks=masks_of(context=0.75)), batch_size=16)
+config = replace(config, samples=SampleConfig(method="replacement"))

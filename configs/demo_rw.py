@@ -12,7 +12,10 @@ many clips a step.
 Hardware: two CPU cores. Never run to the end: no quality is known.
 """
 
-from pavdm_jax.training.config import UniformDiffusion
+from dataclasses import replace
+
+from pavdm_jax.training.config import SampleConfig, UniformDiffusion
 from pavdm_jax.training.presets import demo_system
 
 config = demo_system("runs/demo_rw", UniformDiffusion(clip_chunks=3, masks=None), batch_size=16)
+config = replace(config, samples=SampleConfig(method="noisy-replacement"))

@@ -12,8 +12,11 @@ Hardware: 8 GPUs of 80 GB, as `configs/gpu_h100x8.py`; --mesh and --batch-size f
 quality is known.
 """
 
-from pavdm_jax.training.config import UniformDiffusion, masks_of
+from dataclasses import replace
+
+from pavdm_jax.training.config import SampleConfig, UniformDiffusion, masks_of
 from pavdm_jax.training.presets import open_sora_finetune
 
 objective = UniformDiffusion(clip_chunks=3, masks=masks_of(context=0.75))
 config = open_sora_finetune("runs/open_sora_rn", 32, "fsdp=8", objective=objective)
+config = replace(config, samples=SampleConfig(method="replacement"))

@@ -11,8 +11,11 @@ Hardware: 8 GPUs of 80 GB, as `configs/gpu_h100x8.py`; --mesh and --batch-size f
 quality is known.
 """
 
-from pavdm_jax.training.config import UniformDiffusion
+from dataclasses import replace
+
+from pavdm_jax.training.config import SampleConfig, UniformDiffusion
 from pavdm_jax.training.presets import open_sora_finetune
 
 objective = UniformDiffusion(clip_chunks=3, masks=None)
 config = open_sora_finetune("runs/open_sora_rw", 32, "fsdp=8", objective=objective, steps=30_000)
+config = replace(config, samples=SampleConfig(method="noisy-replacement"))

@@ -14,6 +14,7 @@ from pavdm_jax.diffusion.masks import Masks, masks_of
 from pavdm_jax.diffusion.objectives import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.distributed.mesh import parse_mesh
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.options import METHODS
 from pavdm_jax.models.model import PARTS
 
 __all__ = [  # everything that a config file needs, with the settings of objectives and data
@@ -178,8 +179,11 @@ class SampleConfig:
     prompts: tuple[str, ...] = ("a red circle moves left",)  # a video each
     frames: int = 34  # pixel frames of each
     seed: int = 0  # of every video
+    method: str = "progressive"  # by which they are extended; for the baselines' configs replacement, noisy-replacement
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"samples.method '{self.method}' is not known; use {' or '.join(METHODS)}")
         if self.every < 0:
             raise ConfigError(f"samples.every must be 0 or more, not {self.every}")
         if self.frames < 1:

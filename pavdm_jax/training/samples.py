@@ -25,7 +25,8 @@ def sample_videos(model: Model, config: SampleConfig, folder: Path, step: int) -
     on_device = {part: jax.device_put(model.params[part], on_first_device()) for part in SAMPLING_PARTS}
     model = model.replace(params={**model.params, **on_device})
     fps, gifs = model.config.fps, []
-    for number, video in enumerate(generate(model, list(config.prompts), config.frames, seed=config.seed)):
+    videos = generate(model, list(config.prompts), config.frames, seed=config.seed, method=config.method)
+    for number, video in enumerate(videos):
         path = folder / f"{step:07}-{number}.mp4"
         with VideoWriter(path, fps) as writer:
             writer.write(video)

@@ -1,0 +1,28 @@
+"""Videos that a training makes on its way are those of the same prompts, seed and method."""
+
+import numpy as np
+import pytest
+from support.tiny_model import PROMPT, tiny_model
+
+from pavdm_jax import generate
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.config import SampleConfig
+from pavdm_jax.training.samples import sample_videos
+from pavdm_jax.video.clips import read_video
+from pavdm_jax.video.writer import VideoWriter
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+
+@pytest.mark.parametrize("method", ["progressive", "replacement"])
+def test_samples_are_videos_of_their_method(tmp_path, method):
+    (gif,) = sample_videos(tiny_model(), SampleConfig(5, (PROMPT,), 20, seed=3, method=method), tmp_path, 5)
+    assert gif.exists()
+    with VideoWriter(tmp_path / "same.mp4", 24) as writer:
+        writer.write(generate(tiny_model(), [PROMPT], 20, seed=3, method=method)[0])
+    np.testing.assert_array_equal(read_video(tmp_path / "0000005-0.mp4"), read_video(tmp_path / "same.mp4"))
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ConfigError, match="method 'frozen' is not known"):
+        SampleConfig(method="frozen")
