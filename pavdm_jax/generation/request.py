@@ -197,7 +197,7 @@ def _seeds(asked: Options, prompts: int) -> tuple[int, ...]:
     if len(seeds) != videos:
         raise ConfigError(f"{len(seeds)} seeds are given for {videos} videos; give one each, or a single number")
     if not all(0 <= seed < 2**31 for seed in seeds):
-        raise ConfigError(f"seeds must be 0 to {2**31 - 1}, not {seeds[0]}")
+        raise ConfigError(f"seeds must be 0 to {2**31 - 1}, not {min(seeds) if min(seeds) < 0 else max(seeds)}")
     return seeds
 
 

@@ -11,8 +11,9 @@ from support import golden_data
 from support.golden_data import relative_error
 
 from pavdm_jax.config import WindowConfig
-from pavdm_jax.diffusion.noise_levels import level_table, wan_levels, wan_timesteps, window_table
+from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.solvers import EULER, UniPC
+from pavdm_jax.diffusion.wan_levels import wan_levels, wan_timesteps, window_table
 
 _, GOLDEN = golden_data.load("skyreels/scheduler")
 TABLES = sorted(name.removesuffix("/sigmas") for name in GOLDEN["tables"] if name.endswith("/sigmas"))
