@@ -58,8 +58,10 @@ def quick_compiling():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         jax.config.update("jax_disable_most_optimizations", True)
+        jax.clear_caches()  # or a program that other tests compiled otherwise would be used here, and round otherwise
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture
