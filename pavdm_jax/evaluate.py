@@ -1,18 +1,19 @@
 """Score a model of the shapes world: `pavdm evaluate --videos 20 --frames 1440`.
 
 Prompts describe sets of shapes that training never showed (`shapes_world.held_out`); the tracker reads the shapes back
-from the pixels. For every moment asked for, the two seconds before it are looked at.
+from the pixels (`evaluation/identity.py`). For every moment asked for, the two-second window that it ends or lies in is
+looked at. Means over videos have 95 % intervals, of at least five videos.
 
 A comparison of systems has two steps with options of their own: `pavdm evaluate make FILE --output FOLDER` makes the
 videos, and `pavdm evaluate score FOLDER` scores these or any other videos.
 """
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -23,7 +24,11 @@ from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.data.shapes_world import named_world
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation import make, score
-from pavdm_jax.evaluation.scores import held_out_prompts, reconstruction_psnr, score_video
+from pavdm_jax.evaluation.bootstrap import Estimate, mean_with_interval
+from pavdm_jax.evaluation.held_out import held_out_prompts, reconstruction_psnr
+from pavdm_jax.evaluation.identity import IdentityScore, score_video
+from pavdm_jax.evaluation.measure import mean_of_known
+from pavdm_jax.evaluation.summary import as_json, show_estimate
 from pavdm_jax.generation.options import DEFAULT_FRAMES, Options
 from pavdm_jax.generation.pipeline import generate
 from pavdm_jax.models.model import PARTS
@@ -86,31 +91,53 @@ def evaluate(config: EvaluateConfig) -> dict:
         video = generate(
             model, prompt, config.frames, seed=seed, guidance_scale=config.guidance_scale, method=config.method
         )
-        scores.append(score_video(video, prompt, seed, seconds, fps))
+        scores.append(score_video(video, prompt, fps))
         rows.append([video[min(round(second * fps), len(video) - 1)] for second in (0, 15, 30, 45, 60)])
     if config.sheet is not None:
         frames = [frame for row in rows[: config.sheet_rows] for frame in row]
         write_png(config.sheet, contact_sheet(frames, columns=5))
-    return {
+    settings = {
         "checkpoint": config.checkpoint,
         "world": config.world,
         "videos": config.videos,
         "frames": config.frames,
+        "seed": config.seed,
         "method": config.method,
         "guidance_scale": model.config.guidance_scale if config.guidance_scale is None else config.guidance_scale,
-        "present": {f"{s:g} s": float(np.mean([score.present[i] for score in scores])) for i, s in enumerate(seconds)},
+    }
+    means = summarise(scores, seconds) | {"vae_psnr_db": reconstruction_psnr(model, 32, config.seed, world)}
+    return settings | as_json(means) | {"scores": as_json(scores)}
+
+
+def summarise(scores: Sequence[IdentityScore], seconds: Sequence[float]) -> dict[str, dict[str, Estimate] | Estimate]:
+    """Means over videos, by the names of the JSON file.
+
+    Args:
+      scores: of the videos.
+      seconds: the moments at which the presence of shapes is told.
+    """
+    found = {f"{second:g} s": [_at(score, second) for score in scores] for second in seconds}
+    return {
+        "present": {moment: mean_with_interval([here for here, _ in both]) for moment, both in found.items()},
         "present_and_no_other": {
-            f"{s:g} s": float(np.mean([score.only[i] for score in scores])) for i, s in enumerate(seconds)
+            moment: mean_with_interval([only for _, only in both]) for moment, both in found.items()
         },
-        "median_relative_speed_error": _median([error for score in scores for error in score.speed_errors]),
-        "scene_cuts_per_video": float(np.mean([score.cuts for score in scores])),
-        "vae_psnr_db": reconstruction_psnr(model, 32, config.seed, world),
-        "scores": [dataclasses.asdict(score) for score in scores],
+        "survival_seconds": mean_with_interval([score.survival_seconds for score in scores]),
+        "survived": mean_with_interval([score.survived for score in scores]),
+        "switches_per_minute": mean_with_interval([score.switches_per_minute for score in scores]),
+        "jumps_per_minute": mean_with_interval([score.jumps_per_minute for score in scores]),
+        "speed_error_percent": mean_with_interval([mean_of_known(score.curves["speed_error"]) for score in scores]),
     }
 
 
-def _median(values: list[float]) -> float | None:
-    return float(np.median(values)) if values else None
+def _at(score: IdentityScore, second: float) -> tuple[float, float]:
+    """Whether all named shapes are there in the window that ends at a moment or has it within, and whether nothing else
+    is: 0, 1, or nan where a shape may be hidden."""
+    window = max(n for n, start in enumerate(score.window_seconds) if start < second)
+    present, extra = score.curves["present"][window], score.curves["extra"][window]
+    if np.isnan(present):
+        return present, present
+    return float(present == 1), float(present == 1 and extra < 0.5)
 
 
 def run(config: EvaluateConfig) -> int:
@@ -118,11 +145,18 @@ def run(config: EvaluateConfig) -> int:
     result = evaluate(config)
     for name, value in result.items():
         if name != "scores":
-            shown = ", ".join(f"{k}: {v:.2f}" for k, v in value.items()) if isinstance(value, dict) else value
-            print(f"{name:30} {shown}")
+            print(f"{name:30} {_shown(value)}")
     if config.output is not None:
-        storage.write(Path(config.output), (json.dumps(result, indent=1) + "\n").encode())
+        storage.write(Path(config.output), (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     return 0
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    if "mean" in value:
+        return show_estimate(Estimate(**value))
+    return ", ".join(f"{moment}: {_shown(one)}" for moment, one in value.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,12 +18,14 @@ def start_end_contrast(curve: Sequence[float] | np.ndarray, share: float = SHARE
       share: of the curve that each end is, above 0 and at most 0.5.
 
     Returns:
-      The contrast in the unit of the scores; nan where a score is missing, or of fewer than 2.
+      The contrast in the unit of the scores, of those that are known; nan where an end has none, or of fewer than 2.
     """
     values = np.asarray(curve, np.float64)
     if len(values) < 2:
         return float("nan")
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    width = share * len(values)
-    at_start, before_end = np.interp([width, len(values) - width], np.arange(len(sums)), sums)
-    return float((sums[-1] - before_end - at_start) / width)
+    at_start = np.clip(share * len(values) - np.arange(len(values)), 0, 1) * np.isfinite(values)
+    at_end = np.clip(share * len(values) - np.arange(len(values))[::-1], 0, 1) * np.isfinite(values)
+    if not at_start.any() or not at_end.any():
+        return float("nan")
+    known = np.nan_to_num(values)
+    return float(np.average(known, weights=at_end) - np.average(known, weights=at_start))

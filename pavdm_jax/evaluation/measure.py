@@ -124,7 +124,7 @@ def measure_video(
         scenes=count_scenes(path),
         clip_seconds=[start / fps for start in starts],
         curves=curves,
-        means={name: _mean(curve) for name, curve in curves.items()}
+        means={name: mean_of_known(curve) for name, curve in curves.items()}
         | {name: found.score for name, found in consistencies.items()},
         contrasts={name: start_end_contrast(curve) for name, curve in curves.items()},
         similarity=similarity.means(),
@@ -144,6 +144,7 @@ def _frames(path: str, similarity: SimilarityOverTime) -> Iterator[np.ndarray]:
         yield frame
 
 
-def _mean(curve: list[float]) -> float:
+def mean_of_known(curve: Sequence[float]) -> float:
+    """The mean of a curve without its missing points; nan if there is none."""
     known = [value for value in curve if np.isfinite(value)]
     return float(np.mean(known)) if known else float("nan")

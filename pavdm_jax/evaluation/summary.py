@@ -95,19 +95,20 @@ def score_names(summaries: dict[str, SystemSummary]) -> list[str]:
 def table(summaries: dict[str, SystemSummary]) -> str:
     """The means with their intervals in plain text: a line a score, a column a system."""
     rows = [("", [f"{name} ({summary.videos})" for name, summary in summaries.items()])]
-    rows.append(("scenes", [_shown(summary.scenes) for summary in summaries.values()]))
+    rows.append(("scenes", [show_estimate(summary.scenes) for summary in summaries.values()]))
     for name in score_names(summaries):
-        rows.append((name, [_shown(summary.means.get(name)) for summary in summaries.values()]))
-        changes = [_shown(summary.contrasts.get(name), sign="+") for summary in summaries.values()]
+        rows.append((name, [show_estimate(summary.means.get(name)) for summary in summaries.values()]))
+        changes = [show_estimate(summary.contrasts.get(name), sign="+") for summary in summaries.values()]
         if any(name in summary.contrasts for summary in summaries.values()):
             rows.append(("  end - start", changes))
     for distance in DISTANCES:
-        row = [_shown(summary.similarity[distance]) for summary in summaries.values()]
+        row = [show_estimate(summary.similarity[distance]) for summary in summaries.values()]
         rows.append((f"similarity at {distance} frames", row))
     return "\n".join(_aligned(rows))
 
 
-def _shown(estimate: Estimate | None, sign: str = "") -> str:
+def show_estimate(estimate: Estimate | None, sign: str = "") -> str:
+    """The mean with its interval, as far as there are any."""
     if estimate is None or estimate.mean is None:
         return "-"
     mean = f"{estimate.mean:{sign}.4g}"

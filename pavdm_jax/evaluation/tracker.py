@@ -82,11 +82,6 @@ def observe(video: np.ndarray) -> Observed:
     return Observed(detections, background)
 
 
-def detect(frame: np.ndarray) -> list[Detection]:
-    """The shapes in a frame, uint8 `[h, w, 3]`, best score first; without what has no kind of this world."""
-    return [detection for detection in observe(frame[None]).detections[0] if detection.kind != OTHER]
-
-
 def _detection(region: Region, frame: Segmented, fits: dict[str, Fits], number: int) -> Detection:
     scores = {kind: fits[kind].likeness[number] - HIDDEN_PENALTY * (1 - fits[kind].visible[number]) for kind in KINDS}
     kind = max(scores, key=lambda name: scores[name])
@@ -146,24 +141,6 @@ def follow(detections: list[list[Detection]], expected: Sequence[Shape | Descrip
     return found
 
 
-def track(video: np.ndarray, expected: Sequence[Shape | Description]) -> np.ndarray:
-    """Centres (x, y) in pixels of each expected shape, `[n_expected, f, 2]`; nan in frames where nothing has its kind,
-    colour and size.
-
-    Args:
-      video: uint8 `[f, h, w, 3]`.
-      expected: shapes of a scene, or what `parse_caption` reads from a prompt.
-    """
-    return centres(follow(observe(video).detections, expected))
-
-
 def centres(followed: list[list[Detection | None]]) -> np.ndarray:
     """Positions `[n, f, 2]` of followed shapes; nan where there is none."""
     return np.array([[(np.nan, np.nan) if d is None else d.position for d in one] for one in followed])
-
-
-def present(video: np.ndarray, expected: Sequence[Shape | Description]) -> bool:
-    """Whether each expected shape is seen, with its kind, colour and size, in most (over half) frames of a short
-    window."""
-    seen = np.isfinite(track(video, expected)).all(axis=-1)
-    return bool(np.all(seen.mean(axis=1) > 0.5))

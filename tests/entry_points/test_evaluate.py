@@ -1,4 +1,7 @@
-"""Scores on videos whose truth is known, and the command on the tiny model."""
+"""Scores of a model whose videos are known, and the command on the embedded model."""
+
+import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,35 +10,67 @@ from support.tiny_model import CHUNK
 from pavdm_jax import evaluate, generate, load
 from pavdm_jax.data.shapes_world import Scene, Shape, held_out, parse_caption, render
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.evaluation.scores import held_out_prompts
+from pavdm_jax.evaluation.held_out import held_out_prompts
+from pavdm_jax.evaluation.identity import score_video
 
+FPS = 24
 CIRCLE = Shape("circle", "red", "large", "slow", "left", (0.2, 0.5))
 SQUARE = Shape("square", "blue", "small", "fast", "right", (0.8, 0.2))
 TEXT = "a slow large red circle and a fast small blue square bounce"
 
 
-def score(video):
-    return evaluate.score_video(video, TEXT, 0, (2.0, 5.0), 24.0)
+def summary(*videos):
+    return evaluate.summarise([score_video(video, TEXT, FPS) for video in videos], (2.0, 5.0))
+
+
+def means(estimates):
+    return {moment: estimate.mean for moment, estimate in estimates.items()}
 
 
 def test_the_true_video_has_full_marks():
-    result = score(render(Scene((CIRCLE, SQUARE)), 120))
-    assert result.present == result.only == [True, True]
-    assert len(result.speed_errors) == 4
-    assert np.median(result.speed_errors) < 0.05
-    assert result.cuts == 0
+    found = summary(render(Scene((CIRCLE, SQUARE)), 5 * FPS))
+    assert means(found["present"]) == means(found["present_and_no_other"]) == {"2 s": 1, "5 s": 1}
+    assert found["survival_seconds"].mean == 5
+    assert found["survived"].mean == 1
+    assert found["switches_per_minute"].mean == found["jumps_per_minute"].mean == 0
+    assert found["speed_error_percent"].mean < 5
 
 
 def test_a_shape_that_vanishes_is_missed_from_then_on():
     video = np.concatenate([render(Scene((CIRCLE, SQUARE)), 60), render(Scene((CIRCLE,)), 60)])
-    assert score(video).present == [True, False]
+    found = summary(video, render(Scene((CIRCLE, SQUARE)), 5 * FPS))
+    assert means(found["present"]) == {"2 s": 1, "5 s": 0.5}
+    assert found["survived"].mean == 0.5
+    assert found["survival_seconds"].mean == pytest.approx((2.5 + 5) / 2, abs=0.3)
 
 
 def test_a_shape_too_many_is_noticed():
     third = Shape("triangle", "green", "large", "slow", "up", (0.9, 0.9))
-    result = score(render(Scene((CIRCLE, SQUARE, third)), 120))
-    assert result.present == [True, True]
-    assert False in result.only
+    found = summary(render(Scene((CIRCLE, SQUARE, third)), 5 * FPS))
+    assert means(found["present"]) == {"2 s": 1, "5 s": 1}
+    assert means(found["present_and_no_other"]) == {"2 s": 0, "5 s": 0}
+
+
+def test_the_command_tells_means_with_intervals_and_writes_every_score(tmp_path, monkeypatch, capsys):
+    """Of a model that always paints a small red circle."""
+    scene = Scene((Shape("circle", "red", "small", "slow", "up", (0.1, 0.2)),))
+    config = SimpleNamespace(fps=24.0, height=64, guidance_scale=6.0)
+    monkeypatch.setattr(evaluate, "load", lambda *_: SimpleNamespace(config=config))
+    monkeypatch.setattr(evaluate, "generate", lambda model, prompt, frames, **_: render(scene, frames))
+    monkeypatch.setattr(evaluate, "reconstruction_psnr", lambda *_: 30.5)
+    monkeypatch.setattr(evaluate, "held_out_prompts", lambda count, *_: ["a small red circle moves slowly"] * count)
+    output = tmp_path / "scores.json"
+    with pytest.raises(SystemExit) as end:
+        evaluate.main(["--videos", "5", "--frames", "48", "--seconds", "2", "--output", str(output)])
+    assert end.value.code == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["present"] == "2 s: 1 [1, 1]"
+    assert told["survival_seconds"] == "2 [2, 2]"
+    assert told["vae_psnr_db"] == "30.5"
+    found = json.loads(output.read_text())
+    assert found["present"]["2 s"] == {"mean": 1, "low": 1, "high": 1, "count": 5}
+    assert [score["survived"] for score in found["scores"]] == [True] * 5
+    assert found["scores"][0]["curves"]["hue_drift"] == [0]
 
 
 def test_prompts_are_distinct_and_held_out():

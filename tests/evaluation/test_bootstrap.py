@@ -50,6 +50,9 @@ def test_a_clip_that_is_partly_within_an_end_counts_partly():
     assert start_end_contrast(curve) == pytest.approx(9 * 0.5 / 4.5)
 
 
-def test_a_contrast_needs_two_scores_and_no_gap():
+def test_a_contrast_is_of_the_scores_that_are_known_at_either_end():
+    nan = float("nan")
+    assert start_end_contrast([1.0, nan, 2.0]) == pytest.approx(1)
+    assert start_end_contrast([1.0, nan, *[0.0] * 8, 4.0, 6.0]) == pytest.approx((6 + 0.8 * 4) / 1.8 - 1)
     assert np.isnan(start_end_contrast([1.0]))
-    assert np.isnan(start_end_contrast([1.0, float("nan"), 2.0]))
+    assert np.isnan(start_end_contrast([nan, 1.0, 2.0]))

@@ -1,0 +1,32 @@
+"""What training on the shapes world never showed: prompts of its test split, and clips for the VAE alone."""
+
+import numpy as np
+
+from pavdm_jax.data.shapes_world import SIMPLE, World, caption, render, sample_scene
+from pavdm_jax.generation.programs import decode_frames, encode_frames
+from pavdm_jax.models.model import Model
+
+
+def held_out_prompts(count: int, seed: int, canvas: int, world: World = SIMPLE) -> list[str]:
+    """Distinct prompts of held-out scenes that name every size and speed."""
+    prompts: dict[str, None] = {}
+    number = 0
+    while len(prompts) < count:
+        rng = np.random.default_rng([seed, number])
+        prompts[caption(sample_scene(rng, canvas, split="test", world=world), rng, complete=True)] = None
+        number += 1
+    return list(prompts)
+
+
+def reconstruction_psnr(model: Model, clips: int, seed: int, world: World = SIMPLE) -> float:
+    """Mean peak signal-to-noise ratio in dB of held-out clips after the VAE, one micro clip each."""
+    config, ratios = model.config, []
+    for number in range(clips):
+        rng = np.random.default_rng([seed, number])
+        scene = sample_scene(rng, config.height, split="test", world=world)
+        frames = render(scene, config.vae.micro_frames, config.height)
+        latents = encode_frames(model.params["vae"], frames[None], config=config)
+        decoded = decode_frames(model.params["vae"], latents, config=config, num_frames=len(frames))
+        error = np.mean(np.square((np.asarray(decoded[0], np.float32) - frames) / 255))
+        ratios.append(-10 * np.log10(error))
+    return float(np.mean(ratios))
