@@ -13,6 +13,7 @@ from pavdm_jax.evaluation.motion import motion_amplitude
 from pavdm_jax.evaluation.networks import Network
 from pavdm_jax.evaluation.scenes import count_scenes
 from pavdm_jax.evaluation.similarity import SimilarityOverTime
+from pavdm_jax.evaluation.truth import check_prompt, known_prompt, truth_scores
 from pavdm_jax.evaluation.two_second_clips import clip_length, clip_starts, two_second_clips
 from pavdm_jax.evaluation.vbench_long import Consistency, MappingTable, dimension_curves, video_consistencies
 from pavdm_jax.evaluation.videos import VideoFile
@@ -55,11 +56,13 @@ class VideoScores:
     Attributes:
       path: the file, as it was named.
       system: see `VideoFile`.
+      prompt: what it should show, if that is known (`truth.known_prompt`).
       fps, frames, height, width: of the video.
       scenes: cuts plus one.
       clip_seconds: when each two-second clip begins.
       curves: by metric, a score for each clip.
-      means: by metric, over the clips; those of VBench-Long's consistencies also count what lies between clips.
+      means: by metric, over the clips, or of the whole video; those of VBench-Long's consistencies also count what lies
+        between clips.
       contrasts: by metric that has a curve, the last 15 % minus the first.
       similarity: by distance in frames.
       consistencies: by name, what a consistency of VBench-Long is made of.
@@ -67,6 +70,7 @@ class VideoScores:
 
     path: str
     system: str
+    prompt: str | None
     fps: float
     frames: int
     height: int
@@ -81,7 +85,10 @@ class VideoScores:
 
 
 def measure_video(
-    video: VideoFile, networks: Sequence[Network] = (), tables: Mapping[str, MappingTable] | None = None
+    video: VideoFile,
+    networks: Sequence[Network] = (),
+    tables: Mapping[str, MappingTable] | None = None,
+    shapes_world: bool = False,
 ) -> tuple[VideoScores, dict[str, np.ndarray]]:
     """Score a video file.
 
@@ -89,14 +96,18 @@ def measure_video(
       video: the file.
       networks: that look at it; what the file beside it (`feature_files`) says is used without them.
       tables: of VBench-Long's consistencies, by name.
+      shapes_world: whether the video is of the shapes world and scored against its prompt, too.
 
     Returns:
       The scores, and by network its output for each clip.
 
     Raises:
-      ConfigError: the video cannot be read, or what is beside it; one line that names it.
+      ConfigError: the video cannot be read, or what is beside it, or it has no prompt of the shapes world; one line
+        that names it.
     """
-    path = str(video.path)
+    path, prompt = str(video.path), known_prompt(video.path)
+    if shapes_world:
+        prompt = check_prompt(video.path, prompt)
     probe(path)  # a damaged file, or one that is cut off, is found before the long work
     fps = frame_rate(path)
     length = clip_length(fps)
@@ -114,9 +125,12 @@ def measure_video(
     outputs = features.finish(len(starts))
     curves |= dimension_curves(outputs, min(height, width))
     consistencies = video_consistencies(outputs, tables or {})
+    of_truth, of_whole = truth_scores(path, prompt, fps) if shapes_world and prompt is not None else ({}, {})
+    curves |= of_truth
     scores = VideoScores(
         path=path,
         system=video.system,
+        prompt=prompt,
         fps=fps,
         frames=similarity.count,
         height=height,
@@ -125,7 +139,8 @@ def measure_video(
         clip_seconds=[start / fps for start in starts],
         curves=curves,
         means={name: mean_of_known(curve) for name, curve in curves.items()}
-        | {name: found.score for name, found in consistencies.items()},
+        | {name: found.score for name, found in consistencies.items()}
+        | of_whole,
         contrasts={name: start_end_contrast(curve) for name, curve in curves.items()},
         similarity=similarity.means(),
         consistencies=consistencies,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.extras import import_extra
+from pavdm_jax.evaluation.identity import UNITS
 from pavdm_jax.evaluation.measure import CLIP_METRICS
 from pavdm_jax.evaluation.plots import curves_figure
 from pavdm_jax.outputs import new_file
@@ -28,6 +29,7 @@ ROWS = 6
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } h3 { font-size: 1rem; margin-bottom: .3rem }
+h3 small { font-weight: normal; color: #555 }
 table { border-collapse: collapse } th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #444; vertical-align: bottom }
 td small { display: block; color: #555; white-space: nowrap } .wide { overflow-x: auto }
@@ -45,7 +47,7 @@ def write_report(path: Path, result: dict[str, Any]) -> None:
       path: of the page.
       result: the scores as in the JSON file (`score.score`); the videos must still be where they were.
     """
-    figure = curves_figure(result["systems"], {metric.name: metric.unit for metric in CLIP_METRICS})
+    figure = curves_figure(result["systems"], {metric.name: metric.unit for metric in CLIP_METRICS} | UNITS)
     parts = [
         f"<h1>Scores of {len(result['videos'])} videos of {len(result['systems'])} systems</h1>",
         "<p>Means over videos, in brackets 95 % intervals; how each score is measured is told at the end.</p>",
@@ -57,6 +59,7 @@ def write_report(path: Path, result: dict[str, Any]) -> None:
         "<h2>Videos</h2>",
         *_videos(result),
         _skipped(result),
+        _tracker(result),
         "<h2>How it was measured</h2>",
         "<dl>"
         + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in result["protocols"].items())
@@ -122,8 +125,12 @@ def _videos(result: dict[str, Any]) -> list[str]:
     names = list(dict.fromkeys(Path(video["path"]).stem for video in result["videos"]))
     parts = []
     for name in names[:ROWS]:
-        parts.append(f"<h3>{html.escape(name)}</h3>")
-        parts += [_system(video) for video in result["videos"] if Path(video["path"]).stem == name]
+        videos = [video for video in result["videos"] if Path(video["path"]).stem == name]
+        prompts = {video["prompt"] for video in videos}
+        prompt = prompts.pop() if len(prompts) == 1 else None
+        shown = html.escape(name) if prompt is None else f"{html.escape(prompt)} <small>{html.escape(name)}</small>"
+        parts.append(f"<h3>{shown}</h3>")
+        parts += [_system(video) for video in videos]
     if len(names) > ROWS:
         parts.append(f"<p>{ROWS} of {len(names)} names are shown.</p>")
     return parts
@@ -137,7 +144,7 @@ def _system(video: dict[str, Any]) -> str:
             data = f"data:{PLAYABLE[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"
             shown.append(
                 f'<figure><video src="{data}" controls loop muted playsinline></video><figcaption>{seconds:.0f} s, '
-                f"{video['scenes']} scene{'s' * (video['scenes'] != 1)}</figcaption></figure>"
+                f"{video['scenes']} scene{'s' * (video['scenes'] != 1)}{_survival(video)}</figcaption></figure>"
             )
         for share in SHARES:
             at = min(share * seconds, seconds - 1 / video["fps"])
@@ -148,6 +155,11 @@ def _system(video: dict[str, Any]) -> str:
     except (ConfigError, OSError) as error:
         shown.append(f"<span>cannot be shown: {html.escape(str(error))}</span>")
     return "".join(shown) + "</div>"
+
+
+def _survival(video: dict[str, Any]) -> str:
+    survival = video["means"].get("survival_seconds")
+    return "" if survival is None else f",<br>shapes kept {survival:.0f} s"
 
 
 def _reduced(height: int, width: int) -> tuple[int, int]:
@@ -166,3 +178,20 @@ def _skipped(result: dict[str, Any]) -> str:
         return ""
     items = "".join(f"<li>{html.escape(reason)}</li>" for reason in result["skipped"].values())
     return f"<h2>Left out</h2><ul>{items}</ul>"
+
+
+def _tracker(result: dict[str, Any]) -> str:
+    """The error of the tracker that reads the shapes, a row a condition, kind and size."""
+    errors = result.get("tracker_errors")
+    if not errors:
+        return ""
+    rows = [[html.escape(v) if isinstance(v, str) else _number(v) for v in error.values()] for error in errors]
+    return (
+        "<h2>The tracker's own error</h2><p>Of what is read from rendered frames whose truth is known: the share in "
+        "which a shape is seen with its colour, kind and size within 3 pixels, what is seen too many in a frame, and "
+        f"medians of errors.</p><div class=wide>{_rows(list(errors[0]), rows)}</div>"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

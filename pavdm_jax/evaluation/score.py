@@ -14,6 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from pavdm_jax.cli import exit_with, read_command
+from pavdm_jax.data.shapes_world import named_world
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation import frechet_networks, vbench_networks
 from pavdm_jax.evaluation.extras import import_extra
@@ -23,6 +24,7 @@ from pavdm_jax.evaluation.networks import Network, load_networks
 from pavdm_jax.evaluation.reference import Features, Refused, check_reference, distance_protocol, reference_distances
 from pavdm_jax.evaluation.report import write_report
 from pavdm_jax.evaluation.summary import as_json, protocols, score_names, summarise, table
+from pavdm_jax.evaluation.truth import reported_errors
 from pavdm_jax.evaluation.vbench_long import CONSISTENCIES, MappingTable, read_mapping_table
 from pavdm_jax.evaluation.videos import find_videos
 from pavdm_jax.outputs import check_output, new_file
@@ -31,6 +33,7 @@ EXAMPLES = """
 examples:
   pavdm evaluate score ours/ theirs/ --output scores.json --report report.html
   pavdm evaluate score a.mp4 b.mp4
+  pavdm evaluate score comparison/ --world hidden --report report.html
   pavdm evaluate score ours/ --networks dino_vitb16 clip_vit_b_32
   pavdm evaluate score ours/ theirs/ --reference real/ --networks videomae_vit_g_ssv2
 """
@@ -46,6 +49,9 @@ class ScoreConfig:
     """a JSON file for the scores of every video, the curves and how each was measured"""
     report: str | None = None
     """an HTML page with tables, curves and the videos themselves, which opens offline; its curves also as .png"""
+    world: str | None = None
+    """simple or hidden: the videos are of this shapes world, and are scored against their prompts, too (identity,
+    drift, motion); prompts are in the files' comments, or beside each in a .json as `pavdm evaluate make` writes it"""
     networks: tuple[str, ...] = ()
     """networks to run, whose outputs are kept in a file beside each video: those of VBench, dino_vitb16 clip_vit_b_32
     dinov2_vitb14 dreamsim_ensemble amt_s raft_things laion_aesthetic musiq_spaq, or videomae_vit_g_ssv2 for FVD"""
@@ -64,13 +70,15 @@ class ScoreConfig:
 def score(config: ScoreConfig) -> dict[str, Any]:
     """Print a table of all scores, write them to the output, and return them as JSON values.
 
-    A video that cannot be read is named in one line, left out and counted.
+    A video that cannot be scored is named in one line, left out and counted.
 
     Raises:
-      ConfigError: there are no videos, none of them can be read, or a library or a network is missing.
+      ConfigError: there are no videos, none of them can be scored, or a library or a network is missing.
     """
     output = None if config.output is None else check_output(config.output, (".json",))
     report = None if config.report is None else check_output(config.report, (".html",))
+    if config.world is not None:
+        named_world(config.world)  # a wrong name is told before the work
     videos = find_videos(config.videos)
     reference = [] if config.reference is None else find_videos([config.reference])
     for library in ("cv2", "scenedetect", "matplotlib"):
@@ -84,7 +92,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     skipped: dict[str, str] = {}
     for video in tqdm(videos, "scoring", unit="video"):
         try:
-            found, outputs = measure_video(video, networks, tables)
+            found, outputs = measure_video(video, networks, tables, config.world is not None)
         except ConfigError as error:
             skipped[str(video.path)] = str(error)
             tqdm.write(f"skipped: {error}", file=sys.stderr)
@@ -92,7 +100,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         scores.append(found)
         features.setdefault(video.system, []).append(outputs)
     if not scores:
-        raise ConfigError(f"none of the {len(videos)} videos can be read")
+        raise ConfigError(f"none of the {len(videos)} videos can be scored; the first: {next(iter(skipped.values()))}")
     summaries = summarise(scores)
     result = {
         "protocols": protocols(score_names(summaries)),
@@ -101,6 +109,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         "skipped": skipped,
     }
     print(table(summaries))
+    if config.world is not None:
+        result["tracker_errors"] = as_json(reported_errors(config.world))
     if reference:
         distances = reference_distances(features, of_reference)
         result["frechet_distances"] = as_json(distances)
@@ -108,7 +118,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         result["protocols"] |= {f"frechet_distance_{name}": distance_protocol(name) for name in sorted(names)}
         _print_distances(distances)
     if skipped:
-        print(f"{len(skipped)} of {len(videos)} videos were skipped, because they cannot be read")
+        print(f"{len(skipped)} of {len(videos)} videos were skipped, because they cannot be scored")
     if output is not None:
         with new_file(output) as partial:
             partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")

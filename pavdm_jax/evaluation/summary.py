@@ -10,6 +10,7 @@ from pavdm_jax.evaluation.contrast import SHARE
 from pavdm_jax.evaluation.measure import CLIP_METRICS, VideoScores
 from pavdm_jax.evaluation.scenes import scenes_protocol
 from pavdm_jax.evaluation.similarity import DISTANCES, EVERY
+from pavdm_jax.evaluation.truth import truth_protocols
 from pavdm_jax.evaluation.two_second_clips import CLIP_SECONDS
 from pavdm_jax.evaluation.vbench_long import dimension_protocols
 
@@ -62,7 +63,8 @@ def _summary(videos: list[VideoScores]) -> SystemSummary:
 
 def protocols(names: Iterable[str]) -> dict[str, str]:
     """How each of the named scores is measured, its unit, and what all have in common: written beside the numbers."""
-    of_scores = {metric.name: f"{metric.protocol} [{metric.unit}]" for metric in CLIP_METRICS} | dimension_protocols()
+    of_scores = {metric.name: f"{metric.protocol} [{metric.unit}]" for metric in CLIP_METRICS}
+    of_scores |= dimension_protocols() | truth_protocols()
     return {
         "scenes": scenes_protocol(),
         **{name: of_scores[name] for name in names},
