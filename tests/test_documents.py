@@ -23,6 +23,7 @@ WORDS = {"PROMPT": "'a red circle'", "START": "clip.mp4", "NAME": "tpu_v4", "TOP
 WORK = {
     "precompute": ("precompute", ["precompute"]),
     "benchmark": ("benchmark", ["measure_all", "benchmark_loader", "compile_only"]),
+    "evaluate make": ("evaluation.make", ["run"]),
     "evaluate score": ("evaluation.score", ["score"]),
 }
 """Of a command, its module and the functions that do the work once the options are read; of the others it is `run`."""

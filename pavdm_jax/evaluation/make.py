@@ -2,6 +2,7 @@
 
 Each system gets a folder, in which each prompt and seed has a video of the same name as in the others, and beside it a
 JSON file with its settings. `pavdm evaluate score FOLDER` scores them. Given again, the command makes what is missing.
+Systems whose checkpoint is not there, or whose training is not finished, are left out until then.
 """
 
 import json
@@ -9,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ import tyro
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.model_folder import is_embedded, is_model
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
@@ -29,6 +31,7 @@ EXAMPLES = """
 examples:
   pavdm evaluate make comparison.py --output comparison/
   pavdm evaluate make comparison.py --output comparison/ --share 1/4
+  pavdm evaluate make configs/comparison_shapes.py --output comparison/ --prompts 6
 
 A comparison is a Python file:
 
@@ -53,6 +56,8 @@ class MakeConfig:
     """the folder of the videos"""
     share: str = "1/1"
     """K/N: only every Nth video from the Kth on, so that N processes or machines can share the work"""
+    prompts: int | None = None
+    """only the first so many prompts; more can be asked for later"""
     crf: int = 18
     """H.264 quality, 1 to 51; smaller is better"""
     quiet: bool = False
@@ -62,8 +67,18 @@ class MakeConfig:
 def run(config: MakeConfig) -> int:
     """Make the videos that are missing; returns the exit code."""
     comparison = read_comparison(config.comparison)
+    if config.prompts is not None:
+        if config.prompts < 1:
+            raise ConfigError(f"--prompts must be at least 1, not {config.prompts}")
+        comparison = replace(comparison, prompts=comparison.prompts[: config.prompts])
     folder = storage.local_path(config.output, "--output")
     first, of = _read_share(config.share)
+    left_out = [system for system in comparison.systems if not _is_there(system.checkpoint)]
+    if left_out:
+        names = ", ".join(f"{system.name} ({system.checkpoint})" for system in left_out)
+        if len(left_out) == len(comparison.systems):
+            raise ConfigError(f"no system of the comparison has a finished model to load: {names}; train them first")
+        print(f"left out, because there is no finished model to load: {names}", file=sys.stderr)
     enable_cache()
     number = 0
     for system in comparison.systems:
@@ -72,10 +87,20 @@ def run(config: MakeConfig) -> int:
             if number % of == first - 1:
                 mine.append(video)
             number += 1
-        code = _make_system(system, comparison, mine, folder / system.name, config) if mine else 0
+        wanted = mine and system not in left_out
+        code = _make_system(system, comparison, mine, folder / system.name, config) if wanted else 0
         if code:
             return code
     return 0
+
+
+def _is_there(checkpoint: str) -> bool:
+    """Whether it is a model, a finished training run, or a certain checkpoint of a run."""
+    if is_embedded(checkpoint):
+        return True
+    folder = storage.as_path(checkpoint)
+    with storage.cloud_errors(folder):
+        return is_model(folder) or is_model(folder / "model") or (folder / "ema").is_dir()
 
 
 def _read_share(text: str) -> tuple[int, int]:

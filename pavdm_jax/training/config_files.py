@@ -37,8 +37,8 @@ class _Changed(Generic[C]):
 
 
 def shipped_names() -> list[str]:
-    """The names of the shipped configs."""
-    return sorted(path.stem for path in SHIPPED.glob("*.py") if path.stem != "__init__")
+    """The names of the shipped configs; definitions of comparisons lie beside them."""
+    return sorted(path.stem for path in SHIPPED.glob("*.py") if not path.stem.startswith(("__", "comparison_")))
 
 
 def find_config(name: str) -> str:

@@ -18,6 +18,8 @@ from pavdm_jax.ahead_of_time.chips import CHIPS, GIB
 from pavdm_jax.ahead_of_time.training import abstract_program
 from pavdm_jax.distributed.mesh import MeshConfig, train_mesh
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.evaluation.comparison import read_comparison
+from pavdm_jax.evaluation.held_out import held_out_prompts
 from pavdm_jax.generation.as_trained import needed_pattern
 from pavdm_jax.generation.request import make_request
 from pavdm_jax.geometry import latent_frames
@@ -39,7 +41,7 @@ DEVICES = {
 }
 """Of the files that name their hardware: how many, and which chip. The others run on one device of any kind."""
 
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if not path.stem.startswith("comparison_"))
 
 
 def read(name):
@@ -79,6 +81,27 @@ def test_a_system_is_sampled_with_the_levels_that_its_config_trains(name):
         for kind in ("progressive", "replacement", "noisy-replacement"):
             needed = needed_pattern(make_request(config.model, "a red circle", method=kind))
             assert any(pattern.covers(needed) for pattern in patterns) == (kind == method)
+
+
+def test_the_shipped_comparison_has_every_system_as_its_config_trains_it():
+    comparison = read_comparison(str(CONFIGS / "comparison_shapes.py"))
+    assert len(set(comparison.prompts)) == 20
+    (world,) = {stage.data.world for name in ("demo_base", "demo_progressive") for stage in read(name).stages}
+    assert comparison.prompts[:2] == tuple(held_out_prompts(2, 1000, 64, world))
+    for system in comparison.systems:
+        config = read(Path(system.checkpoint).name.removesuffix("_long"))
+        assert config.output == system.checkpoint.removesuffix("_long")
+        request = make_request(config.model, comparison.prompts[0], frames=comparison.frames, **system.options)
+        steps = request.config.window.steps if request.method == "progressive" else request.clip.steps
+        assert (request.frames, steps) == (1440, 30)
+        if system.checkpoint != "runs/demo_base":  # the base was trained for none of them
+            patterns = level_patterns(config.model, config.stages[-1].objective)
+            assert any(pattern.covers(needed_pattern(request)) for pattern in patterns), system.name
+
+
+def test_a_comparison_is_no_config_to_train():
+    with pytest.raises(ConfigError, match="does not define `config = TrainConfig"):
+        read("comparison_shapes")
 
 
 def test_a_config_of_one_stage_is_changed_by_short_names():

@@ -1,6 +1,7 @@
 """The videos of a comparison: made once, under the same names for all systems, by any number of processes."""
 
 import json
+import re
 
 import pytest
 from support.tiny_model import CHUNK, tiny_model
@@ -34,6 +35,7 @@ def made(tmp_path, monkeypatch):
             evaluate.main(["make", str(definition), "--output", str(tmp_path / "videos"), "--quiet", *options])
         return end.value.code, tmp_path / "videos"
 
+    run.definition = definition
     return run
 
 
@@ -59,6 +61,28 @@ def test_what_is_missing_is_made_and_the_rest_is_left_alone(made, capsys):
     assert (said["system"], said["prompt"], said["seed"]) == ("stronger", "a red circle moves left", 0)
     assert said["settings"]["guidance_scale"] == 3
     assert said["seconds_of_computing"] >= 0
+
+
+@pytest.mark.usefixtures("quick_compiling")
+def test_systems_without_a_finished_model_are_named_in_one_line_and_left_out(made, capsys):
+    definition = made.definition
+    text = definition.read_text()
+    (definition.parent / "begun" / "stages").mkdir(parents=True)
+    begun = str(definition.parent / "begun")
+    both = f'System("absent", "runs/none"), System("begun", "{begun}")'
+    definition.write_text(text.replace("systems=(", f"systems=({both}, "))
+    code, folder = made("--prompts", "1")
+    assert code == 0
+    expected = f"left out, because there is no finished model to load: absent (runs/none), begun ({begun})"
+    assert capsys.readouterr().err.splitlines().count(expected) == 1
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.mp4"))
+    assert found == [f"{system}/001-a-red-circle-moves-left-seed0.mp4" for system in ("plain", "stronger")]
+
+    definition.write_text(re.sub(r"systems=\(.*\),\n", f"systems=({both}),\n", text))
+    assert made()[0] == 2
+    assert "error: no system of the comparison has a finished model to load: absent" in capsys.readouterr().err
+    assert made("--prompts", "0")[0] == 2
+    assert "--prompts must be at least 1, not 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b"])

@@ -1,0 +1,51 @@
+"""The paper's comparison on the shapes world: every system, the same held-out prompts and seeds, a minute each.
+
+    pavdm train --config demo_vae           (then demo_base, and the configs of the systems: demo_progressive, demo_rn,
+                                             demo_rw, demo_no_context, demo_no_chunks)
+    pavdm train --config demo_rw --steps 10650 --output runs/demo_rw_long
+    pavdm evaluate make configs/comparison_shapes.py --output comparison/ --prompts 6      (a first pass)
+    pavdm evaluate make configs/comparison_shapes.py --output comparison/
+    pavdm evaluate score comparison/ --world simple --output scores.json --report report.html
+
+Systems whose checkpoint is not there yet are named and left out; the same command makes their videos later. All start
+from text. All were trained from the same base on the same scenes with as many steps (RW also with three times as many,
+as in the paper; RN and RW with twice as many clips a step), and every latent frame of every system is updated STEPS
+times. Hardware: two CPU cores. Never run to the end: no duration is known.
+"""
+
+from pavdm_jax.data.shapes_world import SIMPLE
+from pavdm_jax.evaluation.comparison import Comparison, System
+from pavdm_jax.evaluation.held_out import held_out_prompts
+
+WORLD = SIMPLE  # that the configs demo_* train on
+STEPS = 30  # as in the paper; FIFO-Diffusion and the window without chunks need as many, one for each latent frame
+BASE = "runs/demo_base"
+REPLACE = {"method": "replacement"}
+KEEP = {"method": "replacement", "keep_latents": True}
+NOISY = {"method": "noisy-replacement"}
+
+
+def system(name: str, checkpoint: str, **options) -> System:
+    """A system that updates every latent frame STEPS times."""
+    return System(name, checkpoint, options={"steps": STEPS} | options)
+
+
+comparison = Comparison(
+    systems=(
+        system("pa", "runs/demo_progressive"),
+        system("pa-base", BASE),
+        system("rn", "runs/demo_rn", **REPLACE),
+        system("rn-base", BASE, **REPLACE),
+        system("rn-latents", "runs/demo_rn", **KEEP),
+        system("rn-latents-base", BASE, **KEEP),
+        system("rw", "runs/demo_rw", **NOISY),
+        system("rw-long", "runs/demo_rw_long", **NOISY),
+        system("rw-base", BASE, **NOISY),
+        system("one-frame", BASE, **REPLACE, context_frames=1),
+        system("fifo-base", BASE, schedule="fifo"),
+        system("no-context", "runs/demo_no_context"),
+        system("no-chunks", "runs/demo_no_chunks"),
+    ),
+    prompts=tuple(held_out_prompts(20, seed=1000, canvas=64, world=WORLD)),
+    frames=1440,
+)
