@@ -177,6 +177,10 @@ UMT5_XXL = T5Config(vocab_size=256_384, bias_in_every_layer=True)
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 
+MAX_LATENT_FRAMES, MAX_STEPS = 10_000, 10_000
+"""Of a window, and of the sampling of a latent frame: more is a slip of the keyboard."""
+
+
 @dataclass(frozen=True)
 class WindowConfig:
     """The attention window and its progressive noise levels (arXiv 2410.08151, section 3).
@@ -208,6 +212,12 @@ class WindowConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.context_chunks < 0:
             raise ConfigError(f"context_chunks must be 0 or more, not {self.context_chunks}")
+        if self.window_size > MAX_LATENT_FRAMES:
+            raise ConfigError(
+                f"a window of {self.window_size} latent frames is too long; use at most {MAX_LATENT_FRAMES}"
+            )
+        if self.steps > MAX_STEPS:
+            raise ConfigError(f"steps must be at most {MAX_STEPS}, not {self.steps}")
         if self.steps % self.noisy_chunks != 0:
             below = self.steps // self.noisy_chunks * self.noisy_chunks
             near = " or ".join(str(n) for n in (below, below + self.noisy_chunks) if n)
@@ -266,8 +276,10 @@ class ClipConfig:
     steps: int = 30  # network calls of a clip
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps must be at least 1, not {self.steps}")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ConfigError(f"steps must be 1 to {MAX_STEPS}, not {self.steps}")
+        if self.frames > 4 * MAX_LATENT_FRAMES:
+            raise ConfigError(f"clips of {self.frames} frames are too long; use at most {4 * MAX_LATENT_FRAMES}")
         if not 0 <= self.edit_ratio <= 1:
             raise ConfigError(
                 f"edit_ratio must be from 0 (keep the context) to 1 (make it again), not {self.edit_ratio}"

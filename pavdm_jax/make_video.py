@@ -4,6 +4,7 @@ The video is written while it is made, to NAME.partial.mp4, which plays at any m
 A prompt of one word that is also a command, such as train, goes after `pavdm generate`.
 """
 
+import collections
 import dataclasses
 import itertools
 import sys
@@ -156,8 +157,8 @@ def plan_jobs(lines: Sequence[PromptLine], video: VideoOptions, output: str) -> 
                 stem = Path(line.output).stem
                 name = path.with_name(line.output if video.samples == 1 else f"{stem}-{sample + 1:0{digits}}.mp4")
             jobs.append(Job(line, (video.seed if line.seed is None else line.seed) + sample, name))
-    names = [job.name for job in jobs]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    counts = collections.Counter(job.name for job in jobs)
+    twice = next((name for name, count in counts.items() if count > 1), None)
     if twice is not None:
         raise ConfigError(
             f"two videos would be written to {twice}; give one of them another output in the prompts file"

@@ -29,7 +29,7 @@ def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> P
       ConfigError: another extension, a folder, or a place that cannot be written.
     """
     path = storage.local_path(path, "output")
-    if path.suffix.lower() not in extensions:
+    if path.suffix not in extensions:
         raise ConfigError(f"output {path}: the name must end in {' or '.join(extensions)}")
     if len(os.fsencode(path.name)) > MAX_NAME:
         raise ConfigError(f"output {path.name[:40]}...: the name is longer than {MAX_NAME} bytes; choose a shorter one")

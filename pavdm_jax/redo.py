@@ -16,8 +16,10 @@ from typing import Annotated, Any
 import tyro
 
 from pavdm_jax import storage
+from pavdm_jax.checkpoints.config_json import check_kinds
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.options import MAX_FRAMES
 
 EXAMPLES = """
 examples:
@@ -75,14 +77,19 @@ def read_settings(video: Path, second: float) -> tuple[dict[str, Any], int]:
     Raises:
       ConfigError: there is no such video, it was made by other software, or it is shorter.
     """
-    from pavdm_jax.video.writer import read_comment
+    from pavdm_jax.video.writer import MAX_FPS, MIN_FPS, read_comment
 
     if not video.is_file():
         raise ConfigError(f"there is no video {video}")
     try:
         said = json.loads(read_comment(video) or "")
-        fps, frames = float(said["fps"]), said["frames"]
-    except (ValueError, TypeError, KeyError):
+        fps, frames, crf = said["fps"], said["frames"], said["crf"]
+        check_kinds(fps, float, "fps")
+        check_kinds(frames, int | None, "frames")
+        check_kinds(crf, int, "crf")
+        if not (MIN_FPS <= fps <= MAX_FPS and 1 <= crf <= 51 and (frames is None or 1 <= frames <= MAX_FRAMES)):
+            raise ValueError("out of range")
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ConfigError(f"{video} was not made by `pavdm generate`: its comment has no settings") from None
     if frames is None:
         raise ConfigError(f"{video} was made without end, so that no positions were kept; it cannot be redone")

@@ -1,11 +1,12 @@
 """Positions of a video on the disk: of an unfinished one, to go on, and of a finished one, to make it again in part.
 
-Of `video.mp4` the latter are in `video.states/`, each named by the number of frames that the video had then. A position
-holds the window, so its size is that of some seconds of latent frames, whatever the length of the video.
+Of `video.mp4` the latter are in `video.states/`, each named by the number of frames that the video had then, and in
+`video.partial.states/` until it is whole. A position holds the window, so its size is that of some seconds of latent
+frames, whatever the length of the video.
 """
 
 import hashlib
-import shutil
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pavdm_jax.errors import ConfigError, first_line
-from pavdm_jax.outputs import new_file
+from pavdm_jax.outputs import new_file, partial_path
 
 DIGEST = "digest"
 
@@ -56,9 +57,56 @@ def states_folder(video: Path) -> Path:
     return video.with_name(f"{video.stem}.states")
 
 
-def clear_states(video: Path) -> None:
-    """Remove the positions of an earlier video of that name."""
-    shutil.rmtree(states_folder(video), ignore_errors=True)
+def _growing(video: Path) -> Path:
+    """Where they are until the video has its name: an older video of that name keeps its own."""
+    return states_folder(partial_path(video))
+
+
+def _states(folder: Path) -> dict[int, Path]:
+    """The positions in a folder, by the frames that the video had."""
+    return {int(path.stem): path for path in folder.glob("*.npz") if re.fullmatch("[0-9]{8,}", path.stem)}
+
+
+def check_states(video: Path) -> None:
+    """Fail early where positions cannot be kept.
+
+    Raises:
+      ConfigError: something else than a folder is there.
+    """
+    for folder in (states_folder(video), _growing(video)):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise ConfigError(f"{folder} is no folder, so that positions cannot be kept there; choose another output")
+
+
+def _remove(folder: Path) -> None:
+    """Remove positions, and the folder if it holds nothing else."""
+    for path in _states(folder).values():
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def begin_states(video: Path) -> None:
+    """Remove what an abandoned run has left."""
+    _remove(_growing(video))
+
+
+def remove_states(video: Path) -> None:
+    """Remove the positions of an older video of that name."""
+    _remove(states_folder(video))
+
+
+def finish_states(video: Path) -> None:
+    """Put the positions in the place of an older video's, now that the video has its name."""
+    growing, folder = _growing(video), states_folder(video)
+    made = _states(growing)
+    if not made:  # the last run was killed when they were in their place already
+        return
+    _remove(folder)
+    folder.mkdir(exist_ok=True)
+    for path in made.values():
+        path.replace(folder / path.name)
+    _remove(growing)
 
 
 def keep_state(video: Path, saved: dict[str, np.ndarray], comment: str) -> None:
@@ -71,10 +119,17 @@ def keep_state(video: Path, saved: dict[str, np.ndarray], comment: str) -> None:
       saved: the position.
       comment: of the file; it tells later whether they belong together.
     """
-    path = states_folder(video) / f"{int(saved['frames_done']):08d}.npz"
+    path = _growing(video) / f"{int(saved['frames_done']):08d}.npz"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        write_arrays(path, comment=comment, **saved)
+        write_arrays(path, **saved | {"comment": np.asarray(comment)})
+
+
+def inherit_states(video: Path, other: Path, frames: int, comment: str) -> None:
+    """Keep the positions of another video, up to a number of frames, as those of one that begins as it does."""
+    for number, path in sorted(_states(states_folder(other)).items()):
+        if number <= frames:
+            keep_state(video, read_arrays(path, "make the video again"), comment)
 
 
 def find_state(video: Path, frames: int, comment: str) -> dict[str, np.ndarray]:
@@ -84,7 +139,7 @@ def find_state(video: Path, frames: int, comment: str) -> dict[str, np.ndarray]:
       ConfigError: there is none, or it cannot be read, or belongs to another video.
     """
     folder = states_folder(video)
-    kept = {int(path.stem): path for path in folder.glob("*.npz") if path.stem.isdigit()}
+    kept = _states(folder)
     if not kept:
         raise ConfigError(
             f"nothing is kept in {folder}, from which {video.name} could be redone: it was made without end or with "

@@ -16,7 +16,16 @@ from tqdm import tqdm
 from pavdm_jax.checkpoints.fingerprint import model_fingerprint
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.pipeline import open_stream
-from pavdm_jax.generation.positions import clear_states, keep_state, read_arrays, write_arrays
+from pavdm_jax.generation.positions import (
+    begin_states,
+    check_states,
+    finish_states,
+    inherit_states,
+    keep_state,
+    read_arrays,
+    remove_states,
+    write_arrays,
+)
 from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.request_json import describe
@@ -38,7 +47,7 @@ def check_outputs(paths: Sequence[Path], crf: int) -> None:
     if not 1 <= crf <= 51:
         raise ConfigError(f"crf must be 1 to 51, not {crf}; 18 looks like the original")
     for path in paths:
-        check_output(path)
+        check_states(check_output(path))
 
 
 @dataclass(frozen=True)
@@ -162,14 +171,18 @@ class Recording:
                 )
                 stack.callback(writers[-1].abandon)
                 if saved is None:
-                    clear_states(path)
+                    begin_states(path)
             if saved is None and self.branch is not None:
                 self.branch.enter(stream, writers)
+                for path in self.outputs if self.keeps_states else ():
+                    inherit_states(path, self.branch.video, stream.frames_done, self.comments[path])
             finished = self._record_all(stream, writers, progress)
             self.frames_done = stream.frames_done
             for writer in writers if finished else []:
                 writer.close()
         if finished:
+            for path in self.outputs:
+                (finish_states if self.keeps_states else remove_states)(path)
             self.record.unlink(missing_ok=True)
         return finished
 

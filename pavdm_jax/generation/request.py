@@ -1,9 +1,6 @@
 """What a user asks for, checked before anything is compiled."""
 
 import dataclasses
-import math
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -14,11 +11,11 @@ from pavdm_jax.config import SCHEDULES, ClipConfig, ModelConfig
 from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import MAX_FRAMES, Options, read_options
+from pavdm_jax.generation.start_clips import read_starts
 from pavdm_jax.generation.timeline import Timeline, read_prompts
 from pavdm_jax.geometry import check_size, decoded_size, seconds_to_frames
 from pavdm_jax.resolutions import resolution
-from pavdm_jax.video.clips import pad_start, read_video
-from pavdm_jax.video.images import resize_crop
+from pavdm_jax.video.images import MAX_PIXELS
 from pavdm_jax.video.writer import MAX_FPS, MIN_FPS
 
 
@@ -100,6 +97,9 @@ class Request:
         )
 
 
+MAX_GUIDANCE = 1000
+
+
 def make_request(config: ModelConfig, prompt: str | Sequence, at_once: int | None = None, **options) -> Request:
     """Check a prompt and `Options`, fill in the model's defaults, and read the start clip.
 
@@ -119,14 +119,16 @@ def make_request(config: ModelConfig, prompt: str | Sequence, at_once: int | Non
     if not MIN_FPS <= fps <= MAX_FPS:
         raise ConfigError(f"fps must be {MIN_FPS} to {MAX_FPS}, not {fps:g}")
     guidance_scale = config.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
-    if not math.isfinite(guidance_scale):
-        raise ConfigError(f"guidance_scale must be a finite number, not {guidance_scale}")
+    if not abs(guidance_scale) <= MAX_GUIDANCE:
+        raise ConfigError(f"guidance_scale must be a number up to {MAX_GUIDANCE}, not {guidance_scale}")
     frames = asked.frames if asked.seconds is None else seconds_to_frames(asked.seconds, fps)
     if frames is not None and not 1 <= frames <= MAX_FRAMES:
         raise ConfigError(f"frames {frames} is not possible; ask for 1 to {MAX_FRAMES}, or for a video without end")
     config = _own_config(config, asked)
     height, width, told_size = _size(config, asked)
-    start, image = _start_frames(config, asked, len(timelines), height, width)
+    if height * width > MAX_PIXELS:
+        raise ConfigError(f"frames of {height}x{width} pixels are too large; at most {MAX_PIXELS} pixels are possible")
+    start, image = read_starts(config, asked, len(timelines), height, width)
     if frames is not None and start is not None and frames <= start.shape[1]:
         raise ConfigError(
             f"{frames} frames are asked for, and the start clip has {start.shape[1]} already; ask for more"
@@ -229,41 +231,3 @@ def _size(config: ModelConfig, asked: Options) -> tuple[int, int, tuple[int, int
     width = config.width if asked.width is None else asked.width
     check_size(height, width, config)
     return height, width, (height, width)
-
-
-def _start_frames(
-    config: ModelConfig, asked: Options, prompts: int, height: int, width: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The start clips, and the images that are one latent frame, at the video's size: see `Request`."""
-    if asked.start is None:
-        return None, None
-    each = [asked.start] if isinstance(asked.start, str | os.PathLike | np.ndarray) else list(asked.start)
-    if len(each) not in (1, prompts):
-        raise ConfigError(f"{len(each)} start clips are given for {prompts} prompts; give one each, or a single one")
-    clips = [_read_start(config, start, asked.image, height, width) for start in each]
-    lengths = {len(clip) for clip in clips}
-    if len(lengths) != 1:
-        raise ConfigError(
-            f"the start clips of a batch must have equal lengths, not {', '.join(map(str, sorted(lengths)))} frames"
-        )
-    repeats = 1 if len(each) == 1 else asked.samples
-    frames = np.repeat(np.stack(clips), repeats, axis=0)
-    return (None, frames) if asked.image == "latent" and lengths == {1} else (frames, None)
-
-
-def _read_start(
-    config: ModelConfig, start: str | os.PathLike | np.ndarray, image: str, height: int, width: int
-) -> np.ndarray:
-    frames = start if isinstance(start, np.ndarray) else read_video(os.fspath(start))
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ConfigError(
-            f"start frames must be uint8 [frames, height, width, 3], not {frames.dtype} {list(frames.shape)}"
-        )
-    vae = config.vae
-    if len(frames) == 1 and image == "hold":
-        frames = np.repeat(frames, vae.micro_frames, axis=0)
-    # The released start clips have 16 frames. What lacks a latent frame or more is refused, where it is too short.
-    if vae.micro_frames - vae.temporal.downsample < len(frames) < vae.micro_frames:
-        frames, note = pad_start(frames, vae.micro_frames)
-        warnings.warn(note, stacklevel=2)
-    return resize_crop(frames, height, width)

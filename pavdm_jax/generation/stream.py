@@ -73,11 +73,14 @@ class VideoStream(ABC):
         return self.round >= self.num_rounds
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        while self._pending or not self.done:
-            if self._pending:
-                yield self._pending.pop(0)
-            else:
-                self._pending = self.advance()
+        return self
+
+    def __next__(self) -> np.ndarray:
+        while not self._pending:
+            if self.done:
+                raise StopIteration
+            self._pending = self.advance()
+        return self._pending.pop(0)
 
     def set_prompt(self, prompt: str | Sequence[str]) -> None:
         """Change the prompt from the next chunk on that enters the window; of the baselines, from the next clip on.
@@ -91,12 +94,14 @@ class VideoStream(ABC):
         Raises:
           ConfigError: the number of prompts is not that of the samples, or a prompt is empty after cleaning.
         """
-        texts = (prompt,) * self.request.batch if isinstance(prompt, str) else tuple(prompt)
+        texts = (prompt,) * self.request.batch if isinstance(prompt, str) else prompt
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise ConfigError(f"a prompt is text, or a list of texts, not {prompt!r}")
         if len(texts) != self.request.batch:
             raise ConfigError(f"{len(texts)} prompts are given for {self.request.batch} samples; give one each")
         place = self._next_change()
-        self._change(place, texts)
-        self._changes.append((place, texts))
+        self._change(place, tuple(texts))
+        self._changes.append((place, tuple(texts)))
 
     def save(self) -> dict[str, np.ndarray]:
         """The position in the video as NumPy arrays, for `restore`."""
@@ -118,6 +123,9 @@ class VideoStream(ABC):
         Raises:
           ConfigError: the position is of another method, size or window, or lies behind the end of this video.
         """
+        missing = sorted(self.save().keys() - saved.keys())
+        if missing:
+            raise ConfigError(f"the saved position lacks {', '.join(missing)}; it is none of `save`")
         if (method := str(saved["method"])) != self.request.method:
             raise ConfigError(f"the saved position is of method {method}; this request's is {self.request.method}")
         shape, expected = saved["latents"].shape, self._state.latents.shape

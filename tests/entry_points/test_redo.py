@@ -58,6 +58,19 @@ def video(checkpoint, tmp_path_factory):
     return make(checkpoint, tmp_path_factory.mktemp("videos") / "v.mp4", PROMPT)
 
 
+def interrupted_at(call):
+    """`ProgressiveStream.advance`, in which Ctrl-C arrives in one of the calls."""
+    advance, rounds = ProgressiveStream.advance, []
+
+    def interrupted(stream):
+        rounds.append(stream.round)
+        if len(rounds) == call:
+            raise KeyboardInterrupt
+        return advance(stream)
+
+    return interrupted
+
+
 def kept_frames(path):
     return json.loads(read_comment(path))["redone"][-1]["at_frame"]
 
@@ -83,11 +96,46 @@ def test_another_prompt_changes_what_comes_after_the_second(checkpoint, video):
     assert packets(path)[-CHUNK:] != packets(video)[-CHUNK:]
 
 
-def test_what_is_redone_can_be_redone(checkpoint, video):
-    once = redone(checkpoint, video, "--from", 1, "--prompt", OTHER)
-    twice = redone(checkpoint, once, "--from", 3, "--seed", 0)
-    assert packets(twice) == packets(once)
+@pytest.mark.parametrize("second", [0, 3])
+def test_what_is_redone_can_be_redone(checkpoint, video, second):
+    """From before the place of the first one on, too: then only the beginning is that of both."""
+    once = redone(checkpoint, video, "--from", 2, "--prompt", OTHER)
+    twice = redone(checkpoint, once, "--from", second, "--seed", 0)
+    assert (packets(twice) == packets(once)) == (second == 3)
+    assert kept_frames(twice) == {0: 0, 3: 6 * CHUNK}[second]
     assert [change["prompt"] for change in json.loads(read_comment(twice))["redone"]] == [OTHER, None]
+
+
+def test_what_is_not_ours_is_left_alone(checkpoint, tmp_path):
+    (tmp_path / "v.states").mkdir()
+    (tmp_path / "v.states" / "thesis.txt").write_text("mine")
+    make(checkpoint, tmp_path / "v.mp4", PROMPT)
+    make(checkpoint, tmp_path / "v.mp4", PROMPT, "--no-states")
+    assert [path.name for path in (tmp_path / "v.states").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_that_is_broken_off_leaves_an_older_video_its_positions(checkpoint, tmp_path, monkeypatch):
+    video = make(checkpoint, tmp_path / "v.mp4", PROMPT)
+    with monkeypatch.context() as patch:
+        patch.setattr(ProgressiveStream, "advance", interrupted_at(2))
+        given = [PROMPT, "--checkpoint", checkpoint, "--frames", FRAMES, "-q", "-o", video, "--seed", 9]
+        assert make_video.run(make_video.read(list(map(str, given)))) == 130
+    redone(checkpoint, video, "--from", 2, "--seed", 5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        '{"fps": 0, "frames": 34, "crf": 18}',
+        '{"fps": 24, "frames": 34}',
+        '{"fps": 24, "frames": "x", "crf": 18}',
+        "[" * 9999,
+    ],
+)
+def test_comments_of_others_are_one_line(tmp_path, monkeypatch, capsys, settings):
+    with VideoWriter(tmp_path / "v.mp4", FPS, comment=settings) as writer:
+        writer.write(np.zeros((40, 16, 24, 3), np.uint8))
+    assert "was not made by" in mistake(capsys, monkeypatch, tmp_path / "v.mp4", "--from", 1, "--seed", 5)[1]
 
 
 @pytest.mark.parametrize(
@@ -129,16 +177,7 @@ def test_a_replacement_takes_another_prompt(checkpoint, tmp_path):
 
 def test_an_interrupted_redo_goes_on(checkpoint, video, monkeypatch):
     whole = packets(redone(checkpoint, video, "--from", 2, "--prompt", OTHER))
-    advance = ProgressiveStream.advance
-    rounds = []
-
-    def interrupted(stream):
-        rounds.append(stream.round)
-        if len(rounds) == 2:
-            raise KeyboardInterrupt
-        return advance(stream)
-
-    monkeypatch.setattr(ProgressiveStream, "advance", interrupted)
+    monkeypatch.setattr(ProgressiveStream, "advance", interrupted_at(2))
     given = [str(video), "--from", "2", "--prompt", OTHER, "--checkpoint", checkpoint, "--quiet"]
     assert redo.run(redo.read(given)) == 130
     assert redo.run(redo.read([*given, "--resume"])) == 0

@@ -1,0 +1,50 @@
+"""The clips and images that videos begin with, at the size of the videos."""
+
+import os
+import warnings
+
+import numpy as np
+
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.options import Options
+from pavdm_jax.video.clips import pad_start, read_video
+from pavdm_jax.video.images import resize_crop
+
+
+def read_starts(
+    config: ModelConfig, asked: Options, prompts: int, height: int, width: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The start clips, and the images that are one latent frame, at the video's size: see `Request`."""
+    if asked.start is None:
+        return None, None
+    each = [asked.start] if isinstance(asked.start, str | os.PathLike | np.ndarray) else list(asked.start)
+    if len(each) not in (1, prompts):
+        raise ConfigError(f"{len(each)} start clips are given for {prompts} prompts; give one each, or a single one")
+    clips = [_read_start(config, start, asked.image, height, width) for start in each]
+    lengths = {len(clip) for clip in clips}
+    if len(lengths) != 1:
+        raise ConfigError(
+            f"the start clips of a batch must have equal lengths, not {', '.join(map(str, sorted(lengths)))} frames"
+        )
+    repeats = 1 if len(each) == 1 else asked.samples
+    frames = np.repeat(np.stack(clips), repeats, axis=0)
+    return (None, frames) if asked.image == "latent" and lengths == {1} else (frames, None)
+
+
+def _read_start(
+    config: ModelConfig, start: str | os.PathLike | np.ndarray, image: str, height: int, width: int
+) -> np.ndarray:
+    frames = start if isinstance(start, np.ndarray) else read_video(os.fspath(start))
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise ConfigError(
+            f"start frames must be uint8 [frames, height, width, 3], not {frames.dtype} {list(frames.shape)}"
+        )
+    vae = config.vae
+    if len(frames) == 1 and image == "hold":
+        frames = np.repeat(frames, vae.micro_frames, axis=0)
+    # The released start clips have 16 frames. What lacks a latent frame or more is refused, where it is too short.
+    if vae.micro_frames - vae.temporal.downsample < len(frames) < vae.micro_frames:
+        frames, note = pad_start(frames, vae.micro_frames)
+        warnings.warn(note, stacklevel=2)
+    return resize_crop(frames, height, width)
