@@ -68,7 +68,8 @@ def protocols(names: Iterable[str]) -> dict[str, str]:
     return {
         "scenes": scenes_protocol(),
         **{name: of_scores[name] for name in names},
-        "contrasts": f"mean over the last {SHARE:.0%} of a curve minus mean over the first {SHARE:.0%}",
+        "contrasts": f"mean over the last {SHARE:.0%} of a curve minus mean over the first {SHARE:.0%}, of the clips "
+        "that have a score",
         "similarity": f"SSIM of luma, longer side reduced to 256 px, by distance in frames; of every {EVERY}th frame "
         "with those before it",
         "curves": f"a score for each clip of {CLIP_SECONDS} s, cut as by VBench-Long: int(fps) * {CLIP_SECONDS} "

@@ -37,7 +37,10 @@ CURVES = {
     "texture_drift": f"of the texture's contrast {_DRIFT}",
     "background_drift": "of the background's colours from the video's own first clip, where it is 0",
 }
-"""Scores of each clip, means over the named shapes: how each is measured; the units are in `UNITS`."""
+"""Scores of each clip, and how each is measured; the units are in `UNITS`."""
+
+OF_ALL = ("extra", "background_drift")
+"""Curves of the whole picture; the others are means over the named shapes."""
 
 TRACKER_SAMPLES = 20
 TRACKER_CONDITIONS = ("clean", "blur 0.8, noise 8", "50 to 70 % visible")
@@ -94,7 +97,7 @@ def truth_scores(path: str, prompt: str, fps: float) -> tuple[dict[str, list[flo
 def truth_protocols() -> dict[str, str]:
     """How each of these scores is measured, with its unit."""
     return {name: f"{how} [{unit}]" for name, (unit, how) in VALUES.items()} | {
-        name: f"{how}; mean over the named shapes, about 12 frames a second [{UNITS[name]}]"
+        name: f"{how}; {'' if name in OF_ALL else 'mean over shapes, '}about 12 frames a second [{UNITS[name]}]"
         for name, how in CURVES.items()
     }
 
