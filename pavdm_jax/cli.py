@@ -38,7 +38,9 @@ def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
     """
     warnings.showwarning = _show_warning
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        INTERRUPTED.clear()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
     try:
         try:
             code = work()
@@ -55,6 +57,16 @@ def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
     except KeyboardInterrupt:
         code, said = 130, interrupted
     end(code, printable(said))
+
+
+INTERRUPTED = threading.Event()
+"""Whether Ctrl-C or SIGTERM has come. Python drops the exception if it arrives in a callback (JAX has one for garbage
+collection), so long loops look here, too."""
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    INTERRUPTED.set()
+    raise KeyboardInterrupt
 
 
 def _output_is_closed() -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pavdm_jax.checkpoints.fingerprint import model_fingerprint
+from pavdm_jax.cli import INTERRUPTED
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.pipeline import open_stream
 from pavdm_jax.generation.positions import (
@@ -197,6 +198,8 @@ class Recording:
                     for writer, video in zip(writers, frames, strict=True):
                         writer.write(video)
                 self._keep_position(stream, writers)
+                if INTERRUPTED.is_set() and not stream.done:
+                    raise KeyboardInterrupt
                 bar.update(stream.round - before)
                 made = stream.frames_done - first_frame
                 rate = made / max(bar.format_dict["elapsed"], 1e-9)
@@ -204,6 +207,7 @@ class Recording:
                 bar.set_postfix_str(shown)
             return True
         except KeyboardInterrupt:
+            INTERRUPTED.clear()
             return self.request.frames is None and all(writer.position.num_frames for writer in writers)
         finally:
             bar.close()

@@ -1,5 +1,6 @@
 """The command line: whole videos, kill and resume, Ctrl-C, numbered outputs, and one clear line for every mistake."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -154,6 +155,24 @@ def test_ctrl_c_leaves_a_video_that_plays_and_resumes(checkpoint, tmp_path, ctrl
     assert len(read_video(tmp_path / "v.partial.mp4")) == 4 * CHUNK
     assert run(*arguments, "--resume") == 0
     assert len(read_video(output)) == 8 * CHUNK
+
+
+def test_a_ctrl_c_that_python_drops_is_heard(checkpoint, tmp_path, monkeypatch):
+    """Python drops an exception that is raised in a callback of the garbage collection, where JAX has one."""
+    advance = ProgressiveStream.advance
+
+    def dropped(stream):
+        if stream.round == 6:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        return advance(stream)
+
+    monkeypatch.setattr(ProgressiveStream, "advance", dropped)
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 8 * CHUNK, "--output", tmp_path / "v.mp4", "--quiet"]
+    with pytest.raises(SystemExit) as ended:
+        make_video.main([str(argument) for argument in arguments])
+    assert ended.value.code == 130
+    assert len(read_video(tmp_path / "v.partial.mp4")) == 6 * CHUNK
 
 
 def test_ctrl_c_finishes_a_video_without_end(checkpoint, tmp_path, ctrl_c):
