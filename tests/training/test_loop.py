@@ -220,7 +220,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(runs):
         (
             None,
             "no config given; add --config, a file or a shipped one: "
-            + ", ".join(sorted(path.stem for path in CONFIGS.glob("*.py"))),
+            + ", ".join(
+                sorted(path.stem for path in CONFIGS.glob("[!c]*.py"))
+            ),  # none begins with c but the comparison
         ),
     ],
 )
