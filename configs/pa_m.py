@@ -11,7 +11,7 @@ frames at once: of 16 frames' five latent frames the first is padding alone. Wit
 --data.frames 187` it codes what it was trained for.
 
 Hardware: 128 chips, 4x4x8. Any pod from v4-32 on does with another mesh and batch: --mesh fsdp=16 --batch-size 16.
-Measured: the step is compiled for the topology, without chips, and fits (README):
+Measured: the step is compiled for the topology, without chips, and fits (configs/README.md):
 
     python -m pavdm_jax.train --config configs/pa_m.py --compile-only v4:4x4x8
 

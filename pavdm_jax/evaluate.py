@@ -32,7 +32,8 @@ from pavdm_jax.evaluation.summary import as_json, show_estimate
 from pavdm_jax.generation.options import DEFAULT_FRAMES, Options
 from pavdm_jax.generation.pipeline import generate
 from pavdm_jax.models.model import PARTS
-from pavdm_jax.video.images import check_output, contact_sheet, write_png
+from pavdm_jax.outputs import check_output
+from pavdm_jax.video.images import contact_sheet, write_png
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
 
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import file_url
@@ -79,7 +80,7 @@ def copy_fragments(path: Path, num_frames: int, rate: Fraction, crf: float) -> I
                     break
                 yield header, _pack(packets, stream, done), len(packets)
                 done += len(packets)
-    except (OSError, IndexError) as error:
+    except (OSError, FFmpegError, UnicodeDecodeError, IndexError) as error:
         raise ConfigError(f"{path} cannot be read as a video ({error})") from None
     if done != num_frames:
         raise ConfigError(f"{path} cannot be cut after {num_frames} frames; it is not the video that it was")

@@ -11,9 +11,9 @@ import time
 import jax
 import numpy as np
 import pytest
+from support.command_line import mistake
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
-from pavdm_jax import __main__ as command_line
 from pavdm_jax import make_video
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.generation.progressive import ProgressiveStream
@@ -32,12 +32,6 @@ def checkpoint(tmp_path_factory):
 
 def run(*arguments):
     return make_video.run(make_video.read([str(a) for a in arguments]))
-
-
-@pytest.fixture(autouse=True)
-def no_shared_cache(monkeypatch):
-    """Tests leave the user's compilation cache alone."""
-    monkeypatch.setattr("pavdm_jax.cli.enable_cache", lambda: None)
 
 
 def test_a_video_and_a_gif_are_written(checkpoint, tmp_path, capsys):
@@ -217,17 +211,6 @@ def test_resume_does_not_replace_a_finished_video_of_other_options(checkpoint, t
     assert (code, output.read_bytes()) == (2, before)
     assert "was made with other options" in line
     assert run(*arguments, "--resume") == 0
-
-
-def mistake(capsys, monkeypatch, *arguments):
-    """Run the program, and return its exit code and the only line that it wrote on the error stream."""
-    monkeypatch.setattr(sys, "argv", ["pavdm", *map(str, arguments)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        command_line.main()
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return caught.value.code, lines[0]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
 """`pavdm redo`: the beginning of a video is kept bit for bit, the rest is made again with another seed or prompt."""
 
 import json
-import sys
 
 import av
 import numpy as np
 import pytest
+from support.command_line import mistake
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
-from pavdm_jax import __main__ as command_line
 from pavdm_jax import make_video, redo
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.generation.progressive import ProgressiveStream
@@ -27,12 +26,6 @@ def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny"
     save_model(path, tiny_model())
     return str(path)
-
-
-@pytest.fixture(autouse=True)
-def no_shared_cache(monkeypatch):
-    """Tests leave the user's compilation cache alone."""
-    monkeypatch.setattr("pavdm_jax.cli.enable_cache", lambda: None)
 
 
 def make(checkpoint, output, *arguments):
@@ -135,7 +128,7 @@ def test_a_run_that_is_broken_off_leaves_an_older_video_its_positions(checkpoint
 def test_comments_of_others_are_one_line(tmp_path, monkeypatch, capsys, settings):
     with VideoWriter(tmp_path / "v.mp4", FPS, comment=settings) as writer:
         writer.write(np.zeros((40, 16, 24, 3), np.uint8))
-    assert "was not made by" in mistake(capsys, monkeypatch, tmp_path / "v.mp4", "--from", 1, "--seed", 5)[1]
+    assert "was not made by" in mistake(capsys, monkeypatch, "redo", tmp_path / "v.mp4", "--from", 1, "--seed", 5)[1]
 
 
 @pytest.mark.parametrize(
@@ -189,17 +182,6 @@ def test_no_positions_are_kept_where_none_are_wanted(checkpoint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
 
-def mistake(capsys, monkeypatch, *arguments):
-    """Run the program, and return its exit code and the only line that it wrote on the error stream."""
-    monkeypatch.setattr(sys, "argv", ["pavdm", "redo", *map(str, arguments)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        command_line.main()
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return caught.value.code, lines[0]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -220,24 +202,24 @@ def test_mistakes_are_one_line(checkpoint, video, monkeypatch, capsys, arguments
     if "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", checkpoint]
     before = video.read_bytes()
-    code, line = mistake(capsys, monkeypatch, "v.mp4", *arguments)
+    code, line = mistake(capsys, monkeypatch, "redo", "v.mp4", *arguments)
     assert (code, video.read_bytes()) == (2, before)
     assert message in line
 
 
 def test_other_videos_cannot_be_redone(checkpoint, video, tmp_path, monkeypatch, capsys):
     arguments = ["--from", 1, "--seed", 5, "--checkpoint", checkpoint]
-    assert "there is no video" in mistake(capsys, monkeypatch, tmp_path / "absent.mp4", *arguments)[1]
+    assert "there is no video" in mistake(capsys, monkeypatch, "redo", tmp_path / "absent.mp4", *arguments)[1]
     foreign = tmp_path / "foreign.mp4"
     with VideoWriter(foreign, FPS) as writer:
         writer.write(np.zeros((40, 16, 24, 3), np.uint8))
-    assert "was not made by" in mistake(capsys, monkeypatch, foreign, *arguments)[1]
+    assert "was not made by" in mistake(capsys, monkeypatch, "redo", foreign, *arguments)[1]
     alone = tmp_path / "alone.mp4"
     alone.write_bytes(video.read_bytes())
-    assert "nothing is kept in" in mistake(capsys, monkeypatch, alone, *arguments)[1]
+    assert "nothing is kept in" in mistake(capsys, monkeypatch, "redo", alone, *arguments)[1]
     other = make(checkpoint, tmp_path / "other.mp4", OTHER)
     other.write_bytes(video.read_bytes())
-    assert "belongs to another video" in mistake(capsys, monkeypatch, other, *arguments)[1]
+    assert "belongs to another video" in mistake(capsys, monkeypatch, "redo", other, *arguments)[1]
     (kept,) = (path for path in (tmp_path / "other.states").iterdir() if path.stem == f"{CHUNK * 4:08d}")
     kept.write_bytes(kept.read_bytes()[:500])
-    assert "cannot be read" in mistake(capsys, monkeypatch, other, "--from", 2, *arguments[2:])[1]
+    assert "cannot be read" in mistake(capsys, monkeypatch, "redo", other, "--from", 2, *arguments[2:])[1]

@@ -111,6 +111,41 @@ def test_a_partial_video_with_a_flipped_bit_is_not_resumed(tmp_path, place):
     assert writer.partial_path.read_bytes() == data
 
 
+def test_copied_frames_are_the_stored_ones_and_more_can_follow(tmp_path):
+    write(tmp_path / "old.mp4", clip(51))
+    with VideoWriter(tmp_path / "new.mp4", 24) as writer:
+        writer.copy(tmp_path / "old.mp4", 34)
+        writer.write(clip(17, first=34))
+    assert (tmp_path / "new.mp4").read_bytes() == (tmp_path / "old.mp4").read_bytes()
+
+
+def foreign(path):
+    """A video of the same size and rate by another encoder's settings."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"preset": "ultrafast", "profile": "baseline"})
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for pixels in clip(34):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def test_what_cannot_be_continued_is_not_copied(tmp_path):
+    write(tmp_path / "old.mp4", clip(51))
+    write(tmp_path / "slow.mp4", clip(51), fps=12)
+    foreign(tmp_path / "foreign.mp4")
+    (tmp_path / "text.mp4").write_text("no video")
+    for name, frames, message in [
+        ("old.mp4", 20, "cannot be cut after 20 frames"),
+        ("old.mp4", 68, "cannot be cut after 68 frames"),
+        ("slow.mp4", 17, "encoded with other settings"),
+        ("foreign.mp4", 34, "encoded with other settings"),
+        ("text.mp4", 17, "cannot be read as a video"),
+        ("absent.mp4", 17, "cannot be read as a video"),
+    ]:
+        with pytest.raises(ConfigError, match=message), VideoWriter(tmp_path / "new.mp4", 24) as writer:
+            writer.copy(tmp_path / name, frames)
+
+
 def test_two_writers_of_one_file_are_refused(tmp_path):
     with VideoWriter(tmp_path / "video.mp4", 24) as first:
         first.write(clip(17))
