@@ -297,9 +297,42 @@ def test_the_prompt_can_change_while_the_video_is_made():
     planned = video([(0, PROMPT), (entering * CHUNK / 24, OTHER)], frames=frames, **options)
     assert not differ(np.concatenate([*made, *rest], axis=1)[0], planned)
 
-    again = generate_stream(tiny_model(), PROMPT, frames, **options)
-    again.restore(saved)
-    np.testing.assert_array_equal(np.concatenate(list(again), axis=1), np.concatenate(rest, axis=1))
+    for _ in range(2):  # a position of a stream that was restored itself has the change, too
+        again = generate_stream(tiny_model(), PROMPT, frames, **options)
+        again.restore(saved)
+        saved = again.save()
+        np.testing.assert_array_equal(np.concatenate(list(again), axis=1), np.concatenate(rest, axis=1))
+
+
+@pytest.mark.parametrize("method", ["replacement", "noisy-replacement"])
+def test_the_prompt_of_a_baseline_can_change_with_each_clip(method):
+    frames, options = 9 * CHUNK, {"method": method, "steps": 3}
+    stream = generate_stream(tiny_model(), PROMPT, frames, **options)
+    made = stream.advance()
+    stream.set_prompt(OTHER)
+    saved = stream.save()
+    rest = np.concatenate(list(stream), axis=1)
+    whole = video(frames=frames, **options)
+    assert not differ(made[0][0], whole[:CHUNK])
+    assert differ(rest[0, :CHUNK], whole[3 * CHUNK : 4 * CHUNK])
+    for _ in range(2):
+        again = generate_stream(tiny_model(), PROMPT, frames, **options)
+        again.restore(saved)
+        saved = again.save()
+        np.testing.assert_array_equal(np.concatenate(list(again), axis=1), rest)
+
+
+@pytest.mark.parametrize("prompt", [5, [PROMPT, 5], [PROMPT, OTHER]])
+def test_a_prompt_that_is_none_is_refused_on_the_way(prompt):
+    stream = generate_stream(tiny_model(), PROMPT, 3 * CHUNK)
+    with pytest.raises(ConfigError, match=r"a prompt is text|give one each"):
+        stream.set_prompt(prompt)
+
+
+def test_a_position_that_is_none_is_refused():
+    stream = generate_stream(tiny_model(), PROMPT, 3 * CHUNK)
+    with pytest.raises(ConfigError, match="the saved position lacks changed_at, changed_to, finished"):
+        stream.restore({"latents": np.zeros(3)})
 
 
 def test_prompts_that_are_no_longer_needed_are_forgotten():
