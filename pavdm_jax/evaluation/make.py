@@ -22,6 +22,7 @@ from pavdm_jax.checkpoints.model_folder import is_embedded, is_model
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
+from pavdm_jax.evaluation.made_by import made_by
 from pavdm_jax.generation.prompts import encode_prompts
 from pavdm_jax.generation.recording import Recording, check_outputs
 from pavdm_jax.generation.request import make_request
@@ -126,15 +127,12 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
     for n, path in enumerate(paths):
         part = slice(n, n + 1)
         recording = Recording(model, request.part(part), features.part(part), [path], config.crf, states=False)
+        beside = path.with_suffix(".json")
+        before = _seconds_before(beside) if recording.record.exists() else 0
         started = time.time()
         resume = path.exists() or recording.record.exists()
-        if not recording.run(resume=resume, progress=not config.quiet):
-            print("interrupted; the same command goes on", file=sys.stderr)
-            return 130
+        finished = recording.run(resume=resume, progress=not config.quiet)
         took = time.time() - started
-        print(
-            f"{path}: " + (f"{recording.frames_done} frames in {took:.0f} s" if recording.frames_done else "is there")
-        )
         if recording.frames_done:  # else it was finished before
             settings = {
                 "system": system.name,
@@ -142,11 +140,27 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
                 "seed": videos[n][1],
                 "checkpoint": system.checkpoint,
                 "lora": system.lora,
-                "seconds_of_computing": round(took, 1),
+                "seconds_of_computing": None if before is None else round(before + took, 1),
+                "made_by": made_by(),
                 "settings": recording.identity,
             }
-            storage.write(path.with_suffix(".json"), (json.dumps(settings, indent=1) + "\n").encode())
+            storage.write(beside, (json.dumps(settings, indent=1) + "\n").encode())
+        if not finished:
+            print("interrupted; the same command goes on", file=sys.stderr)
+            return 130
+        print(
+            f"{path}: " + (f"{recording.frames_done} frames in {took:.0f} s" if recording.frames_done else "is there")
+        )
     return 0
+
+
+def _seconds_before(beside: Path) -> float | None:
+    """Seconds of computing until a video was interrupted; None if that was not noted, because the run was killed."""
+    try:
+        seconds = json.loads(beside.read_text())["seconds_of_computing"]
+        return None if seconds is None else float(seconds)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def main(arguments: Sequence[str]) -> None:
