@@ -133,7 +133,7 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
         resume = path.exists() or recording.record.exists()
         finished = recording.run(resume=resume, progress=not config.quiet)
         took = time.time() - started
-        if recording.frames_done:  # else it was finished before
+        if not finished or recording.frames_done:  # else it was finished before
             settings = {
                 "system": system.name,
                 "prompt": videos[n][0].prompt,

@@ -16,6 +16,7 @@ from support.abstract_meshes import abstract_mesh, bytes_of_a_device
 from pavdm_jax import train
 from pavdm_jax.ahead_of_time.chips import CHIPS, GIB
 from pavdm_jax.ahead_of_time.training import abstract_program
+from pavdm_jax.checkpoints.load import load
 from pavdm_jax.distributed.mesh import MeshConfig, train_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.comparison import read_comparison
@@ -99,9 +100,20 @@ def test_the_shipped_comparison_has_every_system_as_its_config_trains_it():
             assert any(pattern.covers(needed_pattern(request)) for pattern in patterns), system.name
 
 
-def test_a_comparison_is_no_config_to_train():
+def test_the_comparison_of_the_embedded_model_can_be_sampled_by_anybody():
+    comparison = read_comparison(str(CONFIGS / "comparison_embedded.py"))
+    assert {system.checkpoint for system in comparison.systems} == {"demo"}
+    config = load("demo", parts=()).config
+    for system in comparison.systems:
+        request = make_request(config, comparison.prompts[0], frames=comparison.frames, **system.options)
+        steps = request.config.window.steps if request.method == "progressive" else request.clip.steps
+        assert (request.frames, steps) == (1440, 30)
+
+
+@pytest.mark.parametrize("name", ["comparison_shapes", "comparison_embedded"])
+def test_a_comparison_is_no_config_to_train(name):
     with pytest.raises(ConfigError, match="does not define `config = TrainConfig"):
-        read("comparison_shapes")
+        read(name)
 
 
 def test_a_config_of_one_stage_is_changed_by_short_names():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 from support.tiny_model import CHUNK, tiny_model
@@ -10,7 +11,9 @@ from pavdm_jax import evaluate
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation import make
 from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
+from pavdm_jax.evaluation.made_by import _commit, made_by
 from pavdm_jax.generation.prompts_file import PromptLine
+from pavdm_jax.generation.recording import Recording
 
 DEFINITION = """
 from pavdm_jax.evaluation.comparison import Comparison, System
@@ -35,7 +38,7 @@ def made(tmp_path, monkeypatch):
             evaluate.main(["make", str(definition), "--output", str(tmp_path / "videos"), "--quiet", *options])
         return end.value.code, tmp_path / "videos"
 
-    run.definition = definition
+    run.definition, run.folder = definition, tmp_path / "videos"
     return run
 
 
@@ -61,6 +64,48 @@ def test_what_is_missing_is_made_and_the_rest_is_left_alone(made, capsys):
     assert (said["system"], said["prompt"], said["seed"]) == ("stronger", "a red circle moves left", 0)
     assert said["settings"]["guidance_scale"] == 3
     assert said["seconds_of_computing"] >= 0
+    assert said["made_by"] == made_by()
+
+
+@pytest.mark.usefixtures("quick_compiling")
+def test_seconds_of_computing_are_those_of_all_sittings(made, monkeypatch):
+    assert made("--share", "1/4")[0] == 0
+    (video,) = made.folder.rglob("*.mp4")
+    beside = video.with_suffix(".json")
+    alone = json.loads(beside.read_text())["seconds_of_computing"]
+    contents = video.read_bytes()
+    save = Recording._keep_position
+
+    def interrupted(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    def interrupted_after(seconds):
+        video.unlink()
+        beside.unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(Recording, "_keep_position", interrupted)
+            assert made("--share", "1/4")[0] == 130
+        said = json.loads(beside.read_text())
+        beside.write_text(json.dumps(said | {"seconds_of_computing": seconds}))
+
+    interrupted_after(1000.0)
+    assert made("--share", "1/4")[0] == 0
+    assert video.read_bytes() == contents
+    assert 1000 < json.loads(beside.read_text())["seconds_of_computing"] < 1000 + 10 * alone + 60
+
+    interrupted_after(None)
+    beside.unlink()  # as after a run that was killed
+    assert made("--share", "1/4")[0] == 0
+    assert json.loads(beside.read_text())["seconds_of_computing"] is None
+
+
+def test_the_commit_is_known_in_a_clone_only(tmp_path):
+    assert _commit(tmp_path) is None
+    somebody = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], [*somebody, "commit", "-qm", "x", "--allow-empty"]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    assert re.fullmatch("[0-9a-f]{12}", _commit(tmp_path) or "")
 
 
 @pytest.mark.usefixtures("quick_compiling")

@@ -222,7 +222,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(runs):
             "no config given; add --config, a file or a shipped one: "
             + ", ".join(
                 sorted(path.stem for path in CONFIGS.glob("[!c]*.py"))
-            ),  # none begins with c but the comparison
+            ),  # none begins with c but the comparisons
         ),
     ],
 )
