@@ -1,4 +1,4 @@
-"""What a comparison is made of, and the Python file that says so."""
+"""What a comparison is made of and what is claimed of it, and the Python file that says so."""
 
 import re
 import runpy
@@ -21,12 +21,38 @@ class System:
       checkpoint: a model folder or training run, or demo.
       lora: adapters for it, or None.
       options: by name, fields of `generation.options.Options` that differ from their defaults, such as method.
+      from_text: begin with the prompt alone, even where prompts have a start clip.
     """
 
     name: str
     checkpoint: str = "demo"
     lora: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    from_text: bool = False
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one system has a better score than another one (`claims.judge`).
+
+    Attributes:
+      text: the claim in words.
+      better, worse: names of systems.
+      metric: scenes, or a score of `pavdm evaluate score`, such as survival_seconds.
+      higher: whether the better system is said to have the higher score, or the lower one.
+      change: compare the score's change from the beginning of a video to its end, instead of its mean.
+    """
+
+    text: str
+    better: str
+    worse: str
+    metric: str
+    higher: bool
+    change: bool = False
+
+    def __post_init__(self) -> None:
+        if self.better == self.worse:
+            raise ConfigError(f"the claim '{self.text}' compares {self.better} with itself; name two systems")
 
 
 @dataclass(frozen=True)
@@ -38,12 +64,16 @@ class Comparison:
       prompts: texts, or lines of a prompts file, of which `prompt` and `start` count.
       seeds: the same for all systems.
       frames: of each video.
+      claims: that the scores shall decide.
+      note: what a reader of the scores must know of the systems.
     """
 
     systems: tuple[System, ...]
     prompts: tuple[str | PromptLine, ...]
     seeds: tuple[int, ...] = (0,)
     frames: int = 1440
+    claims: tuple[Claim, ...] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
         names = [system.name for system in self.systems]

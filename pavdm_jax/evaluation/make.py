@@ -118,8 +118,8 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
     check_outputs(paths, config.crf)
     model = load(system.checkpoint, parts=())  # the text encoder is at work before the rest is read
     options = {"frames": comparison.frames} | dict(system.options) | {"seed": [seed for _, seed, _ in videos]}
-    starts = [line.start for line, _, _ in videos]
-    if all(start is not None for start in starts):
+    starts = [line.start for line, _, _ in videos if line.start is not None]
+    if starts and not system.from_text:  # all have one, or none
         options["start"] = starts
     request = make_request(model.config, [line.prompt for line, _, _ in videos], 1, **options)
     (features,) = encode_prompts(model, request, progress=not config.quiet)

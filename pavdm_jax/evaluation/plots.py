@@ -1,7 +1,10 @@
-"""Curves over time of all systems, drawn to be told apart in print and by colour-blind readers."""
+"""Curves over time of all systems, drawn to be told apart in print and by colour-blind readers; and their frames."""
 
 import math
+import textwrap
 from typing import Any
+
+import numpy as np
 
 from pavdm_jax.evaluation.extras import import_extra
 
@@ -40,6 +43,37 @@ def curves_figure(systems: dict[str, Any], labels: dict[str, str] | None = None)
         unused.set_axis_off()
     handles = [panels[0].plot([], [], **_style(number), label=name)[0] for number, name in enumerate(systems)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(systems)), frameon=False)
+    return figure
+
+
+def frames_figure(frames: dict[str, dict[str, dict[float, np.ndarray]]]) -> Any:
+    """Frames of the same prompts by every system: a block a prompt, a row a system, a column a moment.
+
+    Args:
+      frames: by prompt, system and second, uint8 `[h, w, 3]`; a system need not have all prompts.
+
+    Returns:
+      A `matplotlib.figure.Figure`.
+    """
+    systems = list(dict.fromkeys(system for of_prompt in frames.values() for system in of_prompt))
+    moments = max((len(shown) for of_prompt in frames.values() for shown in of_prompt.values()), default=1)
+    shape = max(1, len(systems)), max(1, len(frames))
+    figure = import_extra("matplotlib.figure").Figure(
+        figsize=(0.85 * moments * shape[1] + 2, 0.85 * shape[0] + 0.8), layout="constrained"
+    )
+    blocks = list(figure.subfigures(1, shape[1], squeeze=False).flat)
+    for number, (block, (prompt, of_prompt)) in enumerate(zip(blocks, frames.items(), strict=False)):
+        block.suptitle("\n".join(textwrap.wrap(prompt, 12 * moments)), fontsize=9)
+        panels = block.subplots(shape[0], moments, squeeze=False)
+        for row, system in zip(panels, systems, strict=False):
+            for panel in row:
+                panel.set(xticks=[], yticks=[])
+                panel.spines[:].set_visible(False)
+            if number == 0:
+                row[0].set_ylabel(system, rotation=0, ha="right", va="center", fontsize=8)
+            for panel, (second, frame) in zip(row, of_prompt.get(system, {}).items(), strict=False):
+                panel.imshow(frame)
+                panel.set_title(f"{second:.0f} s" if row is panels[0] else "", fontsize=8)
     return figure
 
 

@@ -17,12 +17,15 @@ from pavdm_jax.cli import exit_with, read_command
 from pavdm_jax.data.shapes_world import named_world
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation import frechet_networks, vbench_networks
+from pavdm_jax.evaluation.claims import check_claims, judge
+from pavdm_jax.evaluation.comparison import read_comparison
 from pavdm_jax.evaluation.extras import import_extra
 from pavdm_jax.evaluation.features import video_features
 from pavdm_jax.evaluation.measure import VideoScores, measure_video
 from pavdm_jax.evaluation.networks import Network, load_networks
 from pavdm_jax.evaluation.reference import Features, Refused, check_reference, distance_protocol, reference_distances
 from pavdm_jax.evaluation.report import write_report
+from pavdm_jax.evaluation.runs import what_was_run
 from pavdm_jax.evaluation.summary import as_json, protocols, score_names, summarise, table
 from pavdm_jax.evaluation.truth import reported_errors
 from pavdm_jax.evaluation.vbench_long import CONSISTENCIES, MappingTable, read_mapping_table
@@ -33,7 +36,7 @@ EXAMPLES = """
 examples:
   pavdm evaluate score ours/ theirs/ --output scores.json --report report.html
   pavdm evaluate score a.mp4 b.mp4
-  pavdm evaluate score comparison/ --world hidden --report report.html
+  pavdm evaluate score comparison/ --world hidden --claims comparison.py --report report.html
   pavdm evaluate score ours/ --networks dino_vitb16 clip_vit_b_32
   pavdm evaluate score ours/ theirs/ --reference real/ --networks videomae_vit_g_ssv2
 """
@@ -48,7 +51,8 @@ class ScoreConfig:
     output: str | None = None
     """a JSON file for the scores of every video, the curves and how each was measured"""
     report: str | None = None
-    """an HTML page with tables, curves and the videos themselves, which opens offline; its curves also as .png"""
+    """an HTML page with tables, curves and the videos themselves, which opens offline; beside it two pictures: .png of
+    the curves, -frames.png of some videos"""
     world: str | None = None
     """simple or hidden: the videos are of this shapes world, and are scored against their prompts, too (identity,
     drift, motion); prompts are in the files' comments, or beside each in a .json as `pavdm evaluate make` writes it"""
@@ -61,6 +65,9 @@ class ScoreConfig:
     """a model folder, or demo: a distance between latents of its VAE, where there are no networks for FVD"""
     reference: str | None = None
     """a folder of real videos, from which the distance of each system is measured (FVD)"""
+    claims: str | None = None
+    """a definition of a comparison, as of `pavdm evaluate make`: what it claims of its systems is judged; they are
+    shown in its order"""
     subject_mapping_table: str | None = None
     """VBench's file configs/subject_mapping_table.yaml, for its subject consistency between clips"""
     background_mapping_table: str | None = None
@@ -79,6 +86,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     report = None if config.report is None else check_output(config.report, (".html",))
     if config.world is not None:
         named_world(config.world)  # a wrong name is told before the work
+    comparison = None if config.claims is None else read_comparison(config.claims)
+    check_claims(() if comparison is None else comparison.claims)
     videos = find_videos(config.videos)
     reference = [] if config.reference is None else find_videos([config.reference])
     for library in ("cv2", "scenedetect", "matplotlib"):
@@ -101,14 +110,23 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         features.setdefault(video.system, []).append(outputs)
     if not scores:
         raise ConfigError(f"none of the {len(videos)} videos can be scored; the first: {next(iter(skipped.values()))}")
+    if comparison is not None:  # systems in its order, others behind
+        order = {system.name: number for number, system in enumerate(comparison.systems)}
+        scores.sort(key=lambda video: order.get(video.system, len(order)))
     summaries = summarise(scores)
     result = {
         "protocols": protocols(score_names(summaries)),
         "systems": as_json(summaries),
         "videos": as_json(scores),
         "skipped": skipped,
+        "runs": as_json(what_was_run(scores)),
     }
     print(table(summaries))
+    if comparison is not None:
+        verdicts = [judge(claim, scores) for claim in comparison.claims]
+        result |= {"note": comparison.note, "claims": as_json(verdicts)}
+        for verdict in verdicts:
+            print(f"{verdict.decision}: {verdict.claim.text} ({verdict.claim.metric}: {verdict.why})")
     if config.world is not None:
         result["tracker_errors"] = as_json(reported_errors(config.world))
     if reference:
@@ -125,7 +143,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         print(f"scores, curves and protocols: {output}")
     if report is not None:
         write_report(report, result)
-        print(f"report: {report}; curves: {report.with_suffix('.png')}")
+        print(f"report: {report}; pictures: {report.stem}.png of the curves, {report.stem}-frames.png")
     return result
 
 

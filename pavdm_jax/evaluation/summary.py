@@ -10,9 +10,17 @@ from pavdm_jax.evaluation.contrast import SHARE
 from pavdm_jax.evaluation.measure import CLIP_METRICS, VideoScores
 from pavdm_jax.evaluation.scenes import scenes_protocol
 from pavdm_jax.evaluation.similarity import DISTANCES, EVERY
-from pavdm_jax.evaluation.truth import truth_protocols
+from pavdm_jax.evaluation.truth import truth_protocols, truth_units
 from pavdm_jax.evaluation.two_second_clips import CLIP_SECONDS
 from pavdm_jax.evaluation.vbench_long import dimension_protocols
+
+UNITS = (
+    {"scenes": "scenes"}
+    | {metric.name: metric.unit for metric in CLIP_METRICS}
+    | dict.fromkeys(dimension_protocols(), "0..1")
+    | truth_units()
+)
+"""Every score, and its unit."""
 
 
 @dataclasses.dataclass(frozen=True)

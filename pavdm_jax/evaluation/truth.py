@@ -102,6 +102,11 @@ def truth_protocols() -> dict[str, str]:
     }
 
 
+def truth_units() -> dict[str, str]:
+    """The unit of each of these scores."""
+    return {name: unit for name, (unit, _) in VALUES.items()} | UNITS
+
+
 def reported_errors(world: str) -> list[TrackerError]:
     """The tracker's own error on renderings of a world, so many for each condition, kind and size."""
     return tracker_errors(TRACKER_SAMPLES, world=named_world(world), conditions=TRACKER_CONDITIONS)

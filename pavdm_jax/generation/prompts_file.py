@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError, first_line
 
@@ -25,7 +27,7 @@ class PromptLine:
 
     Attributes:
       prompt: what the video shows.
-      start: path of the clip or picture that begins the video.
+      start: path of the clip or picture that begins the video, or its frames, uint8 [f, h, w, 3].
       seed: from 0 to 2**31 - 1.
       seconds: of the whole video.
       negative_prompt: what the video shall not show.
@@ -33,7 +35,7 @@ class PromptLine:
     """
 
     prompt: str
-    start: str | None = None
+    start: str | np.ndarray | None = None
     seed: int | None = None
     seconds: float | None = None
     negative_prompt: str | None = None

@@ -19,6 +19,7 @@ from pavdm_jax.ahead_of_time.training import abstract_program
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.distributed.mesh import MeshConfig, train_mesh
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.evaluation.claims import check_claims
 from pavdm_jax.evaluation.comparison import read_comparison
 from pavdm_jax.evaluation.held_out import held_out_prompts
 from pavdm_jax.generation.as_trained import needed_pattern
@@ -86,13 +87,16 @@ def test_a_system_is_sampled_with_the_levels_that_its_config_trains(name):
 
 def test_the_shipped_comparison_has_every_system_as_its_config_trains_it():
     comparison = read_comparison(str(CONFIGS / "comparison_shapes.py"))
-    assert len(set(comparison.prompts)) == 20
+    prompts = [line.prompt for line in comparison.lines]
+    assert len(set(prompts)) == 20
     (world,) = {stage.data.world for name in ("demo_base", "demo_progressive") for stage in read(name).stages}
-    assert comparison.prompts[:2] == tuple(held_out_prompts(2, 1000, 64, world))
+    assert prompts[:2] == held_out_prompts(2, 1000, 64, world)
+    assert all(line.start.shape == (17, 64, 64, 3) for line in comparison.lines)
+    assert [system.name for system in comparison.systems if system.from_text] == ["pa-text", "rn-text", "rw-text"]
     for system in comparison.systems:
         config = read(Path(system.checkpoint).name.removesuffix("_long"))
         assert config.output == system.checkpoint.removesuffix("_long")
-        request = make_request(config.model, comparison.prompts[0], frames=comparison.frames, **system.options)
+        request = make_request(config.model, prompts[0], frames=comparison.frames, **system.options)
         steps = request.config.window.steps if request.method == "progressive" else request.clip.steps
         assert (request.frames, steps) == (1440, 30)
         if system.checkpoint != "runs/demo_base":  # the base was trained for none of them
@@ -108,6 +112,14 @@ def test_the_comparison_of_the_embedded_model_can_be_sampled_by_anybody():
         request = make_request(config, comparison.prompts[0], frames=comparison.frames, **system.options)
         steps = request.config.window.steps if request.method == "progressive" else request.clip.steps
         assert (request.frames, steps) == (1440, 30)
+
+
+@pytest.mark.parametrize("name", ["comparison_shapes", "comparison_embedded"])
+def test_the_claims_of_a_comparison_are_about_its_systems_and_about_scores(name):
+    comparison = read_comparison(str(CONFIGS / f"{name}.py"))
+    check_claims(comparison.claims)
+    named = {name for claim in comparison.claims for name in (claim.better, claim.worse)}
+    assert named <= {system.name for system in comparison.systems}
 
 
 @pytest.mark.parametrize("name", ["comparison_shapes", "comparison_embedded"])

@@ -11,6 +11,7 @@ from pavdm_jax import evaluate
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation import make
 from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
+from pavdm_jax.evaluation.held_out import held_out_prompts
 from pavdm_jax.evaluation.made_by import _commit, made_by
 from pavdm_jax.generation.prompts_file import PromptLine
 from pavdm_jax.generation.recording import Recording
@@ -98,6 +99,26 @@ def test_seconds_of_computing_are_those_of_all_sittings(made, monkeypatch):
     beside.unlink()  # as after a run that was killed
     assert made("--share", "1/4")[0] == 0
     assert json.loads(beside.read_text())["seconds_of_computing"] is None
+
+
+@pytest.mark.usefixtures("quick_compiling")
+def test_all_systems_are_given_the_start_clips_but_those_that_begin_with_the_text(made):
+    text = made.definition.read_text()
+    text = text.replace('"a red circle moves left", "a small blue square_moves"', "*LINES,").replace(
+        'System("plain")', 'System("plain"), System("text", from_text=True)'
+    )
+    lines = f"LINES = held_out_starts(2, 0, 64, {CHUNK})\nfrom pavdm_jax.evaluation.comparison"
+    imported = "from pavdm_jax.evaluation.held_out import held_out_starts\n"
+    made.definition.write_text(imported + text.replace("from pavdm_jax.evaluation.comparison", lines, 1))
+    assert made("--prompts", "1")[0] == 0
+    said = {path.parent.name: json.loads(path.read_text()) for path in made.folder.rglob("*.json")}
+    assert {name: of_system["settings"]["start_frames"] for name, of_system in said.items()} == {
+        "plain": CHUNK,
+        "text": 0,
+        "stronger": CHUNK,
+    }
+    prompt = held_out_prompts(1, 0, 64)[0]
+    assert {of_system["prompt"] for of_system in said.values()} == {prompt}
 
 
 def test_the_commit_is_known_in_a_clone_only(tmp_path):
