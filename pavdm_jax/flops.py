@@ -47,10 +47,11 @@ def _tokens(rows: int, columns: int, config: STDiT3Config) -> int:
 
 
 def shift_flops(config: ModelConfig, height: int, width: int) -> int:
-    """FLOPs of one shift of one video of `height` × `width` pixels: r steps on the whole window, with guidance."""
+    """FLOPs of one shift of one video of `height` × `width` pixels: r steps on the whole window, guided or not."""
     tokens = _tokens(*latent_size(height, width, config.vae), config.stdit3)
     forward = stdit3_flops(config.stdit3, config.window.window_size, tokens, config.text.max_tokens)
-    return config.window.steps_per_shift * GUIDANCE_PASSES * forward
+    passes = 1 if config.guidance_scale == 1 else GUIDANCE_PASSES
+    return config.window.steps_per_shift * passes * forward
 
 
 def train_flops(config: STDiT3Config, latents: tuple[int, ...]) -> int:

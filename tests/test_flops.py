@@ -47,6 +47,7 @@ def test_arithmetic_grows_with_the_window_and_the_steps():
     config = tiny()
     more_steps = dataclasses.replace(config, window=dataclasses.replace(config.window, steps=12))
     assert shift_flops(more_steps, 16, 24) == 2 * shift_flops(config, 16, 24)
+    assert 2 * shift_flops(dataclasses.replace(config, guidance_scale=1.0), 16, 24) == shift_flops(config, 16, 24)
     assert shift_flops(config, 32, 48) > 4 * shift_flops(config, 16, 24)
 
 

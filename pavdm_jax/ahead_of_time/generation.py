@@ -92,7 +92,10 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
     }
     features = shape((1, 1, tokens, config.t5.d_model), jnp.float32)
     caption = jax.eval_shape(
-        functools.partial(guidance_caption, config=config), params["stdit3"], features, shape((1, 1), jnp.int32)
+        functools.partial(guidance_caption, config=config, guided=request.guided),
+        params["stdit3"],
+        features,
+        shape((1, 1), jnp.int32),
     )
     plan = make_plan(request).segment(0, 1)
     cell = (*latent_size(request.height, request.width, config.vae), config.vae.latent_channels)
@@ -101,8 +104,11 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
     first = jax.tree.map(lambda array: array[0], plan)
     state = jax.eval_shape(functools.partial(first_window, chunk=chunk), keys, jnp.zeros((1, 0, *cell)), first)
     backend = choose_backend(device, dtype, config.stdit3.head_width)
-    scalars: Any = [shape((), jnp.float32)] * 4  # in the place of the numbers
-    conditions = Conditions(params["stdit3"], caption, *scalars, config=config, dtype=dtype, backend=backend)
+    number: Any = shape((), jnp.float32)  # in the place of the numbers
+    scale = number if request.guided else None
+    conditions = Conditions(
+        params["stdit3"], caption, *[number] * 3, scale, config=config, dtype=dtype, backend=backend
+    )
     return [
         GenerationProgram(
             "text",
@@ -148,7 +154,7 @@ def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[di
     results = []
     for topology in config.compile_only:
         chip, devices = parse_topology(topology)[1], topology_devices(topology)
-        mesh = make_mesh(generation_mesh("auto", 1, len(devices)), devices)
+        mesh = make_mesh(generation_mesh("auto", 1, len(devices), request.guided), devices)
         for program in programs(model, request, devices[0]):
             if program.name in config.programs:
                 with use_mesh(mesh):

@@ -96,7 +96,7 @@ def parse_mesh(text: str) -> MeshConfig:
     return MeshConfig(**sizes)
 
 
-def generation_mesh(text: str, videos: int, devices: int | None = None) -> MeshConfig:
+def generation_mesh(text: str, videos: int, devices: int | None = None, guided: bool = True) -> MeshConfig:
     """The mesh for generation.
 
     Args:
@@ -105,6 +105,7 @@ def generation_mesh(text: str, videos: int, devices: int | None = None) -> MeshC
         `parse_mesh`.
       videos: how many are made at the same time.
       devices: the number of devices for "auto"; None: those of this process.
+      guided: whether there are two halves.
 
     Raises:
       ConfigError: the text is no mesh, or does not use all devices.
@@ -113,7 +114,7 @@ def generation_mesh(text: str, videos: int, devices: int | None = None) -> MeshC
         return MeshConfig()
     if text == "auto":
         devices = devices or jax.local_device_count()
-        data = math.gcd(devices, 2 * videos)
+        data = math.gcd(devices, 2 * videos if guided else videos)
         return MeshConfig(data=data, sequence=devices // data)
     config = parse_mesh(text)
     check_mesh(config, jax.device_count())

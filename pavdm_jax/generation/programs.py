@@ -27,7 +27,7 @@ from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.vae import VideoVAE
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnames=("config", "guided"))
 def guidance_caption(
     params: dict,
     features: jax.Array,
@@ -36,6 +36,7 @@ def guidance_caption(
     negative_lengths: jax.Array | None = None,
     *,
     config: ModelConfig,
+    guided: bool = True,
 ) -> Caption:
     """The caption keys and values of both halves of classifier-free guidance, from T5 features.
 
@@ -47,12 +48,15 @@ def guidance_caption(
         (Open-Sora `opensora/models/stdit/stdit3.py`).
       negative_lengths: int [b], tokens of the negative prompts, or None.
       config: the architecture.
+      guided: False leaves out the second half.
 
     Returns:
-      A caption of batch 2 b: first the prompts, then what guidance leads away from.
+      A caption of batch 2 b: first the prompts, then what guidance leads away from. Without guidance, of batch b.
     """
     network = STDiT3(config.stdit3)
     prompts = _apply(network, params, features, lengths, method="encode_caption")
+    if not guided:
+        return _shard(prompts)
     if negative is None or negative_lengths is None:
         unconditional = _apply(network, params, lengths, method="encode_null_caption")
     else:
@@ -60,7 +64,10 @@ def guidance_caption(
         negative = jnp.broadcast_to(negative[:, None], every)
         negative_lengths = jnp.broadcast_to(negative_lengths[:, None], lengths.shape)
         unconditional = _apply(network, params, negative, negative_lengths, method="encode_caption")
-    caption = concatenate([prompts, unconditional])
+    return _shard(concatenate([prompts, unconditional]))
+
+
+def _shard(caption: Caption) -> Caption:
     return Caption(shard_batch(caption.keys, 2), shard_batch(caption.values, 2), shard_batch(caption.length, 0))
 
 
@@ -86,7 +93,7 @@ class Conditions:
       caption: from `guidance_caption`.
       fps: float32 scalar, frames per second.
       height, width: float32 scalars, pixels; the size that the network is told (see `Request.told_size`).
-      guidance_scale: float32 scalar; see `guided`.
+      guidance_scale: float32 scalar, see `guided`; None for no guidance, which costs one pass a step instead of two.
       config: the architecture; static.
       dtype: in which matrix products are computed; static.
       backend: of attention, for the devices that the program runs on (see `choose_backend`); static.
@@ -97,13 +104,13 @@ class Conditions:
     fps: ArrayLike
     height: ArrayLike
     width: ArrayLike
-    guidance_scale: ArrayLike
+    guidance_scale: ArrayLike | None
     config: ModelConfig = struct.field(pytree_node=False)
     dtype: DTypeLike = struct.field(pytree_node=False)
     backend: Backend = struct.field(pytree_node=False)
 
     def velocity(self) -> Velocity:
-        """The network's velocity with classifier-free guidance, as a function of latents and levels."""
+        """The network's velocity, with classifier-free guidance if there is a scale, of latents and levels."""
         network = STDiT3(self.config.stdit3, self.dtype, backend=self.backend)
 
         def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
@@ -114,7 +121,7 @@ class Conditions:
             output = _apply(network, self.params, latents, levels, caption, fps, height, width, valid)
             return output[..., : self.config.stdit3.latent_channels]
 
-        return guided(velocity, self.guidance_scale)
+        return velocity if self.guidance_scale is None else guided(velocity, self.guidance_scale)
 
 
 @functools.partial(jax.jit, donate_argnames="state")

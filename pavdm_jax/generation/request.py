@@ -67,6 +67,11 @@ class Request:
         return len(self.prompts)
 
     @property
+    def guided(self) -> bool:
+        """Whether a step predicts twice, with the prompt and without; a guidance scale of 1 needs no second pass."""
+        return self.guidance_scale != 1
+
+    @property
     def given_frames(self) -> int:
         """Pixel frames of the start clip; an image that becomes one latent frame is none of them."""
         return 0 if self.start is None else self.start.shape[1]
@@ -121,6 +126,10 @@ def make_request(config: ModelConfig, prompt: str | Sequence, at_once: int | Non
     guidance_scale = config.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
     if not abs(guidance_scale) <= MAX_GUIDANCE:
         raise ConfigError(f"guidance_scale must be a number up to {MAX_GUIDANCE}, not {guidance_scale}")
+    if guidance_scale == 1 and asked.negative_prompt is not None:
+        raise ConfigError(
+            "a negative prompt works by guidance, and guidance_scale is 1, which is none; give a higher one"
+        )
     frames = asked.frames if asked.seconds is None else seconds_to_frames(asked.seconds, fps)
     if frames is not None and not 1 <= frames <= MAX_FRAMES:
         raise ConfigError(f"frames {frames} is not possible; ask for 1 to {MAX_FRAMES}, or for a video without end")
@@ -152,7 +161,7 @@ def make_request(config: ModelConfig, prompt: str | Sequence, at_once: int | Non
         clip=_clip(config, asked),
         dtype=asked.dtype,
         segment=asked.segment,
-        mesh=generation_mesh(asked.mesh, videos=min(at_once or videos, videos)),
+        mesh=generation_mesh(asked.mesh, videos=min(at_once or videos, videos), guided=guidance_scale != 1),
     )
 
 

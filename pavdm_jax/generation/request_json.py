@@ -77,7 +77,7 @@ def read_request(
             "fixed_length": fixed_length,
             "clip": clip,
             "segment": Options.segment,
-            "mesh": generation_mesh(Options.mesh, videos=1),
+            "mesh": generation_mesh(Options.mesh, videos=1, guided=said["guidance_scale"] != 1),
         }
         return Request(**fields | changes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

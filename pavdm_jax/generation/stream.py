@@ -160,11 +160,12 @@ class VideoStream(ABC):
 
     def _make_conditions(self, prompts: PromptFeatures) -> Conditions:
         params, config, request = self.model.params["stdit3"], self.request.config, self.request
-        caption = self._call(guidance_caption, params, *prompts, config=config)
-        numbers = (request.fps, *request.told_size, request.guidance_scale)
+        caption = self._call(guidance_caption, params, *prompts, config=config, guided=request.guided)
+        fps, height, width = map(np.float32, (request.fps, *request.told_size))
+        scale = np.float32(request.guidance_scale) if request.guided else None
         dtype = DTYPES[request.dtype]
         backend = choose_backend(self._mesh.devices.flat[0], dtype, config.stdit3.head_width)
-        return Conditions(params, caption, *map(np.float32, numbers), config=config, dtype=dtype, backend=backend)
+        return Conditions(params, caption, fps, height, width, scale, config=config, dtype=dtype, backend=backend)
 
     def _start_frames(self) -> list[np.ndarray]:
         """The frames of the start clip that are kept; nothing from the second call on."""

@@ -103,6 +103,8 @@ def test_guidance_halves_and_videos_come_before_tokens(devices, videos, mesh, mo
     monkeypatch.setattr(jax, "local_device_count", lambda: devices)
     assert generation_mesh("auto", videos) == mesh
     assert generation_mesh("single", videos) == MeshConfig()
+    halves = generation_mesh("auto", 2 * videos, guided=False)  # no halves, but as many videos
+    assert halves == mesh
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pavdm_jax import generate, generate_stream
 from pavdm_jax.config import OPEN_SORA_1_2, SCHEDULES
 from pavdm_jax.diffusion.partitions import partitioned
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation import programs
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import make_request
 
@@ -181,6 +182,22 @@ def test_a_negative_prompt_takes_the_place_of_the_null_caption():
     # Guidance between equal prompts is no guidance.
     same = video(negative_prompt=PROMPT, guidance_scale=5.0)
     assert not differ(same, video(guidance_scale=1.0))
+    with pytest.raises(ConfigError, match="guidance_scale is 1, which is none"):
+        video(negative_prompt=PROMPT, guidance_scale=1.0)
+
+
+@pytest.mark.parametrize(("scale", "passes"), [(1.0, 1), (3.0, 2)])
+def test_without_guidance_a_step_is_one_pass(scale, passes, monkeypatch):
+    stream, seen, apply = generate_stream(tiny_model(), PROMPT, CHUNK, guidance_scale=scale), [], programs._apply
+
+    def counted(network, params, latents, *inputs):
+        seen.append(len(latents))
+        return apply(network, params, latents, *inputs)
+
+    monkeypatch.setattr(programs, "_apply", counted)
+    latents = jnp.zeros((1, 20, *stream._cell))
+    velocity = jax.eval_shape(stream._conditions.velocity(), latents, latents[..., 0, 0, 0], 20, jnp.zeros(4, int))
+    assert (seen, velocity.shape) == ([passes], latents.shape)
 
 
 @pytest.mark.parametrize("score", [{"aesthetic_score": 5.0}, {"motion_score": 3.0}, {"camera_motion": "pan right"}])
