@@ -82,7 +82,7 @@ def test_frames_stand_by_prompt_system_and_second(scored):
     assert titles == ["a", "c", "e"]
     panels = figure.subfigs[0].axes
     assert [panel.get_ylabel() for panel in panels[::5]] == ["ours", "<theirs>"]
-    assert [panel.get_title() for panel in panels[:5]] == ["0 s", "1 s", "1 s", "2 s", "2 s"]
+    assert [panel.get_title() for panel in panels[:5]] == [f"{second} s" for second in range(5)]
     assert [len(panel.images) for panel in figure.subfigs[1].axes] == [1] * 5 + [0] * 5
 
 
