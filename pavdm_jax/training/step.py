@@ -17,6 +17,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     warmup = min(config.warmup_steps, steps)
     if config.decay:
         return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, warmup + 1))
+    if warmup == 0:  # optax would keep a ramp of no steps at its beginning, 0
+        return optax.constant_schedule(config.learning_rate)
     return optax.linear_schedule(0.0, config.learning_rate, warmup)
 
 

@@ -80,3 +80,7 @@ def test_the_learning_rate_warms_up_and_decays_or_stays():
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(100)], [0, 5e-4, 1e-3, 0], atol=1e-9)
     rate = learning_rate(dataclasses.replace(settings, decay=False), 100)
     np.testing.assert_allclose([rate(5), rate(10), rate(1000)], [5e-4, 1e-3, 1e-3], rtol=1e-6)
+    at_once = dataclasses.replace(settings, warmup_steps=0)
+    for decay in (True, False):
+        rate = learning_rate(dataclasses.replace(at_once, decay=decay), 100)
+        np.testing.assert_allclose(rate(0), settings.learning_rate, rtol=1e-6)
