@@ -107,7 +107,7 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
     number: Any = shape((), jnp.float32)  # in the place of the numbers
     scale = number if request.guided else None
     conditions = Conditions(
-        params["stdit3"], caption, *[number] * 3, scale, config=config, dtype=dtype, backend=backend
+        params["stdit3"], caption, number, number, number, scale, config=config, dtype=dtype, backend=backend
     )
     return [
         GenerationProgram(

@@ -19,8 +19,9 @@ from pavdm_jax.geometry import latent_size
 from pavdm_jax.models.model import abstract_params
 from pavdm_jax.training.config import Stage, TrainConfig
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks, clip_latents
+from pavdm_jax.training.distillation import teacher_flops
 from pavdm_jax.training.parameters import trainable
-from pavdm_jax.training.program import Program, make_program, used_parts
+from pavdm_jax.training.program import Program, make_program, used_frozen
 
 UTILISATION = 0.4
 """The assumed share of the chips' peak FLOP/s, recomputation included; it is not measured."""
@@ -49,9 +50,9 @@ def abstract_batch(config: TrainConfig, stage: Stage) -> dict:
 def abstract_program(config: TrainConfig, stage: Stage, mesh) -> tuple[Program, tuple]:
     """A stage's programs, and the shapes of its step's arguments with shardings over a mesh, which may be abstract."""
     batch = abstract_batch(config, stage)
-    parameters = trainable(abstract_params(config.model), stage)
-    used = used_parts(stage, batch)
-    frozen = {name: x for name, x in parameters.frozen.items() if name.split("/")[0] in used}
+    params = abstract_params(config.model)
+    parameters = trainable(params, stage)
+    frozen = used_frozen(parameters, params, stage, batch)
     program = make_program(config, stage, parameters._replace(frozen=frozen), batch, mesh)
 
     def place(x: jax.ShapeDtypeStruct, sharding) -> jax.ShapeDtypeStruct:
@@ -99,8 +100,8 @@ def describe(
 ) -> list[str]:
     """The lines to print for a compiled step; `peak` is the peak FLOP/s of all chips."""
     limit = parse_topology(topology)[1].memory_gib
-    model_flops = train_flops(config.model.stdit3, shape)
-    done = model_flops * RECOMPUTED[config.remat]
+    trained, of_teacher = train_flops(config.model.stdit3, shape), teacher_flops(config.model, stage.objective, shape)
+    model_flops, done = trained + of_teacher, trained * RECOMPUTED[config.remat] + of_teacher
     seconds = done / (UTILISATION * peak)
     memory = report.problem or (
         f"{report.total / GIB:.2f} GiB of {limit} (arguments {report.arguments / GIB:.2f}, "

@@ -126,7 +126,8 @@ def shift_step(
       velocity: see `flow.Velocity`; its values behind `num_valid` are ignored.
       noise: see `Noise`.
       state: the window before the shift.
-      inputs: one entry of a plan.
+      inputs: one entry of a plan. Its `levels` may be [r + 1, b, slots], and its `num_valid` [b], where the samples'
+        windows differ, in a shift in which no chunk enters or leaves.
       solver: what moves the latents along their velocity.
       held_noise: held_noise(number int32 []) -> [b, t, h, w, c], what held frames are noised with, for the network
         alone, before the video's step of that number; None where the plan's `held_level` is 0.
@@ -159,7 +160,7 @@ def shift_step(
     )
     enters = (inputs.entering >= 0) & ~is_held[:, None, None, None]
     latents = jnp.where(enters, entered, state.latents)
-    changes = jnp.any(table[1:] != table[:-1], axis=1)
+    changes = jnp.any(table[1:] != table[:-1], axis=tuple(range(1, table.ndim)))
     steps = jnp.max(jnp.where(changes, jnp.arange(1, len(table)), 0))  # none in an inert shift
     latents, memory = jax.lax.fori_loop(0, steps, step, (latents, state.memory))
 
@@ -195,6 +196,6 @@ def sample_segment(
 
 
 def _frame_levels(slot_levels: jax.Array, batch: int, frames: int) -> jax.Array:
-    """[slots] → [b, t]."""
-    levels = jnp.repeat(slot_levels, frames // slot_levels.shape[0])
-    return jnp.broadcast_to(levels[None, :], (batch, frames))
+    """[slots] or [b, slots] → [b, t]."""
+    levels = jnp.repeat(slot_levels, frames // slot_levels.shape[-1], axis=-1)
+    return jnp.broadcast_to(jnp.atleast_2d(levels), (batch, frames))

@@ -12,7 +12,8 @@ def needed_pattern(request: Request) -> LevelPattern:
     window, clip, vae = request.config.window, request.clip, request.config.vae
     if request.method == "progressive":
         context = window.context_chunks * window.chunk_size
-        return LevelPattern("progressive", window.seen_at_once, context, window.chunk_size)
+        sampling = window.steps_per_shift, request.guidance_scale
+        return LevelPattern("progressive", window.seen_at_once, context, window.chunk_size, *sampling)
     context = latent_frames(clip.context_frames, vae) if request.method == "replacement" else 0
     return LevelPattern("uniform", latent_frames(clip.frames, vae), context)
 

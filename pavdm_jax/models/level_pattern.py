@@ -17,12 +17,16 @@ class LevelPattern:
       latents: latent frames of a full window or clip; None: of any length.
       context: the first latent frames, clean; 0: none is clean; None: frames anywhere may be (Open-Sora's masks).
       chunk_size: latent frames that share a level; None where all do.
+      steps_per_shift: steps that a shift of the window takes; None: of a training, any number.
+      guidance_scale: with which a step is made; None: of a training, any. 1 is a model whose guidance was distilled.
     """
 
     levels: str
     latents: int | None
     context: int | None
     chunk_size: int | None = None
+    steps_per_shift: int | None = None
+    guidance_scale: float | None = None
 
     def __str__(self) -> str:
         size = "clips of any length" if self.latents is None else f"{self.latents} latent frames"
@@ -30,12 +34,17 @@ class LevelPattern:
             self.context, f"the first {self.context} clean"
         )
         if self.levels == "progressive":
-            return f"levels that rise along {size} in chunks of {self.chunk_size}, {clean}"
+            steps = "" if self.steps_per_shift is None else f", steps a shift: {self.steps_per_shift}"
+            scale = "" if self.guidance_scale is None else f", guidance scale: {self.guidance_scale:g}"
+            return f"levels that rise along {size} in chunks of {self.chunk_size}, {clean}{steps}{scale}"
         return f"one level for {size}, {clean}"
 
     def covers(self, needed: "LevelPattern") -> bool:
         """Whether training on this pattern is training on `needed`."""
-        free = self.latents in (None, needed.latents) and self.context in (None, needed.context)
+        free = all(
+            getattr(self, name) in (None, getattr(needed, name))
+            for name in ("latents", "context", "steps_per_shift", "guidance_scale")
+        )
         return free and (self.levels, self.chunk_size) == (needed.levels, needed.chunk_size)
 
 

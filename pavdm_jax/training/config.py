@@ -11,7 +11,13 @@ from pavdm_jax.checkpoints.config_json import check_kinds
 from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
 from pavdm_jax.diffusion.masks import Masks, masks_of
-from pavdm_jax.diffusion.objectives import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
+from pavdm_jax.diffusion.objectives import (
+    DistilledGuidance,
+    DistilledShift,
+    MixedDiffusion,
+    ProgressiveDiffusion,
+    UniformDiffusion,
+)
 from pavdm_jax.distributed.mesh import parse_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import METHODS
@@ -19,6 +25,8 @@ from pavdm_jax.models.model import PARTS
 
 __all__ = [  # everything that a config file needs, with the settings of objectives and data
     "Data",
+    "DistilledGuidance",
+    "DistilledShift",
     "JointReconstruction",
     "LatentData",
     "LoRAConfig",
@@ -132,6 +140,8 @@ Objective = (
     | UniformDiffusion
     | ProgressiveDiffusion
     | MixedDiffusion
+    | DistilledGuidance
+    | DistilledShift
 )
 
 
@@ -169,6 +179,12 @@ class Stage:
                     )
         if not self.train:
             raise ConfigError(f"stage {self.name}: train names no parameters; 'stdit3' trains the whole transformer")
+        if isinstance(self.objective, DistilledGuidance | DistilledShift):
+            others = [prefix for prefix in self.train if prefix.split("/")[0] != "stdit3"]
+            if others:
+                raise ConfigError(f"stage {self.name}: distillation trains the transformer only, not {others[0]}")
+            if self.data.image_share:
+                raise ConfigError(f"stage {self.name}: distillation is of windows; let image_share be 0")
 
 
 @dataclass(frozen=True)
@@ -245,8 +261,27 @@ class TrainConfig:
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ConfigError(f"two stages have the same name: {', '.join(names)}")
+        for stage in self.stages:
+            self._check_distillation(stage)
         if any(stage.lora for stage in self.stages) and (len(self.stages) != 1 or self.init_from is None):
             raise ConfigError("LoRA adapters belong to a model on disk; give them a run of one stage, with init_from")
+
+    def _check_distillation(self, stage: Stage) -> None:
+        """The student's sampling, `model`, must be what the objective teaches."""
+        if not isinstance(stage.objective, DistilledGuidance | DistilledShift):
+            return
+        if self.init_from is None and stage is self.stages[0]:
+            raise ConfigError(f"stage {stage.name}: distillation needs a teacher; give init_from, a model or run")
+        if self.model.guidance_scale != 1:
+            raise ConfigError(
+                f"stage {stage.name}: the student needs no guidance; let model.guidance_scale be 1, not "
+                f"{self.model.guidance_scale:g} (the teacher's is objective.guidance_scale)"
+            )
+        if isinstance(stage.objective, DistilledShift) and stage.objective.steps % self.model.window.steps:
+            raise ConfigError(
+                f"stage {stage.name}: the teacher's steps {stage.objective.steps} are no multiple of the student's, "
+                f"model.window.steps {self.model.window.steps}"
+            )
 
 
 def read_config(path: str) -> TrainConfig:

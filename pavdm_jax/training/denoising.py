@@ -1,4 +1,4 @@
-"""Training losses of the diffusion transformer and its text encoder, with levels from `diffusion.objectives`.
+"""Training losses of the diffusion transformer and its text encoder, with levels from `diffusion.train_levels`.
 
 Each is a `loss.Loss` of a batch with `latents` `[b, t, h, w, c]`, `ids` `[b, l]`, `length` `[b]`, `fps` `[b]` and,
 if caption features were precomputed, `features` `[b, l, d]`.
@@ -13,24 +13,26 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from pavdm_jax.config import ModelConfig
+from pavdm_jax.diffusion.flow import velocity_target
 from pavdm_jax.diffusion.objectives import (
+    DistilledGuidance,
+    DistilledShift,
     MixedDiffusion,
     ProgressiveDiffusion,
-    TrainLevels,
     UniformDiffusion,
     flow_loss,
     frame_losses,
-    sample_noisy,
-    sample_progressive,
-    sample_uniform,
 )
+from pavdm_jax.diffusion.train_levels import TrainLevels, sample_noisy, sample_progressive, sample_uniform
 from pavdm_jax.models.attention import Backend
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.training.config import Objective
-from pavdm_jax.training.loss import Average, Loss, LossReport
+from pavdm_jax.training.loss import Average, Loss, LossReport, mean_of_counted
 
-DiffusionObjective = UniformDiffusion | ProgressiveDiffusion | MixedDiffusion
+DISTILLED = DistilledGuidance | DistilledShift
+
+DiffusionObjective = UniformDiffusion | ProgressiveDiffusion | MixedDiffusion | DISTILLED
 
 LEVEL_BINS = 5
 """The log has the loss for each of so many equal parts of the levels 0..1."""
@@ -44,7 +46,7 @@ def clip_chunks(model: ModelConfig, objective: DiffusionObjective) -> int:
     match objective:
         case UniformDiffusion():
             return objective.clip_chunks
-        case ProgressiveDiffusion():
+        case ProgressiveDiffusion() | DistilledGuidance() | DistilledShift():
             return model.window.slots
         case MixedDiffusion():
             return max(clip_chunks(model, part) for part in objective.objectives)
@@ -57,7 +59,7 @@ def clip_latents(model: ModelConfig, objective: Objective) -> int | None:
     return clip_chunks(model, objective) * model.window.chunk_size
 
 
-def draw_levels(model: ModelConfig, objective: DiffusionObjective) -> Draw:
+def draw_levels(model: ModelConfig, objective: UniformDiffusion | ProgressiveDiffusion | MixedDiffusion) -> Draw:
     """A function that draws the levels of an objective; of longer clips than the objective's, the beginning is used.
 
     An image, a clip of one latent frame, gets a level as by `UniformDiffusion`, whatever the objective.
@@ -109,7 +111,7 @@ def _draw_mixed(model: ModelConfig, objective: MixedDiffusion) -> Draw:
 
 def denoising_loss(
     model: ModelConfig,
-    objective: DiffusionObjective,
+    objective: UniformDiffusion | ProgressiveDiffusion | MixedDiffusion,
     dtype: DTypeLike = jnp.float32,
     remat: str = "none",
     backend: Backend = "xla",
@@ -133,10 +135,7 @@ def denoising_loss(
         drawn, caption_dropout = draw(level_key, b, t)
         variables = {"params": params["stdit3"]}
 
-        if "features" in batch:
-            features = batch["features"]
-        else:
-            features = text_encoder.apply({"params": params["t5"]}, batch["ids"], batch["length"])
+        features = caption_features(text_encoder, params, batch)
         dropped = jax.random.bernoulli(drop_key, caption_dropout)[:, None, None]
         features = jnp.where(dropped, params["stdit3"]["null_caption"][None], features)
         caption = network.apply(variables, features[:, None], batch["length"][:, None], method="encode_caption")
@@ -145,14 +144,19 @@ def denoising_loss(
         height, width = (jnp.full((b,), value, jnp.float32) for value in (model.height, model.width))
         output = network.apply(variables, noisy, drawn.levels, caption, batch["fps"], height, width, drawn.num_valid)
         velocity = output[..., : model.stdit3.latent_channels]
-        per_frame = frame_losses(velocity, batch["latents"], noise, drawn.loss_mask)
+        per_frame = frame_losses(velocity, velocity_target(batch["latents"], noise), drawn.loss_mask)
         per_sample = flow_loss(per_frame, drawn.loss_mask)
-        # A clip without noisy frames does not count.
-        counts = jnp.sum((drawn.loss_mask.sum(1) > 0).astype(jnp.float32))
-        value = jnp.sum(per_sample) / jnp.maximum(counts, 1.0)
+        value = mean_of_counted(per_sample, drawn.loss_mask)
         return value, LossReport(per_sample, losses_by_level(per_frame, drawn))
 
     return loss
+
+
+def caption_features(text_encoder: Any, params: dict, batch: dict) -> jax.Array:
+    """The captions of a batch for the transformer, [b, l, d]: precomputed, or from the text encoder."""
+    if "features" in batch:
+        return batch["features"]
+    return text_encoder.apply({"params": params["t5"]}, batch["ids"], batch["length"])
 
 
 def losses_by_level(per_frame: jax.Array, drawn: TrainLevels) -> dict[str, Average]:

@@ -45,6 +45,12 @@ def by_kind(loss: Loss) -> Loss:
     return reported
 
 
+def mean_of_counted(per_sample: jax.Array, loss_mask: jax.Array) -> jax.Array:
+    """The mean of the losses [b] of the samples that have a frame that counts, `loss_mask` [b, t]; 0 without one."""
+    counts = jnp.sum((loss_mask.sum(1) > 0).astype(jnp.float32))
+    return jnp.sum(per_sample) / jnp.maximum(counts, 1.0)
+
+
 def sample_means(values: jax.Array) -> jax.Array:
     """The mean of each sample: [b, ...] → [b]."""
     return jnp.mean(values.reshape(values.shape[0], -1), axis=1)

@@ -1,7 +1,7 @@
 """Training configs that several files in `configs/` share, each with the values for its hardware or system."""
 
 from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, demo
-from pavdm_jax.diffusion.objectives import ProgressiveDiffusion
+from pavdm_jax.diffusion.objectives import DistilledGuidance, DistilledShift, ProgressiveDiffusion
 from pavdm_jax.training.config import Objective, OptimizerConfig, ShapesData, Stage, TrainConfig, VideoData
 
 
@@ -88,5 +88,31 @@ def demo_system(
     )
 
 
+def demo_distilled(output: str, objective: Objective, init_from: str, model: ModelConfig, steps: int) -> TrainConfig:
+    """A distillation of a model of the demo's architecture on the shapes world.
+
+    Args:
+      output: the run's folder.
+      objective: of the distillation.
+      init_from: the teacher, from which the student starts.
+      model: the student's config, with the guidance scale 1 and its own number of steps.
+      steps: updates of the parameters.
+    """
+    stage = Stage(
+        _stage_name(objective),
+        objective,
+        ShapesData(frames=17 * 7, samples=600, seed=4),
+        train=("stdit3",),
+        steps=steps,
+        batch_size=4,
+        optimizer=OptimizerConfig(2e-4, warmup_steps=20, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
+    )
+    return TrainConfig(
+        model=model, init_from=init_from, output=output, stages=(stage,), model_dtype="float16", save_every=100
+    )
+
+
 def _stage_name(objective: Objective) -> str:
+    if isinstance(objective, DistilledGuidance | DistilledShift):
+        return "distilled"
     return "progressive" if isinstance(objective, ProgressiveDiffusion) else "finetune"

@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
+from pavdm_jax.config import ModelConfig
 from pavdm_jax.distributed.mesh import use_mesh
 from pavdm_jax.distributed.partitioning import replicated, tree_shardings
 from pavdm_jax.models.attention import choose_backend
+from pavdm_jax.models.model import flatten
 from pavdm_jax.training.config import Stage, TrainConfig
-from pavdm_jax.training.denoising import DiffusionObjective, at_size_of_batch, denoising_loss
+from pavdm_jax.training.denoising import DISTILLED, DiffusionObjective, at_size_of_batch, denoising_loss
+from pavdm_jax.training.distillation import TEACHER, distillation_loss
 from pavdm_jax.training.loss import Loss, by_kind
 from pavdm_jax.training.parameters import Trainable
 from pavdm_jax.training.reconstruction import reconstruction_loss
@@ -51,9 +54,13 @@ def _objective_loss(config: TrainConfig, stage: Stage, device: jax.Device | None
     if isinstance(objective, DiffusionObjective):
         dtype = jnp.dtype(config.compute_dtype)
         backend = "xla" if device is None else choose_backend(device, dtype, config.model.stdit3.head_width)
-        return at_size_of_batch(
-            lambda sized: denoising_loss(sized, objective, dtype, config.remat, backend), config.model
-        )
+
+        def sized_loss(model: ModelConfig) -> Loss:
+            if isinstance(objective, DISTILLED):
+                return distillation_loss(model, objective, dtype, config.remat, backend)
+            return denoising_loss(model, objective, dtype, config.remat, backend)
+
+        return at_size_of_batch(sized_loss, config.model)
     return reconstruction_loss(config.model.vae, objective)
 
 
@@ -62,6 +69,22 @@ def used_parts(stage: Stage, example: dict) -> tuple[str, ...]:
     if not isinstance(stage.objective, DiffusionObjective):
         return ("vae",)
     return ("stdit3",) if "features" in example else ("stdit3", "t5")
+
+
+def used_frozen(parameters: Trainable, params: dict, stage: Stage, example: dict) -> dict[str, jax.Array]:
+    """The frozen parameters that the loss of a stage uses, by path; the teacher's of a distillation are among them.
+
+    Args:
+      parameters: of the stage.
+      params: of the model from which it starts, a tree of arrays or shapes.
+      stage: the stage.
+      example: see `used_parts`.
+    """
+    used = used_parts(stage, example)
+    frozen = {name: x for name, x in parameters.frozen.items() if name.split("/")[0] in used}
+    if isinstance(stage.objective, DISTILLED):
+        frozen |= {f"{TEACHER}/stdit3/{name}": x for name, x in flatten(params["stdit3"]).items()}
+    return frozen
 
 
 def make_program(

@@ -21,11 +21,12 @@ from pavdm_jax.models.vae import makes_latents
 from pavdm_jax.training.check import stage_mesh
 from pavdm_jax.training.checkpoints import Checkpoints
 from pavdm_jax.training.config import JointReconstruction, Stage, TemporalReconstruction, TrainConfig
-from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
+from pavdm_jax.training.denoising import DISTILLED, DiffusionObjective, clip_chunks
+from pavdm_jax.training.distillation import teacher_flops
 from pavdm_jax.training.log import FIRST_STEPS, RunLog, StageLog, loss_warning
 from pavdm_jax.training.parameters import Trainable, trainable
 from pavdm_jax.training.preemption import Preempted, Preemption
-from pavdm_jax.training.program import Program, make_program, used_parts
+from pavdm_jax.training.program import Program, make_program, used_frozen
 from pavdm_jax.training.reconstruction import measure_normalisation
 from pavdm_jax.training.samples import sample_videos
 from pavdm_jax.training.state import TrainState, read_totals
@@ -130,8 +131,7 @@ def prepare(run: Run, number: int, first: int, model: Model, checkpoints: Checkp
     batches = run.feed(stage, model, seed, done, process_rows(mesh, stage.batch_size))
     batches = (place_batch(batch, mesh, stage.batch_size) for batch in batches)
     example = next(batches)
-    used = used_parts(stage, example)
-    frozen = {name: x for name, x in parameters.frozen.items() if name.split("/")[0] in used}
+    frozen = used_frozen(parameters, model.params, stage, example)
     program = make_program(config, stage, parameters._replace(frozen=frozen), example, mesh)
     frozen = to_devices(frozen, program.frozen)
     if done:
@@ -194,7 +194,11 @@ def _record(
     if saves:
         checkpoints.save(first + step, state, float(state.smooth_loss))
         run.log.keep()
-    if step == FIRST_STEPS and isinstance(stage.objective, DiffusionObjective):
+    if (
+        step == FIRST_STEPS
+        and isinstance(stage.objective, DiffusionObjective)
+        and not isinstance(stage.objective, DISTILLED)
+    ):
         loaded = run.config.init_from is not None or prepared.number > 0
         warning = loss_warning(run.config.model, loaded, float(state.smooth_loss))
         if warning is not None:
@@ -236,6 +240,7 @@ def _stage_log(prepared: PreparedStage) -> StageLog:
         b, _, *cell = prepared.example["latents"].shape
         clip = clip_chunks(model, stage.objective) * model.window.chunk_size
         of_videos, of_images = (train_flops(model.stdit3, (b, t, *cell)) for t in (clip, 1))
+        of_videos += teacher_flops(model, stage.objective, (b, clip, *cell))
         flops = of_videos + stage.data.image_share * (of_images - of_videos)
         of_one = peak_flops(jax.devices()[0].device_kind)
         peak = None if of_one is None else of_one * prepared.mesh.size

@@ -1,8 +1,16 @@
 """What a stage of training makes of the record of a model's training."""
 
-from pavdm_jax.config import ModelConfig
+from typing import Any
+
+from pavdm_jax.config import ModelConfig, WindowConfig
 from pavdm_jax.diffusion.masks import MASK_STRATEGIES, Masks
-from pavdm_jax.diffusion.objectives import MixedDiffusion, ProgressiveDiffusion, UniformDiffusion
+from pavdm_jax.diffusion.objectives import (
+    DistilledGuidance,
+    DistilledShift,
+    MixedDiffusion,
+    ProgressiveDiffusion,
+    UniformDiffusion,
+)
 from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.training.config import Stage
 from pavdm_jax.training.denoising import DiffusionObjective
@@ -25,12 +33,19 @@ def level_patterns(model: ModelConfig, objective: DiffusionObjective) -> tuple[L
         case UniformDiffusion():
             return (LevelPattern("uniform", objective.clip_chunks * chunk_size, _context(objective.masks)),)
         case ProgressiveDiffusion():
-            window = model.window
-            context = window.context_chunks * chunk_size
-            return (LevelPattern("progressive", window.window_size, context, chunk_size),)
+            return (_progressive(model.window),)
+        case DistilledGuidance():
+            return (_progressive(model.window, guidance_scale=1.0),)
+        case DistilledShift():
+            return (_progressive(model.window, steps_per_shift=model.window.steps_per_shift, guidance_scale=1.0),)
         case MixedDiffusion():
             drawn = (pattern for part in objective.objectives for pattern in level_patterns(model, part))
             return tuple(dict.fromkeys(drawn))
+
+
+def _progressive(window: WindowConfig, **sampling: Any) -> LevelPattern:
+    context = window.context_chunks * window.chunk_size
+    return LevelPattern("progressive", window.window_size, context, window.chunk_size, **sampling)
 
 
 def _context(masks: Masks | None) -> int | None:

@@ -12,8 +12,8 @@ from support.golden_data import channels_last
 from support.golden_network import network_config, network_params, velocity_of
 
 from pavdm_jax.config import WindowConfig
-from pavdm_jax.diffusion import masks, objectives, replacement
-from pavdm_jax.diffusion.flow import interpolate, shift_levels
+from pavdm_jax.diffusion import masks, objectives, replacement, train_levels
+from pavdm_jax.diffusion.flow import interpolate, shift_levels, velocity_target
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.objectives import ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.errors import ConfigError
@@ -29,7 +29,7 @@ SIZE = 512
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def progressive(key, config, batch, objective):
-    return objectives.sample_progressive(key, objective, config, batch, SIZE, SIZE, SIZE)
+    return train_levels.sample_progressive(key, objective, config, batch, SIZE, SIZE, SIZE)
 
 
 def still(growing, shrinking, short=0.0):
@@ -118,7 +118,7 @@ def test_the_level_shift_moves_a_window_by_part_of_a_grid_step_and_stays_in_rang
 @pytest.mark.parametrize("logit_normal", [True, False])
 def test_uniform_clips_have_one_level_after_the_noise_shift(logit_normal):
     objective = UniformDiffusion(masks=None, logit_normal=logit_normal)
-    drawn = jax.jit(lambda: objectives.sample_uniform(KEY, objective, MANY, 5, SIZE, SIZE, SIZE))()
+    drawn = jax.jit(lambda: train_levels.sample_uniform(KEY, objective, MANY, 5, SIZE, SIZE, SIZE))()
     levels = np.asarray(drawn.levels)
     assert (levels == levels[:, :1]).all()
     assert (drawn.loss_mask == 1).all() and (drawn.num_valid == 5).all()
@@ -132,7 +132,7 @@ def test_uniform_clips_have_one_level_after_the_noise_shift(logit_normal):
 
 def test_uniform_clips_may_be_short_and_of_different_sizes():
     lengths, sizes = jnp.array([1, 3, 8]), jnp.array([64.0, 128.0, 256.0])
-    drawn = jax.jit(lambda: objectives.sample_uniform(KEY, UniformDiffusion(), 3, 8, sizes, sizes, SIZE, lengths))()
+    drawn = jax.jit(lambda: train_levels.sample_uniform(KEY, UniformDiffusion(), 3, 8, sizes, sizes, SIZE, lengths))()
     np.testing.assert_array_equal(drawn.num_valid, lengths)
     for i, length in enumerate([1, 3, 8]):
         assert (drawn.levels[i, length:] == 0).all() and (drawn.loss_mask[i, length:] == 0).all()
@@ -196,7 +196,7 @@ def test_strategies_are_drawn_with_their_chances():
 def test_clips_are_trained_with_the_context_that_replacement_samples_with():
     """The same mask, and so the same levels, as of a clip of 15 latent frames that continues another one with 3."""
     objective = UniformDiffusion(masks=masks.masks_of(context=0.75, context_latents=3))
-    drawn = jax.jit(lambda: objectives.sample_uniform(KEY, objective, MANY, 15, SIZE, SIZE, SIZE))()
+    drawn = jax.jit(lambda: train_levels.sample_uniform(KEY, objective, MANY, 15, SIZE, SIZE, SIZE))()
     levels = np.asarray(drawn.levels)
     continued = levels[:, 0] == 0
     assert abs(continued.mean() - 0.75) < 0.04
@@ -208,13 +208,15 @@ def test_clips_are_trained_with_the_context_that_replacement_samples_with():
 
 
 def flow_loss(velocity, latents, noise, loss_mask):
-    return objectives.flow_loss(objectives.frame_losses(velocity, latents, noise, loss_mask), loss_mask)
+    return objectives.flow_loss(
+        objectives.frame_losses(velocity, velocity_target(latents, noise), loss_mask), loss_mask
+    )
 
 
 def test_loss_is_of_the_frames_that_count():
     latents = jax.random.normal(KEY, (2, 3, 2, 2, 4))
     levels = jnp.array([[0.0, 0.5, 1.0], [0.2, 0.2, 0.0]])
-    noisy, noise = objectives.sample_noisy(jax.random.key(1), latents, levels)
+    noisy, noise = train_levels.sample_noisy(jax.random.key(1), latents, levels)
     np.testing.assert_array_equal(noisy[0, 0], latents[0, 0])
     np.testing.assert_array_equal(noisy[0, 2], noise[0, 2])
     wrong = (latents - noise).at[0, 1].add(2.0).at[0, 2].add(1.0).at[1, 0].add(3.0).at[0, 0].set(jnp.nan)

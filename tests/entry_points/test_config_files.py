@@ -39,6 +39,7 @@ DEVICES = {
     "open_sora_rw": (8, "h100"),
     "open_sora_rn": (8, "h100"),
     "open_sora_no_context": (8, "h100"),
+    "open_sora_distilled": (128, "v4"),
     "open_sora_no_chunks": (8, "h100"),
 }
 """Of the files that name their hardware: how many, and which chip. The others run on one device of any kind."""
@@ -122,7 +123,22 @@ def test_the_claims_of_a_comparison_are_about_its_systems_and_about_scores(name)
     assert named <= {system.name for system in comparison.systems}
 
 
-@pytest.mark.parametrize("name", ["comparison_shapes", "comparison_embedded"])
+def test_the_comparison_of_distillations_samples_the_students_as_their_configs_make_them():
+    comparison = read_comparison(str(CONFIGS / "comparison_distilled.py"))
+    for system in comparison.systems:
+        if system.checkpoint == "demo":
+            model, patterns = load("demo", parts=()).config, load("demo", parts=()).trained_with
+        else:
+            config = read(Path(system.checkpoint).name)
+            assert config.output == system.checkpoint
+            model, patterns = config.model, level_patterns(config.model, config.stages[-1].objective)
+        request = make_request(model, comparison.prompts[0], frames=comparison.frames, **system.options)
+        assert any(pattern.covers(needed_pattern(request)) for pattern in patterns), system.name
+        assert request.config.window.steps_per_shift == int(system.name[-1])
+        assert request.guided == (system.checkpoint == "demo")
+
+
+@pytest.mark.parametrize("name", ["comparison_shapes", "comparison_embedded", "comparison_distilled"])
 def test_a_comparison_is_no_config_to_train(name):
     with pytest.raises(ConfigError, match="does not define `config = TrainConfig"):
         read(name)
@@ -176,7 +192,6 @@ def compile_only(tmp_path, topology, *options):
     )
 
 
-@pytest.mark.other_chips
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler, libtpu, is not installed")
 def test_a_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
     done = compile_only(tmp_path, "v5e:2x4", "--mesh", "data=2,fsdp=2,sequence=2")
@@ -191,7 +206,6 @@ def test_a_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
     assert "error: mesh fsdp=16 takes 16 devices and there are 8; these fit: fsdp=8" in done.stderr
 
 
-@pytest.mark.other_chips
 @pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the compiler for GPUs is not installed"
 )

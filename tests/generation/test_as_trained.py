@@ -1,5 +1,6 @@
 """A video that is sampled otherwise than its model was trained says so, in its file and in one warning."""
 
+import dataclasses
 import json
 import warnings
 
@@ -38,7 +39,9 @@ RN = LevelPattern("uniform", 15, 5)
 )
 def test_every_system_needs_levels_of_its_own(options, needed):
     request = make_request(OPEN_SORA_1_2, "a cat", **options)
-    assert needed_pattern(request) == needed
+    levels = dataclasses.replace(needed_pattern(request), steps_per_shift=None, guidance_scale=None)
+    assert levels == needed
+    assert unlike_training((needed_pattern(request),), request) is None
     assert unlike_training((needed,), request) is None
     assert unlike_training((RW, needed), request) is None
     assert unlike_training((), request) is None  # unknown
@@ -54,7 +57,8 @@ def test_pretraining_knows_clips_of_every_length_with_frames_kept_clean_and_no_r
         assert unlike_training((PRETRAINED,), make_request(OPEN_SORA_1_2, "a cat", **options)) is None
     assert unlike_training((PRETRAINED,), make_request(OPEN_SORA_1_2, "a cat")) == (
         "open-sora-1.2 was trained with one level for clips of any length, some of them clean; this request samples "
-        "with levels that rise along 35 latent frames in chunks of 5, the first 5 clean, outside of that training"
+        "with levels that rise along 35 latent frames in chunks of 5, the first 5 clean, steps a shift: 5, "
+        "guidance scale: 7, outside of that training"
     )
 
 

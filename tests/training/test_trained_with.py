@@ -1,10 +1,14 @@
 """The record of a model's training: what each objective is, and which stages change it."""
 
+import dataclasses
+
 import pytest
 from support.tiny_model import TINY
 
 from pavdm_jax.models.level_pattern import PRETRAINED, LevelPattern
 from pavdm_jax.training.config import (
+    DistilledGuidance,
+    DistilledShift,
     Masks,
     MixedDiffusion,
     ProgressiveDiffusion,
@@ -24,6 +28,8 @@ RW = LevelPattern("uniform", 10, 0)
     ("objective", "patterns"),
     [
         (ProgressiveDiffusion(), (PROGRESSIVE,)),
+        (DistilledGuidance(), (dataclasses.replace(PROGRESSIVE, guidance_scale=1.0),)),
+        (DistilledShift(), (dataclasses.replace(PROGRESSIVE, steps_per_shift=2, guidance_scale=1.0),)),
         (UniformDiffusion(2, masks=None), (RW,)),
         (UniformDiffusion(2, masks=masks_of()), (RW,)),
         (UniformDiffusion(2, masks=masks_of(context=0.5, context_latents=4)), (LevelPattern("uniform", 10, 4),)),

@@ -1,0 +1,23 @@
+"""One pass of the network a shift, in place of the embedded model's ten: five steps of two passes.
+
+    pavdm train --config configs/demo_distilled.py        (after configs/demo_distilled_guidance.py)
+    pavdm "a red circle moves left" --checkpoint runs/demo_distilled
+
+The teacher is the model whose guidance is distilled already. Hardware: two CPU cores.
+"""
+
+from dataclasses import replace
+
+from pavdm_jax.config import demo
+from pavdm_jax.training.config import DistilledShift
+from pavdm_jax.training.presets import demo_distilled
+
+base = demo()
+window = replace(base.window, steps=base.window.noisy_chunks)
+config = demo_distilled(
+    "runs/demo_distilled",
+    DistilledShift(growing=0.4, shrinking=0.1, steps=base.window.steps),
+    init_from="runs/demo_distilled_guidance",
+    model=replace(base, guidance_scale=1.0, window=window),
+    steps=1000,
+)
