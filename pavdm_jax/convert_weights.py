@@ -16,6 +16,7 @@ from tqdm import tqdm
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.layers import stored_arrays
 from pavdm_jax.checkpoints.model_folder import open_model
+from pavdm_jax.checkpoints.parts_json import check_files
 from pavdm_jax.cli import exit_with, read_command
 from pavdm_jax.conversion import hub
 from pavdm_jax.conversion.architecture import OPTIONS
@@ -36,7 +37,10 @@ examples:
       adds a part to a folder that exists already, or replaces it
   pavdm convert-weights --stdit outputs/epoch0-global_step1000 --output checkpoints/finetuned
       takes a checkpoint of Open-Sora's own training: its averaged weights, ema.pt; for the others give .../model
+  pavdm convert-weights --vae OWNER/NAME --revision COMMIT --output checkpoints/mine
+      downloads another repository, in a state that does not change
   pavdm convert-weights --inspect checkpoints/mine
+  pavdm convert-weights --verify checkpoints/mine
   pavdm convert-weights --export-stdit runs/finetune --output model.safetensors
       goes back: a transformer trained here, as Open-Sora loads it
 
@@ -56,8 +60,12 @@ class ConvertCommand:
     """the video VAE"""
     text_encoder: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """T5 v1.1, with its spiece.model"""
+    revision: Annotated[str | None, tyro.conf.arg(metavar="COMMIT")] = None
+    """a commit, tag or branch of the repository to download; one that is not a published one needs it"""
     inspect: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """convert nothing: show what is in a model folder: parts, sizes, dtypes, sources with checksums"""
+    verify: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """convert nothing: compare the files of a model folder with the checksums that it has of them"""
     export_stdit: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """convert nothing: write the transformer of a model folder as one safetensors file for Open-Sora"""
     output: Annotated[str | None, tyro.conf.arg(metavar="PATH", aliases=["-o"])] = None
@@ -76,24 +84,39 @@ class ConvertCommand:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ConfigError(f"--dtype {self.dtype} is not possible; use {' or '.join(DTYPES)}")
-        if bool(self.sources) + (self.inspect is not None) + (self.export_stdit is not None) > 1:
-            raise ConfigError("--inspect and --export-stdit go alone, without weights to convert")
+        alone = (self.inspect, self.verify, self.export_stdit)
+        if bool(self.sources) + sum(folder is not None for folder in alone) > 1:
+            raise ConfigError("--inspect, --verify and --export-stdit go alone, without weights to convert")
+        if self.revision is not None and (len(self.sources) != 1 or not self.revision):
+            raise ConfigError("--revision is a commit of one repository; give one of --stdit, --vae and --text-encoder")
 
 
-def find(part: str, given: str) -> Weights:
-    """The weights of an option: at a path, or else of a repository, which is downloaded."""
+def find(part: str, given: str, revision: str | None) -> Weights:
+    """The weights of an option: at a path, or else of a repository, which is downloaded.
+
+    What might be a mistyped path is not looked for in the network: repositories other than the published ones need a
+    revision.
+    """
     storage.local_path(given, OPTIONS[part])
-    if not Path(given).exists() and hub.is_name(given):
-        return open_weights(hub.download(given), label=given)
-    if not Path(given).exists():
-        raise ConfigError(f"{OPTIONS[part]}: there is no file or folder {given}")
-    return open_weights(Path(given))
+    path = Path(given)
+    if path.exists():
+        if revision is not None:
+            raise ConfigError(f"--revision is of a repository that is downloaded, and {given} is here; leave it out")
+        return open_weights(path)
+    if hub.is_name(given) and (revision is not None or given in hub.PUBLISHED.values()):
+        folder = hub.download(given, revision)
+        return open_weights(folder, label=given, commit=hub.commit_of(folder))
+    remedy = "; a repository on huggingface.co needs --revision, a commit or main" if hub.is_name(given) else ""
+    raise ConfigError(f"{OPTIONS[part]}: there is no file or folder {given}{remedy}")
 
 
 def run(command: ConvertCommand) -> int:
     """Run the command; returns the exit code."""
     if command.inspect is not None:
         print(inspect(command.inspect))
+        return 0
+    if command.verify is not None:
+        print(verify(command.verify))
         return 0
     if not command.output:
         raise ConfigError("--output is missing; give the model folder to make, for instance checkpoints/open-sora-1.2")
@@ -103,7 +126,9 @@ def run(command: ConvertCommand) -> int:
             storage.local_path(command.export_stdit, "--export-stdit")
             export_stdit(command.export_stdit, output, command.dtype, bar.update, bar.begin)
         else:
-            sources = {part: find(part, name) for part, name in (command.sources or hub.PUBLISHED).items()}
+            sources = {
+                part: find(part, name, command.revision) for part, name in (command.sources or hub.PUBLISHED).items()
+            }
             convert(sources, output, command.dtype, bar.update, bar.begin)
     print(f"{output}: whole" if command.export_stdit else inspect(str(output)))
     return 0
@@ -146,13 +171,30 @@ def inspect(path: str) -> str:
         size = sum(record["files"].values())
         lines.append(f"{part}: {_short(sum(dtypes.values()))} parameters ({count}), {size / 1e9:.3f} GB on disk")
         lines.append(f"  {getattr(model.config, part)}")
-        lines.append(f"  from {record.get('source', 'training here')}")
+        commit = f", commit {record['commit']}" if "commit" in record else ""
+        lines.append(f"  from {record.get('source', 'training here')}{commit}")
         if part == "stdit3":
             lines.append(f"  trained with {name_patterns(model.trained_with)}")
         for name, source in record.get("source_files", {}).items():
             lines.append(f"  {name}: {source['bytes']} bytes, sha256 {source['sha256']}")
     words = f"{model.tokenizer.vocab_size} ids" if model.tokenizer else "absent; it comes with --text-encoder"
     return "\n".join([*lines, f"tokenizer: {words}"])
+
+
+def verify(path: str) -> str:
+    """Read all files of the parameters in a model folder and compare their checksums; a line of text.
+
+    Raises:
+      ConfigError: files are missing or have changed, or the folder has no checksums.
+    """
+    storage.local_path(path, "--verify")
+    model = open_model(path)
+    for part, record in model.parts.items():
+        if not record.get("crc32"):
+            raise ConfigError(f"{path} has no checksums of {part}: an earlier version wrote it; convert it again")
+        check_files(model.folder / "params" / part, record)
+    count = sum(len(record["files"]) for record in model.parts.values())
+    return f"{path}: all {count} files of {', '.join(model.parts)} are as they were written"
 
 
 def _short(count: int) -> str:

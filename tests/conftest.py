@@ -11,6 +11,7 @@ import tempfile
 
 import jax
 import pytest
+from support.quick_compiling import compile_quickly
 
 SHARED = "PAVDM_TESTS_CACHE"  # tells the processes that pytest starts of the cache
 IS_FIRST = SHARED not in os.environ
@@ -56,8 +57,7 @@ def quick_compiling():
     Processes that they start compile in the same way, so that results are equal bit for bit.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", True)
+        compile_quickly(patch)
         jax.clear_caches()  # or a program that other tests compiled otherwise would be used here, and round otherwise
         yield
     jax.config.update("jax_disable_most_optimizations", False)

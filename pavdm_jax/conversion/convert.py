@@ -93,6 +93,8 @@ def convert(
                 "dtype": dtype,
                 "parameters": sum(leaf.size for leaf in arrays),
             }
+            if planned.weights.commit:
+                records[part]["commit"] = planned.weights.commit
             if part == "stdit3" and planned.weights.config:  # published weights; a training run's have no config.json
                 records[part]["trained_with"] = [dataclasses.asdict(PRETRAINED)]
         words = sources["t5"].tokenizer if "t5" in sources else None

@@ -24,18 +24,24 @@ def is_name(text: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) is not None
 
 
-def download(name: str) -> Path:
-    """Download the newest files of a repository, except those in the cache, and return their folder.
+def download(name: str, revision: str | None = None) -> Path:
+    """Download the files of a repository, except those in the cache, and return their folder.
+
+    Args:
+      name: of the repository.
+      revision: a commit, tag or branch; None: the newest files.
 
     Raises:
-      ConfigError: no such repository, no access, no network, or no space.
+      ConfigError: no such repository or revision, no access, no network, or no space.
     """
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES))
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES))
     except errors.GatedRepoError:
         raise ConfigError(
             f"{name} wants its licence accepted: do so at huggingface.co/{name}, then run: hf auth login"
         ) from None
+    except errors.RevisionNotFoundError:
+        raise ConfigError(f"{name} has no revision {revision}; give a commit, tag or branch of it") from None
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise ConfigError(
             f"there is no public repository {name} on huggingface.co, and no folder of that name here"
@@ -45,3 +51,8 @@ def download(name: str) -> Path:
         raise ConfigError(
             f"{name} cannot be downloaded ({reason}); check the network, or give a local folder"
         ) from None
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit of a repository whose files `download` has put there: the cache names folders after it."""
+    return folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else None

@@ -30,6 +30,7 @@ class Weights:
       config: the content of the config.json in their folder, or empty.
       tokenizer: the spiece.model in their folder, or None.
       places: name without a trainer's prefix → its file and the name in it, in the order of the files.
+      commit: of the repository, where the files were downloaded.
     """
 
     label: str
@@ -37,6 +38,7 @@ class Weights:
     config: Mapping[str, Any]
     tokenizer: Path | None
     places: dict[str, tuple[TensorFile, str]]
+    commit: str | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -49,13 +51,14 @@ class Weights:
         return file.tensors[raw]
 
 
-def open_weights(path: Path, label: str = "") -> Weights:
+def open_weights(path: Path, label: str = "", commit: str | None = None) -> Weights:
     """Open weights in any of the known layouts.
 
     Args:
       path: a file, or a folder: of a published repository, of an Open-Sora training run's checkpoint, or with one file
         of weights.
       label: see `Weights`; by default the name of the folder or file.
+      commit: see `Weights`.
 
     Raises:
       ConfigError: there are no weights or several ones, shards are missing, or files are damaged or unsafe.
@@ -82,6 +85,7 @@ def open_weights(path: Path, label: str = "") -> Weights:
         config=_read_json(folder / "config.json") if (folder / "config.json").is_file() else {},
         tokenizer=tokenizer if tokenizer.is_file() else None,
         places=places,
+        commit=commit,
     )
 
 

@@ -110,7 +110,10 @@ def measure_video(
         prompt = check_prompt(video.path, prompt)
     probe(path)  # a damaged file, or one that is cut off, is found before the long work
     fps = frame_rate(path)
-    length = clip_length(fps)
+    try:
+        length = clip_length(fps)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     similarity, features = SimilarityOverTime(), FeatureCollector(video.path, networks)
     curves: dict[str, list[float]] = {metric.name: [] for metric in CLIP_METRICS}
     height = width = 0

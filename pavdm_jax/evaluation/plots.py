@@ -65,7 +65,7 @@ def frames_figure(frames: dict[str, dict[str, dict[float, np.ndarray]]]) -> Any:
     for number, (block, (prompt, of_prompt)) in enumerate(zip(blocks, frames.items(), strict=False)):
         block.suptitle("\n".join(textwrap.wrap(prompt, 12 * moments)), fontsize=9)
         panels = block.subplots(shape[0], moments, squeeze=False)
-        for row, system in zip(panels, systems, strict=False):
+        for number_of_row, (row, system) in enumerate(zip(panels, systems, strict=False)):
             for panel in row:
                 panel.set(xticks=[], yticks=[])
                 panel.spines[:].set_visible(False)
@@ -73,7 +73,7 @@ def frames_figure(frames: dict[str, dict[str, dict[float, np.ndarray]]]) -> Any:
                 row[0].set_ylabel(system, rotation=0, ha="right", va="center", fontsize=8)
             for panel, (second, frame) in zip(row, of_prompt.get(system, {}).items(), strict=False):
                 panel.imshow(frame)
-                panel.set_title(f"{second:.0f} s" if row is panels[0] else "", fontsize=8)
+                panel.set_title(f"{second:.0f} s" if number_of_row == 0 else "", fontsize=8)
     return figure
 
 

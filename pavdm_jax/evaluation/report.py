@@ -4,6 +4,7 @@ import base64
 import contextlib
 import html
 import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,10 @@ def _moments(video: dict[str, Any]) -> dict[float, np.ndarray]:
 
 
 def _pictured(result: dict[str, Any]) -> dict[str, dict[str, dict[float, np.ndarray]]]:
-    """Frames of a few prompts, spread over all: by prompt, system and second. Videos that cannot be read are left out.
-
-    Of several seeds the first counts.
-    """
-    names = list(dict.fromkeys(Path(video["path"]).stem for video in result["videos"]))
+    """Frames of a few names of videos, spread over those that most systems have: by prompt, system and second. Videos
+    that cannot be read are left out."""
+    counts = Counter(Path(video["path"]).stem for video in result["videos"])
+    names = [name for name, count in counts.items() if count == max(counts.values())]
     chosen = [names[at] for at in np.unique(np.linspace(0, len(names) - 1, PICTURED).round().astype(int))]
     found: dict[str, dict[str, dict[float, np.ndarray]]] = {name: {} for name in chosen}
     for video in result["videos"]:

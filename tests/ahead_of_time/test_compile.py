@@ -102,6 +102,7 @@ def test_a_program_that_does_not_fit_has_a_row():
     assert "does not fit" in row(numbers | {"problem": Report(problem="does not fit").problem})
 
 
+@pytest.mark.other_chips
 @pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the compiler for GPUs is not installed"
 )

@@ -192,6 +192,7 @@ def compile_only(tmp_path, topology, *options):
     )
 
 
+@pytest.mark.other_chips
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler, libtpu, is not installed")
 def test_a_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
     done = compile_only(tmp_path, "v5e:2x4", "--mesh", "data=2,fsdp=2,sequence=2")
@@ -206,6 +207,7 @@ def test_a_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
     assert "error: mesh fsdp=16 takes 16 devices and there are 8; these fit: fsdp=8" in done.stderr
 
 
+@pytest.mark.other_chips
 @pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the compiler for GPUs is not installed"
 )

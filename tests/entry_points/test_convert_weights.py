@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,6 +191,27 @@ def test_the_embedded_model_can_be_inspected(convert):
     assert "from training here" in shown
 
 
+def test_a_model_folder_is_verified(converted, tmp_path, convert):
+    code, shown, _ = convert("--verify", converted)
+    assert code == 0
+    assert shown.startswith(f"{converted}: all ") and shown.endswith(" are as they were written\n")
+    assert convert("--verify", "demo")[0] == 0
+    folder = shutil.copytree(converted, tmp_path / "model")
+    damaged = max((folder / "params" / "t5").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, _, shown = convert("--verify", folder)
+    assert (code, shown.count("\n")) == (2, 1)
+    assert "is damaged: 1 files have changed since they were written" in shown
+    parts = json.loads((folder / "parts.json").read_text())
+    for record in parts.values():
+        del record["crc32"]
+    (folder / "parts.json").write_text(json.dumps(parts))
+    code, _, shown = convert("--verify", folder)
+    assert (code, shown.count("\n")) == (2, 1)
+    assert "has no checksums of stdit3: an earlier version wrote it" in shown
+
+
 # --- layouts ----------------------------------------------------------------------------------------------------------
 
 
@@ -257,28 +279,54 @@ def test_export_in_bfloat16(converted, tmp_path, convert):
 
 
 def test_the_published_repositories_are_downloaded_by_name(published, tmp_path, convert, monkeypatch):
-    asked = {}
+    asked, commit = {}, "0123456789abcdef0123456789abcdef01234567"
 
-    def snapshot_download(name, allow_patterns):
-        asked[name] = allow_patterns
+    def snapshot_download(name, revision, allow_patterns):
+        asked[name] = revision
+        if revision is not None:  # as in the cache of huggingface_hub
+            return str(shutil.copytree(published / "OpenSora-VAE-v1.2", tmp_path / "snapshots" / commit))
         return str(published / name.split("/")[1])
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert convert("--output", tmp_path / "model")[0] == 0
-    assert set(asked) == set(PUBLISHED.values())
+    assert asked == dict.fromkeys(PUBLISHED.values())
     record = json.loads((tmp_path / "model" / "parts.json").read_text())
     assert {part: record[part]["source"] for part in record} == PUBLISHED
-    assert convert("--vae", "someone/a-vae", "--output", tmp_path / "model")[0] == 2  # the fake has no such folder
-    assert "someone/a-vae" in asked
+    vae = ["--vae", "someone/a-vae", "--output", tmp_path / "model"]
+    code, _, shown = convert(*vae)  # it may be a mistyped path
+    assert (code, shown) == (
+        2,
+        "error: --vae: there is no file or folder someone/a-vae; a repository on huggingface.co needs --revision, a "
+        "commit or main\n",
+    )
+    assert "someone/a-vae" not in asked
+    code, shown, _ = convert(*vae, "--revision", commit[:7])
+    assert (code, asked["someone/a-vae"]) == (0, commit[:7])
+    assert f"from someone/a-vae, commit {commit}" in shown
+    assert json.loads((tmp_path / "model" / "parts.json").read_text())["vae"]["commit"] == commit
 
 
-def unreachable(name, allow_patterns):
+@pytest.mark.parametrize("options", [[], ["--vae", "a/b", "--stdit", "c/d"], ["--inspect", "demo"]])
+def test_a_revision_is_of_one_repository(tmp_path, convert, options):
+    code, _, shown = convert(*options, "--revision", "main", "--output", tmp_path / "model")
+    assert (code, shown.count("\n")) == (2, 1)
+    assert "--revision is a commit of one repository" in shown
+    code, _, shown = convert("--vae", tmp_path, "--revision", "main", "--output", tmp_path / "model")
+    assert code == 2 and "--revision is of a repository that is downloaded" in shown
+
+
+def no_such_revision(name, revision, allow_patterns):
+    response = types.SimpleNamespace(headers={}, request=None, status_code=404)
+    raise huggingface_hub.errors.RevisionNotFoundError("404 Client Error.", response=response)
+
+
+def unreachable(name, revision, allow_patterns):
     raise huggingface_hub.errors.LocalEntryNotFoundError(
         "Got: ConnectError: [Errno -2] Name or service not known\nAn ..."
     )
 
 
-def unknown(name, allow_patterns):
+def unknown(name, revision, allow_patterns):
     response = types.SimpleNamespace(headers={}, request=None, status_code=404)
     raise huggingface_hub.errors.RepositoryNotFoundError("404 Client Error.", response=response)
 
@@ -287,12 +335,13 @@ def unknown(name, allow_patterns):
     ("fake", "message"),
     [
         (unreachable, "cannot be downloaded (ConnectError: [Errno -2] Name or service not known); check the network"),
+        (no_such_revision, "someone/weights has no revision main; give a commit, tag or branch of it"),
         (unknown, "there is no public repository someone/weights on huggingface.co"),
     ],
 )
 def test_failed_downloads_are_one_line(tmp_path, convert, monkeypatch, fake, message):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
-    code, _, shown = convert("--stdit", "someone/weights", "--output", tmp_path / "model")
+    code, _, shown = convert("--stdit", "someone/weights", "--revision", "main", "--output", tmp_path / "model")
     assert code == 2
     assert message in shown
     assert shown.count("\n") == 1

@@ -95,6 +95,12 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(folder):
         score(ScoreConfig((str(folder),), output="scores.txt"))
 
 
+def test_a_video_of_less_than_a_frame_a_second_is_named(tmp_path):
+    path = write_video(tmp_path / "slides.mp4", gradient(4, 32, 48), fps=0.5)
+    with pytest.raises(ConfigError, match=r"slides\.mp4: clips of 2 seconds cannot be cut at 0\.5 frames"):
+        score(ScoreConfig((path,)))
+
+
 def test_a_single_frame_is_skipped(tmp_path):
     write_video(tmp_path / "one.mp4", gradient(1, 32, 48))
     with pytest.raises(ConfigError, match="none of the 1"):

@@ -159,8 +159,7 @@ def test_the_latent_frame_of_padding_alone_comes_first():
     """Four zero frames in front of the sixteen, which are dropped again after decoding."""
     vae = VideoVAE(dataclasses.replace(CONFIG, micro_frames=16, micro_latents=5))
     spatial = jax.random.normal(jax.random.key(0), (1, 16, 4, 4, CONFIG.spatial.latent_channels))
-    there_and_back = functools.partial(vae.init, method=lambda vae, z: vae.decode_temporal(vae.encode_temporal(z), 16))
-    variables = jax.jit(there_and_back)(jax.random.key(1), spatial)
+    variables = {"params": params()}  # their shapes do not depend on the number of frames
     padded = jnp.pad(spatial, ((0, 0), (4, 0), (0, 0), (0, 0), (0, 0)))
     expected, _ = vae.apply(variables, padded, method=lambda vae, z: vae.temporal.encode(z, 5))
     coded = vae.apply(variables, spatial, method="encode_temporal")

@@ -1,4 +1,4 @@
-"""The diffusion loss: levels of a mix, losses by level, and a clip of the published size that is learnt."""
+"""The diffusion loss: levels of a mix, losses by level, and a clip that is learnt."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pavdm_jax.config import WindowConfig, tiny
+from pavdm_jax.config import ModelConfig, WindowConfig, tiny
 from pavdm_jax.diffusion.train_levels import TrainLevels
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import abstract_params
@@ -23,6 +23,8 @@ from pavdm_jax.training.denoising import clip_chunks, denoising_loss, draw_level
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.state import init_state
 from pavdm_jax.training.step import learning_rate, make_gradients, make_optimizer, make_train_step, metric_shapes
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 KEY = jax.random.key(0)
 
@@ -55,40 +57,51 @@ def test_losses_are_kept_apart_by_level():
     assert means == {"loss_level_0.0_0.2": 2.0, "loss_level_0.4_0.6": 4.0, "loss_level_0.8_1.0": 8.0}
 
 
-def test_one_clip_of_the_published_size_is_learnt():
-    """35 latent frames of 30 x 53, as of 119 frames at 240p, through a transformer of one thin pair of blocks."""
-    config = tiny()
-    config = dataclasses.replace(
-        config,
-        stdit3=dataclasses.replace(config.stdit3, depth=1, hidden_size=16, num_heads=1),
-        window=WindowConfig(),
-        height=240,
-        width=424,
-    )
+def thin_transformer(height: int, width: int) -> ModelConfig:
+    """The published window of 35 latent frames, and a transformer of one thin pair of blocks."""
+    stdit3 = dataclasses.replace(tiny().stdit3, depth=1, hidden_size=16, num_heads=1)
+    return dataclasses.replace(tiny(), stdit3=stdit3, window=WindowConfig(), height=height, width=width)
+
+
+STAGE = Stage("one", ProgressiveDiffusion(caption_dropout=0.0), ShapesData(119), ("stdit3", "t5"), 60, 1)
+SETTINGS = OptimizerConfig(2e-2, warmup_steps=1, decay=False)
+
+
+def batch_of(clip) -> dict:
+    return {"latents": clip, "ids": np.ones((1, 8), np.int32), "length": np.array([4]), "fps": np.float32([24])}
+
+
+def test_one_clip_is_learnt():
+    """35 latent frames, as of 119 frames."""
+    config = thin_transformer(64, 96)
     shapes = abstract_params(config)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.1, jnp.float32),
         {name: shapes[name] for name in ("stdit3", "t5")},
     )
-    t, h, w = np.meshgrid(np.arange(35), np.arange(30), np.arange(53), indexing="ij")
-    clip = np.stack([np.sin(0.2 * (w + channel * h) + 0.3 * t) for channel in range(4)], -1)[None]
-    batch = {
-        "latents": clip.astype(np.float32),
-        "ids": np.ones((1, 8), np.int32),
-        "length": np.array([4]),
-        "fps": np.array([24.0], np.float32),
-    }
-    stage = Stage("one", ProgressiveDiffusion(caption_dropout=0.0), ShapesData(119), ("stdit3", "t5"), 30, 1)
-    trained, frozen, assemble = trainable(params, stage)
-    settings = OptimizerConfig(2e-2, warmup_steps=1, decay=False)
-    optimizer = make_optimizer(settings, 30)
-    loss_of = denoising_loss(config, stage.objective, remat="full")
+    t, h, w = np.meshgrid(np.arange(35), np.arange(8), np.arange(12), indexing="ij")
+    batch = batch_of(np.stack([np.sin(0.2 * (w + channel * h) + 0.3 * t) for channel in range(4)], -1)[None])
+    batch["latents"] = batch["latents"].astype(np.float32)
+    trained, frozen, assemble = trainable(params, STAGE)
+    optimizer = make_optimizer(SETTINGS, STAGE.steps)
+    loss_of = denoising_loss(config, STAGE.objective, remat="full")
     gradients_of = make_gradients(loss_of, assemble, 1)
     state = init_state(trained, optimizer, metric_shapes(loss_of, params, batch))
-    step = make_train_step(gradients_of, optimizer, learning_rate(settings, 30), 0.9, None)
+    step = make_train_step(gradients_of, optimizer, learning_rate(SETTINGS, STAGE.steps), 0.9, None)
     losses = []
-    for _ in range(stage.steps):
+    for _ in range(STAGE.steps):
         state, loss = step(state, frozen, batch, KEY)
         losses.append(float(loss))
     assert np.mean(losses[-5:]) < 0.65 * np.mean(losses[:3])
+
+
+def test_a_clip_of_the_published_size_has_gradients():
+    """30 x 53 latents a frame, at 240p; by shapes."""
+    config = thin_transformer(240, 424)
+    trained, frozen, assemble = trainable({name: abstract_params(config)[name] for name in ("stdit3", "t5")}, STAGE)
+    gradients_of = make_gradients(denoising_loss(config, STAGE.objective, remat="full"), assemble, 1)
+    batch = batch_of(jax.ShapeDtypeStruct((1, 35, 30, 53, 4), jnp.float32))
+    gradients, losses, _ = jax.eval_shape(gradients_of, trained, frozen, batch, KEY)
+    assert jax.tree.map(lambda x: x.shape, gradients) == jax.tree.map(lambda x: x.shape, trained)
+    assert losses.shape == (1,)
