@@ -29,6 +29,7 @@ from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import DEFAULT_FRAMES, Options
 from pavdm_jax.generation.pipeline import generate_stream
+from pavdm_jax.geometry import decoded_frames
 from pavdm_jax.outputs import check_output
 from pavdm_jax.training.config import TrainConfig
 from pavdm_jax.training.config_files import ConfigCommand, read_command_and_config
@@ -95,10 +96,10 @@ def measure(checkpoint: str, prompt: str, frames: int, segment: int, began: floa
     model = load(checkpoint)
     loaded = time.time()
     # A video of one chunk runs every compiled program of a longer one; the second time, nothing is compiled.
-    short = []
+    short, one_chunk = [], decoded_frames(model.config.window.chunk_size, model.config.vae)
     for _ in range(2):
         started = time.perf_counter()
-        list(generate_stream(model, prompt, model.config.vae.micro_frames, segment=segment))
+        list(generate_stream(model, prompt, one_chunk, segment=segment))
         short.append(time.perf_counter() - started)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -18,6 +18,7 @@ setting).
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pavdm_jax.errors import ConfigError
 
@@ -135,6 +136,31 @@ class VAEConfig:
         """Channels of the latents, c."""
         return self.temporal.latent_channels
 
+    @property
+    def downsample(self) -> int:
+        """Pixels per latent cell, along rows and along columns."""
+        return self.spatial.downsample
+
+    @property
+    def time_downsample(self) -> int:
+        """Pixel frames per latent frame."""
+        return self.temporal.downsample
+
+    @property
+    def decoded_together(self) -> int:
+        """Latent frames that can only be decoded together: a micro clip."""
+        return self.micro_latents
+
+    @property
+    def hands_on_latents(self) -> bool:
+        """Whether latents from a clip's end can begin another clip: micro clips do not depend on each other."""
+        return True
+
+    @property
+    def still_frames(self) -> int:
+        """Pixel frames for which an image is held when a video begins with it."""
+        return self.micro_frames
+
 
 @dataclass(frozen=True)
 class T5Config:
@@ -155,6 +181,7 @@ class T5Config:
 class TextConfig:
     """How captions and prompts become token ids: what is appended to them, and how many tokens are kept."""
 
+    cleaning: ClassVar[str] = "web"  # how texts are cleaned first, see `text.captions`
     max_tokens: int = 300
     # Appended to captions in training and to prompts alike (`text.captions.complete`); None appends nothing.
     aesthetic_score: float | None = 6.5  # 4 to 7; as " aesthetic score: 6.5."
@@ -299,7 +326,14 @@ NOISE_BASE_SIZE = 512
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything but the weights that is needed to run a model; it is stored as JSON with every checkpoint."""
+    """Everything but the weights that is needed to run a model; it is stored as JSON with every checkpoint.
+
+    This is the family of Open-Sora 1.2; `families.AnyModelConfig` are all of them.
+    """
+
+    transformer_part: ClassVar[str] = "stdit3"  # the name of the transformer among the parts of a model
+    negative_prompt: ClassVar[str | None] = None  # guidance leads away from it, or from the null caption
+    clip_frames: ClassVar[int] = 51  # pixel frames of a clip of the baselines
 
     name: str = "open-sora-1.2"
     stdit3: STDiT3Config = field(default_factory=STDiT3Config)
@@ -328,6 +362,11 @@ class ModelConfig:
                 f"text.max_tokens {self.text.max_tokens} differs from stdit3.max_caption_tokens "
                 f"{self.stdit3.max_caption_tokens}"
             )
+
+    @property
+    def transformer(self) -> STDiT3Config:
+        """The transformer's config, by the name that it has in every family."""
+        return self.stdit3
 
 
 OPEN_SORA_1_2 = ModelConfig()

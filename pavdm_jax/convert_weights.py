@@ -1,7 +1,7 @@
 """Convert published weights: `pavdm convert-weights --output checkpoints/open-sora-1.2`.
 
-Without paths, the three published repositories of Open-Sora v1.2 are downloaded and converted: about 25 GB, and
-10 (bfloat16) to 25 GB more for the result, which `pavdm_jax.load(PATH)` and `pavdm --checkpoint PATH` read.
+Without paths, the repositories of a published model are downloaded and converted: of Open-Sora v1.2 about 25 GB, and 10
+(bfloat16) to 25 GB more for the result, which `pavdm_jax.load(PATH)` and `pavdm --checkpoint PATH` read.
 """
 
 import sys
@@ -18,14 +18,16 @@ from pavdm_jax.checkpoints.layers import stored_arrays
 from pavdm_jax.checkpoints.model_folder import open_model
 from pavdm_jax.checkpoints.parts_json import check_files
 from pavdm_jax.cli import exit_with, read_command
+from pavdm_jax.config import OPEN_SORA_1_2
 from pavdm_jax.conversion import hub
 from pavdm_jax.conversion.architecture import OPTIONS
 from pavdm_jax.conversion.convert import convert
-from pavdm_jax.conversion.export import export_stdit
-from pavdm_jax.conversion.sources import Weights, open_weights
+from pavdm_jax.conversion.export import export_transformer
+from pavdm_jax.conversion.sources import Weights, open_weights, part_of
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import PUBLISHED
 from pavdm_jax.models.level_pattern import name_patterns
-from pavdm_jax.models.model import DTYPES, PARTS
+from pavdm_jax.models.model import DTYPES, PARTS, part_name
 
 EXAMPLES = """
 examples:
@@ -41,8 +43,12 @@ examples:
       downloads another repository, in a state that does not change
   pavdm convert-weights --inspect checkpoints/mine
   pavdm convert-weights --verify checkpoints/mine
-  pavdm convert-weights --export-stdit runs/finetune --output model.safetensors
-      goes back: a transformer trained here, as Open-Sora loads it
+  pavdm convert-weights --family skyreels-v2-df-1.3b --output checkpoints/skyreels-v2-df-1.3b --dtype bfloat16
+      downloads Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers, and converts it
+  pavdm convert-weights --transformer DIR --vae DIR --text-encoder DIR --output checkpoints/skyreels
+      takes a local copy of that repository, or of the one in the original layout (which needs pavdm_jax[torch])
+  pavdm convert-weights --export-transformer runs/finetune --output model.safetensors
+      goes back: a transformer trained here, as Open-Sora or SkyReels-V2 loads it
 
 Understood are *.safetensors and PyTorch's .bin, .pt and .pth, whole or sharded with an index. PyTorch's files need the
 extra pavdm_jax[torch]; they are read without executing anything in them. Half-written results never load: run the
@@ -54,22 +60,25 @@ command again.
 class ConvertCommand:
     """What to convert (folders, files, or names of repositories), show or export, and where to write it."""
 
-    stdit: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """the transformer"""
+    transformer: Annotated[str | None, tyro.conf.arg(metavar="PATH", aliases=["--stdit"])] = None
+    """the transformer: Open-Sora's STDiT3, or one of SkyReels-V2-DF in its original layout or that of diffusers"""
     vae: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """the video VAE"""
+    """the video VAE of the same family"""
     text_encoder: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """T5 v1.1, with its spiece.model"""
+    """T5 v1.1, or umT5 for SkyReels-V2, with its spiece.model"""
+    family: str | None = None
+    """a published model: open-sora-1.2, skyreels-v2-df-1.3b, skyreels-v2-df-14b, skyreels-v2-df-14b-720p; without paths
+    it is downloaded, else its defaults are taken (size, window); open-sora-1.2 when nothing is given"""
     revision: Annotated[str | None, tyro.conf.arg(metavar="COMMIT")] = None
     """a commit, tag or branch of the repository to download; one that is not a published one needs it"""
     inspect: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """convert nothing: show what is in a model folder: parts, sizes, dtypes, sources with checksums"""
     verify: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """convert nothing: compare the files of a model folder with the checksums that it has of them"""
-    export_stdit: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """convert nothing: write the transformer of a model folder as one safetensors file for Open-Sora"""
+    export_transformer: Annotated[str | None, tyro.conf.arg(metavar="DIR", aliases=["--export-stdit"])] = None
+    """convert nothing: write the transformer of a model folder as one safetensors file in the layout of its authors"""
     output: Annotated[str | None, tyro.conf.arg(metavar="PATH", aliases=["-o"])] = None
-    """the model folder to make or to add to; of --export-stdit, the file"""
+    """the model folder to make or to add to; of --export-transformer, the file"""
     dtype: str = "float32"
     """of the stored matrices, float32 or bfloat16; norms, biases and tables are float32 in any case"""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
@@ -78,17 +87,20 @@ class ConvertCommand:
     @property
     def sources(self) -> dict[str, str]:
         """The weights to be converted, by part."""
-        given = {"stdit3": self.stdit, "vae": self.vae, "t5": self.text_encoder}
+        given = {"transformer": self.transformer, "vae": self.vae, "t5": self.text_encoder}
         return {part: path for part, path in given.items() if path}
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ConfigError(f"--dtype {self.dtype} is not possible; use {' or '.join(DTYPES)}")
-        alone = (self.inspect, self.verify, self.export_stdit)
+        if self.family is not None and self.family not in PUBLISHED:
+            raise ConfigError(f"--family {self.family} is not known; use {', '.join(PUBLISHED)}")
+        alone = (self.inspect, self.verify, self.export_transformer)
         if bool(self.sources) + sum(folder is not None for folder in alone) > 1:
-            raise ConfigError("--inspect, --verify and --export-stdit go alone, without weights to convert")
+            raise ConfigError("--inspect, --verify and --export-transformer go alone, without weights to convert")
         if self.revision is not None and (len(self.sources) != 1 or not self.revision):
-            raise ConfigError("--revision is a commit of one repository; give one of --stdit, --vae and --text-encoder")
+            options = "--transformer, --vae and --text-encoder"
+            raise ConfigError(f"--revision is a commit of one repository; give one of {options}")
 
 
 def find(part: str, given: str, revision: str | None) -> Weights:
@@ -97,17 +109,18 @@ def find(part: str, given: str, revision: str | None) -> Weights:
     What might be a mistyped path is not looked for in the network: repositories other than the published ones need a
     revision.
     """
-    storage.local_path(given, OPTIONS[part])
+    option = f"--{part}" if part == "transformer" else OPTIONS[part]
+    storage.local_path(given, option)
     path = Path(given)
     if path.exists():
         if revision is not None:
             raise ConfigError(f"--revision is of a repository that is downloaded, and {given} is here; leave it out")
-        return open_weights(path)
-    if hub.is_name(given) and (revision is not None or given in hub.PUBLISHED.values()):
+        return open_weights(part_of(path, part), label=path.resolve().name)
+    if hub.is_name(given) and (revision is not None or hub.is_published(given)):
         folder = hub.download(given, revision)
-        return open_weights(folder, label=given, commit=hub.commit_of(folder))
+        return open_weights(part_of(folder, part), label=given, commit=hub.commit_of(folder))
     remedy = "; a repository on huggingface.co needs --revision, a commit or main" if hub.is_name(given) else ""
-    raise ConfigError(f"{OPTIONS[part]}: there is no file or folder {given}{remedy}")
+    raise ConfigError(f"{option}: there is no file or folder {given}{remedy}")
 
 
 def run(command: ConvertCommand) -> int:
@@ -122,15 +135,15 @@ def run(command: ConvertCommand) -> int:
         raise ConfigError("--output is missing; give the model folder to make, for instance checkpoints/open-sora-1.2")
     output = storage.local_path(command.output, "--output")
     with Progress(command.quiet) as bar:
-        if command.export_stdit is not None:
-            storage.local_path(command.export_stdit, "--export-stdit")
-            export_stdit(command.export_stdit, output, command.dtype, bar.update, bar.begin)
+        if command.export_transformer is not None:
+            storage.local_path(command.export_transformer, "--export-transformer")
+            export_transformer(command.export_transformer, output, command.dtype, bar.update, bar.begin)
         else:
-            sources = {
-                part: find(part, name, command.revision) for part, name in (command.sources or hub.PUBLISHED).items()
-            }
-            convert(sources, output, command.dtype, bar.update, bar.begin)
-    print(f"{output}: whole" if command.export_stdit else inspect(str(output)))
+            named = command.sources or hub.PUBLISHED[command.family or OPEN_SORA_1_2.name]
+            sources = {part: find(part, name, command.revision) for part, name in named.items()}
+            base = None if command.family is None else PUBLISHED[command.family]
+            convert(sources, output, command.dtype, bar.update, bar.begin, base)
+    print(f"{output}: whole" if command.export_transformer else inspect(str(output)))
     return 0
 
 
@@ -159,7 +172,7 @@ def inspect(path: str) -> str:
     """The content of a model folder, as text."""
     model = open_model(path)
     lines = [f"{path}: {model.config.name}"]
-    for part in PARTS:
+    for part in (part_name(part, model.config) for part in PARTS):
         if part not in model.parts:
             lines.append(f"{part}: absent; {OPTIONS[part]} adds it")
             continue
@@ -173,7 +186,7 @@ def inspect(path: str) -> str:
         lines.append(f"  {getattr(model.config, part)}")
         commit = f", commit {record['commit']}" if "commit" in record else ""
         lines.append(f"  from {record.get('source', 'training here')}{commit}")
-        if part == "stdit3":
+        if part == model.config.transformer_part:
             lines.append(f"  trained with {name_patterns(model.trained_with)}")
         for name, source in record.get("source_files", {}).items():
             lines.append(f"  {name}: {source['bytes']} bytes, sha256 {source['sha256']}")

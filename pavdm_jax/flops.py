@@ -7,7 +7,8 @@ counts the body of a scan once, whatever the number of layers.
 
 import math
 
-from pavdm_jax.config import ModelConfig, STDiT3Config
+from pavdm_jax.config import STDiT3Config
+from pavdm_jax.families import AnyModelConfig, AnyTransformerConfig
 from pavdm_jax.geometry import latent_size
 from pavdm_jax.models.embeddings import grid_size
 
@@ -15,7 +16,7 @@ GUIDANCE_PASSES = 2
 """Each step of classifier-free guidance predicts twice: with the prompt, and with the null caption."""
 
 
-def stdit3_flops(config: STDiT3Config, frames: int, tokens: int, caption_tokens: int) -> int:
+def forward_flops(config: AnyTransformerConfig, frames: int, tokens: int, caption_tokens: int) -> int:
     """FLOPs of a forward pass on one sample, with the caption's keys and values given.
 
     Args:
@@ -27,41 +28,44 @@ def stdit3_flops(config: STDiT3Config, frames: int, tokens: int, caption_tokens:
     d = config.hidden_size
     # Of a block: qkv, attention_out, cross_query, cross_out; then the feed-forward network.
     linears = 2 * (3 + 1 + 1 + 1) * d * d + 2 * 2 * d * config.mlp_size
-    # Queries times keys, and weights times values: spatial, temporal, and twice cross-attention.
-    keys_of_a_pair = tokens + frames + 2 * caption_tokens
-    pair = 2 * linears + 2 * 2 * d * keys_of_a_pair
     cell = config.patch_size[0] * config.patch_size[1] * config.latent_channels
-    ends = 2 * d * (cell + 2 * cell)  # patches in; velocities, and as many unused values, out
-    return frames * tokens * (config.depth * pair + ends)
+    if isinstance(config, STDiT3Config):
+        # Queries times keys, and weights times values: spatial, temporal, and twice cross-attention, in two blocks.
+        layer = 2 * linears + 2 * 2 * d * (tokens + frames + 2 * caption_tokens)
+        ends = 2 * d * (cell + 2 * cell)  # patches in; velocities, and as many unused values, out
+    else:
+        layer = linears + 2 * 2 * d * (frames * tokens + caption_tokens)
+        ends = 2 * d * 2 * cell
+    return frames * tokens * (config.depth * layer + ends)
 
 
-def caption_flops(config: STDiT3Config, caption_tokens: int) -> int:
+def caption_flops(config: AnyTransformerConfig, caption_tokens: int) -> int:
     """FLOPs of one caption's keys and values for all blocks, from the text encoder's features."""
-    d = config.hidden_size
+    d, blocks = config.hidden_size, 2 if isinstance(config, STDiT3Config) else 1
     projection = 2 * d * (config.caption_channels + d)
-    return caption_tokens * (projection + config.depth * 2 * 2 * d * 2 * d)
+    return caption_tokens * (projection + config.depth * blocks * 2 * d * 2 * d)
 
 
-def _tokens(rows: int, columns: int, config: STDiT3Config) -> int:
+def _tokens(rows: int, columns: int, config: AnyTransformerConfig) -> int:
     return math.prod(grid_size(rows, columns, config.patch_size))
 
 
-def shift_flops(config: ModelConfig, height: int, width: int) -> int:
+def shift_flops(config: AnyModelConfig, height: int, width: int) -> int:
     """FLOPs of one shift of one video of `height` × `width` pixels: r steps on the whole window, guided or not."""
-    tokens = _tokens(*latent_size(height, width, config.vae), config.stdit3)
-    forward = stdit3_flops(config.stdit3, config.window.window_size, tokens, config.text.max_tokens)
+    tokens = _tokens(*latent_size(height, width, config.vae), config.transformer)
+    forward = forward_flops(config.transformer, config.window.window_size, tokens, config.text.max_tokens)
     passes = 1 if config.guidance_scale == 1 else GUIDANCE_PASSES
     return config.window.steps_per_shift * passes * forward
 
 
-def train_flops(config: STDiT3Config, latents: tuple[int, ...]) -> int:
+def train_flops(config: AnyTransformerConfig, latents: tuple[int, ...]) -> int:
     """FLOPs of a training step on latents of shape [b, t, h, w, c]; the backward pass is twice the forward pass.
 
     What is computed again to save memory (remat) is not counted, as is usual for model FLOP utilisation (MFU).
     """
     b, t, h, w, _ = latents
     captions = config.max_caption_tokens
-    forward = stdit3_flops(config, t, _tokens(h, w, config), captions) + caption_flops(config, captions)
+    forward = forward_flops(config, t, _tokens(h, w, config), captions) + caption_flops(config, captions)
     return 3 * b * forward
 
 

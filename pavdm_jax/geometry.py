@@ -2,18 +2,19 @@
 
 A video is coded in *micro clips*, independently of each other (17 frames ↔ 5 latent frames in Open-Sora's VAE), and is
 generated in *chunks* of `WindowConfig.chunk_size` latent frames. Latent frames that have left the window are decoded as
-soon as they fill a micro clip.
+soon as they fill a micro clip. Wan's VAE is causal: a video is one micro clip without end (1 + 4 (n - 1) frames ↔ n
+latent frames), and each latent frame can be decoded when it comes.
 """
 
 import math
 
-from pavdm_jax.config import ModelConfig, VAEConfig
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig, AnyVAEConfig
 
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-def latent_frames(num_frames: int, vae: VAEConfig) -> int:
+def latent_frames(num_frames: int, vae: AnyVAEConfig) -> int:
     """Latent frames of a clip of `num_frames` pixel frames: 17 → 5, 1 → 1, 20 → 6.
 
     A remainder of r frames behind the last whole micro clip takes ceil(r / 4) latent frames. Source: Open-Sora
@@ -25,16 +26,33 @@ def latent_frames(num_frames: int, vae: VAEConfig) -> int:
     if num_frames < 1:
         raise ConfigError(f"a clip of {num_frames} frames cannot be coded; it needs at least 1")
     whole, rest = divmod(num_frames, vae.micro_frames)
-    return whole * vae.micro_latents + math.ceil(rest / vae.temporal.downsample)
+    return whole * vae.micro_latents + math.ceil(rest / vae.time_downsample)
 
 
-def least_frames(latents: int, vae: VAEConfig) -> int:
+def least_frames(latents: int, vae: AnyVAEConfig) -> int:
     """The pixel frames of the shortest clip that has `latents` latent frames: 5 → 17, 35 → 119, 1 → 1, 7 → 22."""
     whole, rest = divmod(latents, vae.micro_latents)
-    return whole * vae.micro_frames + ((rest - 1) * vae.temporal.downsample + 1 if rest else 0)
+    return whole * vae.micro_frames + ((rest - 1) * vae.time_downsample + 1 if rest else 0)
 
 
-def num_chunks(num_frames: int, config: ModelConfig) -> int:
+def decoded_frames(latents: int, vae: AnyVAEConfig) -> int:
+    """The pixel frames of the shortest clip that has `latents` latent frames and can be decoded whole.
+
+    Of Open-Sora's VAE these are whole micro clips: 5 → 17, 7 → 34; of Wan's, which is causal, 5 → 17, 7 → 25.
+    """
+    return least_frames(_whole(latents, vae), vae)
+
+
+def decodable_latents(num_frames: int, vae: AnyVAEConfig) -> int:
+    """Latent frames that the beginning of a clip has, as far as it can be decoded whole: 17 → 5, 33 → 5 or 9."""
+    return latent_frames(num_frames, vae) // vae.decoded_together * vae.decoded_together if num_frames else 0
+
+
+def _whole(latents: int, vae: AnyVAEConfig) -> int:
+    return -(-latents // vae.decoded_together) * vae.decoded_together
+
+
+def num_chunks(num_frames: int, config: AnyModelConfig) -> int:
     """Chunks to generate for `num_frames` pixel frames; what is decoded beyond these is cut off.
 
     Raises:
@@ -42,28 +60,45 @@ def num_chunks(num_frames: int, config: ModelConfig) -> int:
     """
     if num_frames < 1:
         raise ConfigError(f"a video of {num_frames} frames cannot be made; ask for at least 1")
-    micro_clips = -(-num_frames // config.vae.micro_frames)
-    return -(-micro_clips * config.vae.micro_latents // config.window.chunk_size)
+    vae = config.vae
+    micro_clips, rest = divmod(num_frames, vae.micro_frames)
+    # Of the last, incomplete one, the latent frame that holds the last frame: the first holds one, the others four.
+    latents = micro_clips * vae.micro_latents + (1 - (1 - rest) // vae.time_downsample if rest else 0)
+    return -(-_whole(latents, vae) // config.window.chunk_size)
 
 
-def window_frames(config: ModelConfig) -> int:
-    """Pixel frames of the shortest clip of whole micro clips that fills the window."""
-    return -(-config.window.window_size // config.vae.micro_latents) * config.vae.micro_frames
+def window_frames(config: AnyModelConfig) -> int:
+    """Pixel frames of the shortest clip that fills the window and can be decoded whole."""
+    return decoded_frames(config.window.window_size, config.vae)
 
 
-def check_context(num_frames: int, vae: VAEConfig) -> int:
+def check_context(num_frames: int, vae: AnyVAEConfig) -> int:
     """Latent frames of a context of `num_frames` pixel frames, which must end where a latent frame ends.
 
     Raises:
       ConfigError: the context ends inside a latent frame; the message names the nearest possible numbers.
     """
-    step, rest = vae.temporal.downsample, num_frames % vae.micro_frames
+    step, rest = vae.time_downsample, num_frames % vae.micro_frames
     first = vae.micro_frames - (vae.micro_latents - 1) * step  # frames of a micro clip's first latent frame
     if rest and (rest - first) % step:
         near = [n for n in range(num_frames - step, num_frames + step + 1) if n > 0]
         near = [n for n in near if not n % vae.micro_frames or not (n % vae.micro_frames - first) % step]
         raise ConfigError(f"context_frames {num_frames} ends inside a latent frame; use {' or '.join(map(str, near))}")
     return latent_frames(num_frames, vae)
+
+
+def check_clip(num_frames: int, vae: AnyVAEConfig) -> None:
+    """Check that a clip of `num_frames` pixel frames can be decoded whole.
+
+    Raises:
+      ConfigError: it cannot; the message names the nearest possible numbers.
+    """
+    latents = latent_frames(num_frames, vae)
+    if decoded_frames(latents, vae) != num_frames:
+        possible = {decoded_frames(n, vae) for n in range(1, latents + vae.decoded_together + 1)}
+        nearest = (max((n for n in possible if n < num_frames), default=0), min(n for n in possible if n > num_frames))
+        near = " or ".join(str(n) for n in nearest if n)
+        raise ConfigError(f"clip_frames {num_frames} cannot be decoded whole; use {near}")
 
 
 def seconds_to_frames(seconds: float, fps: float) -> int:
@@ -82,24 +117,24 @@ def seconds_to_frames(seconds: float, fps: float) -> int:
 # --- space ------------------------------------------------------------------------------------------------------------
 
 
-def latent_size(height: int, width: int, vae: VAEConfig) -> tuple[int, int]:
+def latent_size(height: int, width: int, vae: AnyVAEConfig) -> tuple[int, int]:
     """Latent rows and columns of a frame of `height` × `width` pixels, rounded down: 240×426 → 30×53."""
-    return height // vae.spatial.downsample, width // vae.spatial.downsample
+    return height // vae.downsample, width // vae.downsample
 
 
-def decoded_size(height: int, width: int, vae: VAEConfig) -> tuple[int, int]:
+def decoded_size(height: int, width: int, vae: AnyVAEConfig) -> tuple[int, int]:
     """Height and width in pixels that the VAE decodes for a frame of `height` × `width`: 240×426 → 240×424."""
     rows, columns = latent_size(height, width, vae)
-    return rows * vae.spatial.downsample, columns * vae.spatial.downsample
+    return rows * vae.downsample, columns * vae.downsample
 
 
-def check_size(height: int, width: int, config: ModelConfig) -> None:
+def check_size(height: int, width: int, config: AnyModelConfig) -> None:
     """Check that frames of `height` × `width` pixels can be made.
 
     Raises:
       ConfigError: a side is no positive multiple of the latent cell; the message names the nearest sizes.
     """
-    unit = config.vae.spatial.downsample
+    unit = config.vae.downsample
     smaller, larger = (
         tuple(max(unit, round_to(side / unit) * unit) for side in (height, width))
         for round_to in (math.floor, math.ceil)

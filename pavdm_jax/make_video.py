@@ -17,8 +17,8 @@ import tyro
 
 from pavdm_jax import resolutions, storage
 from pavdm_jax.cli import enable_cache, exit_with, read_command
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.options import Options
 from pavdm_jax.generation.prompts_file import PromptLine, read_prompts_file
 from pavdm_jax.generation.request import Request, make_request
@@ -212,7 +212,7 @@ def run(command: GenerateCommand) -> int:
 
 
 def make_group_request(
-    config: ModelConfig, group: Sequence[Job], changes: Sequence[tuple[float, str]], command: GenerateCommand
+    config: AnyModelConfig, group: Sequence[Job], changes: Sequence[tuple[float, str]], command: GenerateCommand
 ) -> Request:
     """The request of videos that are alike."""
     video, line = command.video, group[0].line

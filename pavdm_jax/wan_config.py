@@ -1,8 +1,10 @@
-"""Wan 2.1's networks, which SkyReels-V2-DF uses, and its schedules, as frozen dataclasses; axes as in `config.py`."""
+"""The family of Wan 2.1, to which SkyReels-V2-DF belongs: its networks, schedules and models, as in `config.py`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
+from pavdm_jax.config import UMT5_XXL, T5Config, TextConfig, WindowConfig
 from pavdm_jax.errors import ConfigError
 
 
@@ -42,6 +44,10 @@ class WanConfig:
 SKYREELS_V2_DF_1_3B = WanConfig()
 SKYREELS_V2_DF_14B = WanConfig(depth=40, hidden_size=5120, num_heads=40, mlp_size=13_824, embeds_fps=False)
 """The transformers of the published SkyReels-V2-DF models."""
+
+
+ENDLESS_LATENTS = 2**40
+"""Latent frames of more than four thousand years."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,31 @@ class WanVAEConfig:
         return 2 ** sum(self.temporal_downsample)
 
     @property
+    def micro_latents(self) -> int:
+        """As of Open-Sora's VAE, whose micro clips are coded independently: here a video is one, without end."""
+        return ENDLESS_LATENTS
+
+    @property
+    def micro_frames(self) -> int:
+        """The pixel frames of `micro_latents`."""
+        return self.time_downsample * (ENDLESS_LATENTS - 1) + 1
+
+    @property
+    def decoded_together(self) -> int:
+        """Latent frames that can only be decoded together."""
+        return 1
+
+    @property
+    def hands_on_latents(self) -> bool:
+        """Whether latents from a clip's end can begin another clip: the first one of a clip is a single frame."""
+        return False
+
+    @property
+    def still_frames(self) -> int:
+        """Pixel frames for which an image is held when a video begins with it; as many as SkyReels-V2 continues."""
+        return 17
+
+    @property
     def decoder_reach(self) -> int:
         """The latent frames before a latent frame on which its pixel frames depend: 38 at the published sizes.
 
@@ -130,3 +161,121 @@ class BlockScheduleConfig:
                 f"window_size {self.window_size} is not divisible by block_size {self.block_size}; use "
                 f"{max(1, self.window_size // self.block_size) * self.block_size}"
             )
+
+
+# --- the whole model --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WanTextConfig(TextConfig):
+    """How prompts become token ids: cleaned lightly, without scores."""
+
+    cleaning: ClassVar[str] = "light"
+    max_tokens: int = 512
+    aesthetic_score: float | None = None
+
+
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，"
+    "静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""The published one, from which guidance leads away unless a request has its own."""
+
+SOLVERS = ("unipc", "euler")
+"""Values of `WanModelConfig.solver`."""
+
+
+@dataclass(frozen=True)
+class WanModelConfig:
+    """A model of Wan 2.1's family; the defaults are SkyReels-V2-DF-1.3B. `families.AnyModelConfig` are all families.
+
+    The window holds as many latent frames as the published model saw at once in training: 25 of 97 frames.
+    """
+
+    transformer_part: ClassVar[str] = "wan"
+
+    name: str = "skyreels-v2-df-1.3b"
+    wan: WanConfig = field(default_factory=WanConfig)
+    vae: WanVAEConfig = field(default_factory=WanVAEConfig)
+    t5: T5Config = UMT5_XXL
+    text: WanTextConfig = field(default_factory=WanTextConfig)
+    window: WindowConfig = field(default_factory=lambda: WindowConfig(noisy_chunks=4, steps=32, context_noise=0.02))
+    height: int = 544  # pixels of a video when the user asks for no size
+    width: int = 960
+    clip_frames: int = 97  # pixel frames that the model saw at once in training, and of a clip of the baselines
+    fps: float = 24.0
+    guidance_scale: float = 6.0
+    noise_shift: float = 8.0  # of the levels, whatever the size; 8 is published for text, 5 for images
+    solver: str = "unipc"  # of progressive sampling: "unipc", as published, or "euler"
+    negative_prompt: str = NEGATIVE_PROMPT
+
+    def __post_init__(self) -> None:
+        if self.wan.latent_channels != self.vae.latent_channels:
+            raise ConfigError(
+                f"wan.latent_channels {self.wan.latent_channels} differs from the VAE's {self.vae.latent_channels}"
+            )
+        if self.wan.caption_channels != self.t5.d_model:
+            raise ConfigError(
+                f"wan.caption_channels {self.wan.caption_channels} differs from t5.d_model {self.t5.d_model}"
+            )
+        if self.text.max_tokens != self.wan.max_caption_tokens:
+            raise ConfigError(
+                f"text.max_tokens {self.text.max_tokens} differs from wan.max_caption_tokens "
+                f"{self.wan.max_caption_tokens}"
+            )
+        if not 0 < self.noise_shift <= MAX_NOISE_SHIFT:
+            raise ConfigError(f"noise_shift must be above 0 and at most {MAX_NOISE_SHIFT}, not {self.noise_shift}")
+        if self.solver not in SOLVERS:
+            raise ConfigError(f"solver '{self.solver}' is not known; use {' or '.join(SOLVERS)}")
+
+    @property
+    def transformer(self) -> WanConfig:
+        """The transformer's config, by the name that it has in every family."""
+        return self.wan
+
+
+MAX_NOISE_SHIFT = 100
+
+SKYREELS_V2_DF_1_3B_MODEL = WanModelConfig()
+SKYREELS_V2_DF_14B_MODEL = WanModelConfig("skyreels-v2-df-14b", SKYREELS_V2_DF_14B)
+SKYREELS_V2_DF_14B_720P_MODEL = WanModelConfig(
+    "skyreels-v2-df-14b-720p",
+    SKYREELS_V2_DF_14B,
+    window=WindowConfig(noisy_chunks=5, steps=30, context_noise=0.02),  # 30 latent frames, of 31 in training
+    height=720,
+    width=1280,
+    clip_frames=121,
+)
+"""The published models."""
+
+
+def tiny_wan() -> WanModelConfig:
+    """The smallest model of this family that has every network, for tests and for trying the code."""
+    return WanModelConfig(
+        name="tiny-wan",
+        wan=WanConfig(
+            depth=2,
+            hidden_size=32,
+            num_heads=2,
+            mlp_size=48,
+            caption_channels=16,
+            max_caption_tokens=8,
+            sinusoid_width=16,
+            latent_channels=4,
+        ),
+        vae=WanVAEConfig(
+            base_channels=4,
+            num_res_blocks=1,
+            channel_multipliers=(1, 2, 2),
+            temporal_downsample=(True, True),
+            latent_mean=(0.1, -0.2, 0.0, 0.3),
+            latent_deviation=(1.5, 0.8, 1.0, 1.2),
+        ),
+        t5=T5Config(vocab_size=96, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, bias_in_every_layer=True),
+        text=WanTextConfig(max_tokens=8),
+        window=WindowConfig(chunk_size=5, noisy_chunks=3, steps=6, context_noise=0.02),
+        height=16,
+        width=24,
+        negative_prompt="a blurry picture",
+    )

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from pavdm_jax.ahead_of_time.chips import CHIPS
 from pavdm_jax.config import OPEN_SORA_1_2, tiny
-from pavdm_jax.flops import peak_flops, shift_flops, stdit3_flops, train_flops
+from pavdm_jax.flops import forward_flops, peak_flops, shift_flops, train_flops
 from pavdm_jax.models.stdit3 import STDiT3, STDiT3Config
 
 
 def test_the_published_transformer_takes_31_tflop_for_a_window():
-    assert round(stdit3_flops(STDiT3Config(), 35, 15 * 27, 300) / 1e12, 1) == 31.4
+    assert round(forward_flops(STDiT3Config(), 35, 15 * 27, 300) / 1e12, 1) == 31.4
     # Five steps, with and without the prompt.
     assert round(shift_flops(OPEN_SORA_1_2, 240, 424) / 1e12) == 314
 
@@ -39,7 +39,7 @@ def test_xla_counts_the_same_within_the_norms():
     # XLA counts the level's embedding and modulation, too, once a latent frame.
     d = config.hidden_size
     modulation = frames * 2 * (256 * d + d * d + 6 * d * d)
-    expected = stdit3_flops(config, frames, h * w // 4, 40) + modulation
+    expected = forward_flops(config, frames, h * w // 4, 40) + modulation
     assert expected < counted < 1.05 * expected
 
 
@@ -52,7 +52,7 @@ def test_arithmetic_grows_with_the_window_and_the_steps():
 
 
 def test_a_training_step_is_three_forward_passes_and_the_captions():
-    config, forward = OPEN_SORA_1_2.stdit3, stdit3_flops(STDiT3Config(), 35, 15 * 27, 300)
+    config, forward = OPEN_SORA_1_2.stdit3, forward_flops(STDiT3Config(), 35, 15 * 27, 300)
     assert 6 * forward < train_flops(config, (2, 35, 30, 53, 4)) < 1.01 * 6 * forward
 
 

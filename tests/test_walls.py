@@ -10,8 +10,9 @@ PACKAGE = Path(__file__).parent.parent / "pavdm_jax"
 
 FLOORS = (
     {"errors"},
-    {"wan_config"},
     {"config", "resolutions", "storage"},
+    {"wan_config"},
+    {"families"},
     {"geometry", "outputs"},
     {"models", "diffusion", "distributed"},
     {"checkpoints", "video", "flops", "cli"},

@@ -17,13 +17,22 @@ import jax.numpy as jnp
 from pavdm_jax.ahead_of_time.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.ahead_of_time.compile import Report, compile_program, place
 from pavdm_jax.checkpoints.load import load
-from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig
+from pavdm_jax.config import OPEN_SORA_1_2
+from pavdm_jax.diffusion.family_levels import window_solver
 from pavdm_jax.diffusion.sampler import sample_keys
 from pavdm_jax.distributed.mesh import generation_mesh, make_mesh, use_mesh
 from pavdm_jax.distributed.partitioning import replicated
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import PUBLISHED, AnyModelConfig
 from pavdm_jax.flops import peak_flops, shift_flops
-from pavdm_jax.generation.programs import Conditions, decode_frames, first_window, guidance_caption, run_segment
+from pavdm_jax.generation.programs import (
+    Conditions,
+    decode_frames,
+    decode_next_frames,
+    first_window,
+    guidance_caption,
+    run_segment,
+)
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.geometry import latent_size
@@ -31,6 +40,7 @@ from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.models.model import DTYPES, abstract_params
 from pavdm_jax.outputs import check_output
 from pavdm_jax.text.layerwise_t5 import encoder_layer
+from pavdm_jax.wan_config import WanModelConfig
 
 UTILISATION = 0.4
 """The assumed share of the chip's peak FLOP/s in the estimates of seconds; it is not measured."""
@@ -45,11 +55,16 @@ class CompileConfig:
     programs: tuple[Literal["text", "shift", "decode"], ...] = ("text", "shift", "decode")
     """text is a layer of the text encoder; decoding takes long to compile"""
     checkpoint: str = OPEN_SORA_1_2.name
-    """a model folder, or open-sora-1.2, whose weights are not needed"""
-    resolution: str = "240p"
-    """a named size"""
-    aspect_ratio: str = "9:16"
-    """height to width"""
+    """a model folder, or the name of a published model, whose weights are not needed: open-sora-1.2,
+    skyreels-v2-df-1.3b, skyreels-v2-df-14b, skyreels-v2-df-14b-720p"""
+    resolution: str | None = None
+    """a named size; None: the model's own"""
+    aspect_ratio: str | None = None
+    """height to width of a named size"""
+    height: int | None = None
+    """in pixels, instead of a named size"""
+    width: int | None = None
+    """in pixels"""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """as of `pavdm --dtype`"""
     output: str | None = None
@@ -74,8 +89,8 @@ class GenerationProgram:
     flops: int = 0
 
 
-def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[GenerationProgram]:
-    """The programs for one video: a layer of the text encoder, a shift, and decoding a micro clip.
+def programs(config: AnyModelConfig, request: Request, device: jax.Device) -> list[GenerationProgram]:
+    """The programs for one video: a layer of the text encoder, a shift, and decoding a micro clip or chunk.
 
     Args:
       config: the architecture.
@@ -88,12 +103,13 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
     layer = jax.tree.map(lambda x: shape(x.shape[1:], x.dtype), params["t5"]["layers"])
     text = {
         "x": shape((1, tokens, t5.d_model), jnp.float32),
-        "bias": shape((t5.num_heads, tokens, tokens), jnp.float32),
+        "bias": None if t5.bias_in_every_layer else shape((t5.num_heads, tokens, tokens), jnp.float32),
     }
+    transformer = params[config.transformer_part]
     features = shape((1, 1, tokens, config.t5.d_model), jnp.float32)
     caption = jax.eval_shape(
         functools.partial(guidance_caption, config=config, guided=request.guided),
-        params["stdit3"],
+        transformer,
         features,
         shape((1, 1), jnp.int32),
     )
@@ -102,13 +118,14 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
     chunk = (config.window.chunk_size, *cell)
     keys = jax.eval_shape(lambda: sample_keys(request.seeds))
     first = jax.tree.map(lambda array: array[0], plan)
-    state = jax.eval_shape(functools.partial(first_window, chunk=chunk), keys, jnp.zeros((1, 0, *cell)), first)
-    backend = choose_backend(device, dtype, config.stdit3.head_width)
+    solver = window_solver(config)
+    begin = functools.partial(first_window, chunk=chunk)
+    state = jax.eval_shape(begin, keys, jnp.zeros((1, 0, *cell)), first, None, solver)
+    backend = choose_backend(device, dtype, config.transformer.head_width)
     number: Any = shape((), jnp.float32)  # in the place of the numbers
     scale = number if request.guided else None
-    conditions = Conditions(
-        params["stdit3"], caption, number, number, number, scale, config=config, dtype=dtype, backend=backend
-    )
+    numbers = (number, number, number, scale)
+    conditions = Conditions(transformer, caption, *numbers, config=config, dtype=dtype, backend=backend)
     return [
         GenerationProgram(
             "text",
@@ -119,17 +136,23 @@ def programs(config: ModelConfig, request: Request, device: jax.Device) -> list[
         GenerationProgram(
             "shift",
             run_segment,
-            {"conditions": conditions, "state": state, "plan": plan},
+            {"conditions": conditions, "state": state, "plan": plan, "solver": solver},
             {},
             shift_flops(config, request.height, request.width),
         ),
-        GenerationProgram(
-            "decode",
-            decode_frames,
-            {"params": params["vae"], "latents": shape((1, config.vae.micro_latents, *cell), jnp.float32)},
-            {"config": config, "num_frames": config.vae.micro_frames},
-        ),
+        _decoding(config, params["vae"], cell),
     ]
+
+
+def _decoding(config: AnyModelConfig, params: Any, cell: tuple[int, ...]) -> GenerationProgram:
+    """Decoding a micro clip; of a causal VAE, the next chunk of a video."""
+    if not isinstance(config, WanModelConfig):
+        latents = jax.ShapeDtypeStruct((1, config.vae.decoded_together, *cell), jnp.float32)
+        return GenerationProgram("decode", decode_frames, {"params": params, "latents": latents}, {"config": config})
+    latents = jax.ShapeDtypeStruct((1, config.window.chunk_size, *cell), jnp.float32)
+    first = functools.partial(decode_next_frames, config=config.vae)
+    arrays = {"params": params, "latents": latents, "past": jax.eval_shape(first, params, latents)[1]}
+    return GenerationProgram("decode", decode_next_frames, arrays, {"config": config.vae})
 
 
 def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[dict]:
@@ -147,10 +170,9 @@ def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[di
     """
     if config.output is not None:
         check_output(config.output, (".json",))
-    model = OPEN_SORA_1_2 if config.checkpoint == OPEN_SORA_1_2.name else load(config.checkpoint, parts=()).config
-    request = make_request(
-        model, "a prompt", resolution=config.resolution, aspect_ratio=config.aspect_ratio, dtype=config.dtype
-    )
+    model = PUBLISHED.get(config.checkpoint) or load(config.checkpoint, parts=()).config
+    sizes = ("resolution", "aspect_ratio", "height", "width")
+    request = make_request(model, "a prompt", dtype=config.dtype, **{name: getattr(config, name) for name in sizes})
     results = []
     for topology in config.compile_only:
         chip, devices = parse_topology(topology)[1], topology_devices(topology)

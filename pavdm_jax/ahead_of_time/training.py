@@ -52,7 +52,7 @@ def abstract_program(config: TrainConfig, stage: Stage, mesh) -> tuple[Program, 
     batch = abstract_batch(config, stage)
     params = abstract_params(config.model)
     parameters = trainable(params, stage)
-    frozen = used_frozen(parameters, params, stage, batch)
+    frozen = used_frozen(config.model, parameters, params, stage, batch)
     program = make_program(config, stage, parameters._replace(frozen=frozen), batch, mesh)
 
     def place(x: jax.ShapeDtypeStruct, sharding) -> jax.ShapeDtypeStruct:
@@ -100,7 +100,10 @@ def describe(
 ) -> list[str]:
     """The lines to print for a compiled step; `peak` is the peak FLOP/s of all chips."""
     limit = parse_topology(topology)[1].memory_gib
-    trained, of_teacher = train_flops(config.model.stdit3, shape), teacher_flops(config.model, stage.objective, shape)
+    trained, of_teacher = (
+        train_flops(config.model.transformer, shape),
+        teacher_flops(config.model, stage.objective, shape),
+    )
     model_flops, done = trained + of_teacher, trained * RECOMPUTED[config.remat] + of_teacher
     seconds = done / (UTILISATION * peak)
     memory = report.problem or (

@@ -5,9 +5,10 @@ import json
 import numbers
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ def to_json(config: Any) -> str:
 
 
 def from_json(kind: type[T], text: str) -> T:
-    """Read a config of class `kind` back from `to_json`'s text.
+    """Read a config of class `kind`, or of one of a union of classes, back from `to_json`'s text.
 
     Raises:
       ConfigError: the text is not JSON, names a field that `kind` does not have, or has a value of another type; the
@@ -30,7 +31,12 @@ def from_json(kind: type[T], text: str) -> T:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"this is not a JSON config: {error}") from None
-    return _build(kind, values, kind.__name__)
+    return _build(kind, values, getattr(kind, "__name__", "config"))
+
+
+def read_model_config(text: str) -> AnyModelConfig:
+    """The config of a model of any family from `to_json`'s text; errors are those of `from_json`."""
+    return from_json(cast(type, AnyModelConfig), text)
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
@@ -47,7 +53,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _build(next(a for a in arguments if a is not type(None)), value, where)
+        return _build(_most_alike(arguments, value), value, where)
     if origin is tuple:
         if not isinstance(value, list):
             raise ConfigError(f"{where}: expected a list, got {value!r}")
@@ -60,6 +66,14 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
     return value
+
+
+def _most_alike(kinds: tuple, value: Any) -> Any:
+    """Of a union, the class of configs that has most of the fields of `value`; else the first kind that is not None."""
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    named = set(value) if isinstance(value, dict) else set()
+    alike = [len(named & set(getattr(kind, "__dataclass_fields__", ()))) for kind in kinds]
+    return kinds[alike.index(max(alike))]
 
 
 def check_kinds(value: Any, kind: Any, where: str) -> None:

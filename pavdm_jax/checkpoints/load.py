@@ -15,14 +15,22 @@ from jax.typing import DTypeLike
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints import lora as adapters
-from pavdm_jax.checkpoints.config_json import from_json
+from pavdm_jax.checkpoints.config_json import from_json, read_model_config
 from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.model_folder import is_embedded, is_model, open_model, restore_part
 from pavdm_jax.checkpoints.run_folder import check_base, is_unfinished_run, newest_checkpoint, reason
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.level_pattern import LevelPattern
-from pavdm_jax.models.model import DTYPES, SAMPLING_PARTS, Model, abstract_params, flatten, in_dtype, unflatten
+from pavdm_jax.models.model import (
+    DTYPES,
+    SAMPLING_PARTS,
+    Model,
+    abstract_params,
+    flatten,
+    in_dtype,
+    part_name,
+    unflatten,
+)
 
 
 def load(
@@ -38,8 +46,8 @@ def load(
       path: "demo" for the embedded model, a folder of converted weights, or a training run; folders may be in a bucket,
         gs://BUCKET/NAME. Of a training run it is the finished model, or, before the run is finished, the averaged
         weights of its newest checkpoint; a certain checkpoint is `RUN/stages/STAGE/STEP`.
-      parts: which of "stdit3", "vae" and "t5" to read; `params` of the result has only these. Generation reads the text
-        encoder itself when it needs it.
+      parts: which of "transformer", "vae" and "t5" to read; `params` of the result has only these, the transformer by
+        the name of its family, "stdit3" or "wan". Generation reads the text encoder itself when it needs it.
       shardings: a tree like `params` of the sharding of each parameter; None, or for parts that it lacks: the first
         device.
       dtype: "float32" or "bfloat16", of the matrices in memory, whatever dtype is stored. See `models.model.in_dtype`
@@ -64,8 +72,9 @@ def load(
         )
     files = open_model(path, parts)
     expected, params = in_dtype(abstract_params(files.config), dtype), {}
-    for part in parts:
-        place = (shardings or {}).get(part, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+    places = {part_name(part, files.config): place for part, place in (shardings or {}).items()}
+    for part in (part_name(part, files.config) for part in parts):
+        place = places.get(part, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
         params[part] = restore_part(files.folder / "params" / part, expected[part], place)
     folder = str(storage.absolute(files.folder))
     return Model(params, files.config, files.tokenizer, folder, files.trained_with)
@@ -115,10 +124,12 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
     except Exception as error:
         raise ConfigError(f"the checkpoint {step} cannot be read: {reason(error)}") from None
     check_base(about, {part: params_fingerprint(params) for part, params in base.params.items()}, step)
+    config = read_model_config(about["model"])
     if about["lora_alpha"] is not None:
         params = adapters.merge(base.params, trained, about["lora_alpha"])
     else:
-        flat |= {name: x for name, x in trained.items() if name.split("/")[0] in parts}
+        read = [part_name(part, config) for part in parts]
+        flat |= {name: x for name, x in trained.items() if name.split("/")[0] in read}
         params = unflatten(flat)
     trained_with = from_json(tuple[LevelPattern, ...], about.get("trained_with", "[]"))
-    return base.replace(params=params, config=from_json(ModelConfig, about["model"]), trained_with=trained_with)
+    return base.replace(params=params, config=config, trained_with=trained_with)

@@ -18,6 +18,7 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import from_json, to_json
 from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import TRANSFORMER_PARTS
 from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.models.model import Model, flatten, unflatten
 
@@ -25,9 +26,6 @@ SUFFIX = ".safetensors"
 
 FILE = f"lora{SUFFIX}"
 """The name of the file of adapters in the folder of a training run."""
-
-PART = "stdit3"
-"""The network that can be adapted."""
 
 
 def init_adapters(key: jax.Array, params: dict, layers: tuple[str, ...], rank: int) -> dict[str, jax.Array]:
@@ -49,9 +47,12 @@ def init_adapters(key: jax.Array, params: dict, layers: tuple[str, ...], rank: i
         raise ConfigError(
             f"lora.layers names '{', '.join(missing)}', which train does not; it has {', '.join(present)}"
         )
-    outside = [name for name in kernels if not name.startswith(f"{PART}/")]
+    outside = [name for name in kernels if name.split("/")[0] not in TRANSFORMER_PARTS]
     if outside:
-        raise ConfigError(f"LoRA adapts the transformer only; let train begin with '{PART}', not '{outside[0]}'")
+        raise ConfigError(
+            f"LoRA adapts the transformer only; let train begin with {' or '.join(TRANSFORMER_PARTS)}, not "
+            f"'{outside[0]}'"
+        )
     adapters = {}
     for number, (name, kernel) in enumerate(sorted(kernels.items())):
         *stack, fan_in, fan_out = kernel.shape
@@ -90,7 +91,8 @@ def save(
     Raises:
       OSError: it cannot be written.
     """
-    metadata = {"alpha": repr(float(alpha)), "base_fingerprint": params_fingerprint(base[PART])}
+    transformer = next(base[part] for part in TRANSFORMER_PARTS if part in base)
+    metadata = {"alpha": repr(float(alpha)), "base_fingerprint": params_fingerprint(transformer)}
     metadata["trained_with"] = to_json(trained_with)
     storage.write(path, safetensors.numpy.save(jax.device_get(adapters), metadata))
 
@@ -116,7 +118,7 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
     _check(file, adapters, alpha)
     if base is None:
         raise ConfigError(f"the LoRA adapters {file} do not say which model they are for; train them again")
-    if base != params_fingerprint(model.params[PART]):
+    if base != params_fingerprint(model.transformer):
         raise ConfigError(
             f"the LoRA adapters {file} were trained on another model than this {model.config.name}; give --checkpoint "
             "their base"

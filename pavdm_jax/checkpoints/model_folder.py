@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints.config_json import from_json, to_json
+from pavdm_jax.checkpoints.config_json import from_json, read_model_config, to_json
 from pavdm_jax.checkpoints.parts_json import check_files, describe_files, read_parts
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.level_pattern import LevelPattern
-from pavdm_jax.models.model import Model, flatten
+from pavdm_jax.models.model import Model, flatten, part_name
 from pavdm_jax.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.flo
         for part, params in model.params.items():
             _save_part(partial / "params" / part, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
         parts: dict[str, dict] = {part: describe_files(partial / "params" / part) for part in model.params}
-        if model.trained_with and "stdit3" in parts:
-            parts["stdit3"]["trained_with"] = [dataclasses.asdict(pattern) for pattern in model.trained_with]
+        if model.trained_with and (transformer := model.config.transformer_part) in parts:
+            parts[transformer]["trained_with"] = [dataclasses.asdict(pattern) for pattern in model.trained_with]
         (partial / "parts.json").write_text(json.dumps(parts, indent=1) + "\n")
 
 
@@ -79,7 +79,7 @@ class ModelFiles(NamedTuple):
     """A model folder before its parameters are read; `parts` is the content of parts.json, by part."""
 
     folder: Path
-    config: ModelConfig
+    config: AnyModelConfig
     tokenizer: Tokenizer | None
     parts: dict[str, dict]
     trained_with: tuple[LevelPattern, ...]
@@ -90,7 +90,7 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
 
     Args:
       path: see `load.load`.
-      parts: those that are needed.
+      parts: those that are needed; "transformer" is that of any family.
 
     Raises:
       ConfigError: the folder is missing, incomplete or damaged, or lacks a part.
@@ -107,14 +107,15 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
             if not (folder / name).exists():
                 raise ConfigError(f"{path} is not a complete checkpoint: {name} is missing from it")
         try:
-            config = from_json(ModelConfig, (folder / "config.json").read_text())
+            config = read_model_config((folder / "config.json").read_text())
             words = folder / "spiece.model"
             tokenizer = Tokenizer(words.read_bytes()) if words.exists() else None
             stored = read_parts(folder / "parts.json")
-            patterns = json.dumps(stored.get("stdit3", {}).get("trained_with", []))
+            patterns = json.dumps(stored.get(config.transformer_part, {}).get("trained_with", []))
             trained_with = from_json(tuple[LevelPattern, ...], patterns)
         except (OSError, ValueError, ArithmeticError, RecursionError) as error:  # ConfigErrors are ValueErrors
             raise ConfigError(f"the checkpoint {path} cannot be read: {first_line(error)}") from None
+    parts = [part_name(part, config) for part in parts]
     for part in parts:
         held = f"it holds {', '.join(stored) or 'nothing'}"
         if part not in stored:
@@ -216,14 +217,14 @@ class ModelFolder:
             os.unlink(self._lock.name)
         self._lock.close()
 
-    def _read(self) -> tuple[ModelConfig | None, dict]:
+    def _read(self) -> tuple[AnyModelConfig | None, dict]:
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return None, {}
         is_model = all((self.path / name).is_file() for name in FILES)
         if not is_model:
             raise ConfigError(f"--output {self.path.name} exists and is not a model folder; choose another name")
         try:
-            config = from_json(ModelConfig, (self.path / "config.json").read_text())
+            config = read_model_config((self.path / "config.json").read_text())
             parts = read_parts(self.path / "parts.json")
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"--output {self.path.name} is a damaged model folder: {str(error)[:200]}") from None
@@ -242,7 +243,7 @@ class ModelFolder:
                 "free some space, or choose another --output or --dtype bfloat16"
             )
 
-    def commit(self, config: ModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
+    def commit(self, config: AnyModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
         """Take the staged parts in.
 
         Args:
@@ -261,7 +262,7 @@ class ModelFolder:
                 f"{self.path.name} cannot be written: {error.strerror}; run the same command again"
             ) from None
 
-    def _create(self, config: ModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
+    def _create(self, config: AnyModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
         """A new folder appears with one rename."""
         whole = self.stage / "whole"
         (whole / "params").mkdir(parents=True)
@@ -273,7 +274,7 @@ class ModelFolder:
             (whole / "spiece.model").write_bytes(tokenizer)
         whole.rename(self.path)
 
-    def _add(self, config: ModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
+    def _add(self, config: AnyModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
         """Replaced parts leave parts.json first, and new ones enter it last: the listed parts are always complete."""
         kept = {part: record for part, record in self.parts.items() if part not in records}
         if len(kept) < len(self.parts):

@@ -18,17 +18,16 @@ import numpy as np
 from pavdm_jax.checkpoints.layers import PartWriter
 from pavdm_jax.checkpoints.model_folder import ModelFolder
 from pavdm_jax.config import ModelConfig, T5Config
-from pavdm_jax.conversion.architecture import PART_CONFIGS, PartConfig, check_part, model_config
-from pavdm_jax.conversion.open_sora import stdit3_rules, t5_rules, vae_rules
-from pavdm_jax.conversion.rules import Assignment, Rule, WeightsError, assign
+from pavdm_jax.conversion.architecture import check_part, family_of, model_config, part_kind
+from pavdm_jax.conversion.rules import Assignment, WeightsError, assign
 from pavdm_jax.conversion.sources import Weights
 from pavdm_jax.conversion.tensor_files import TENSOR_DTYPES
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.models.level_pattern import PRETRAINED
+from pavdm_jax.families import AnyModelConfig
+from pavdm_jax.geometry import latent_frames
+from pavdm_jax.models.level_pattern import PRETRAINED, LevelPattern, diffusion_forcing
 from pavdm_jax.models.model import abstract_params, flatten, in_dtype
 from pavdm_jax.models.tokenizer import Tokenizer
-
-RULES: dict[str, Callable[[Any], list[Rule]]] = {"stdit3": stdit3_rules, "vae": vae_rules, "t5": t5_rules}
 
 
 @dataclass
@@ -62,15 +61,17 @@ def convert(
     dtype: str = "float32",
     progress: Callable[[int], None] = lambda nbytes: None,
     begin: Callable[[int], None] = lambda nbytes: None,
-) -> ModelConfig:
+    base: AnyModelConfig | None = None,
+) -> AnyModelConfig:
     """Write the parts `sources` into the model folder `output`, which keeps its other parts.
 
     Args:
-      sources: "stdit3", "vae" or "t5" → its weights.
+      sources: "transformer" (or its name in its family), "vae" or "t5" → its weights.
       output: a model folder, or a name that does not exist yet.
       dtype: of the stored matrices, "float32" or "bfloat16"; see `models.model.in_dtype` for what stays float32.
       progress: called after each tensor with the number of its bytes.
       begin: called once, after all checks, with the number of bytes of all tensors.
+      base: the published model whose defaults a new folder takes; None: as its weights are recognised.
 
     Returns:
       The config of the whole model.
@@ -80,7 +81,7 @@ def convert(
       WeightsError: tensors do not fit; the message lists them all, of all parts.
     """
     with ModelFolder(output) as folder:
-        config, plans = plan(sources, folder, dtype)
+        config, plans = plan(sources, folder, dtype, base)
         folder.check_space(sum(part.stored_bytes for part in plans.values()))
         begin(sum(part.source_bytes for part in plans.values()))
         records = {}
@@ -95,30 +96,43 @@ def convert(
             }
             if planned.weights.commit:
                 records[part]["commit"] = planned.weights.commit
-            if part == "stdit3" and planned.weights.config:  # published weights; a training run's have no config.json
-                records[part]["trained_with"] = [dataclasses.asdict(PRETRAINED)]
+            if part == config.transformer_part and planned.weights.config:  # a training run's have no config.json
+                records[part]["trained_with"] = [dataclasses.asdict(_pretrained_with(config))]
         words = sources["t5"].tokenizer if "t5" in sources else None
         tokenizer = words.read_bytes() if words else None
         folder.commit(config, records, tokenizer)
     return config
 
 
-def plan(sources: Mapping[str, Weights], folder: ModelFolder, dtype: str) -> tuple[ModelConfig, dict[str, PartPlan]]:
+def _pretrained_with(config: AnyModelConfig) -> LevelPattern:
+    if isinstance(config, ModelConfig):
+        return PRETRAINED
+    return diffusion_forcing(latent_frames(config.clip_frames, config.vae))
+
+
+def plan(
+    sources: Mapping[str, Weights], folder: ModelFolder, dtype: str, base: AnyModelConfig | None = None
+) -> tuple[AnyModelConfig, dict[str, PartPlan]]:
     """Check everything that can be checked without reading a tensor; see `convert`."""
-    configs: dict[str, PartConfig] = {}
-    for part, weights in sources.items():
-        shapes = weights.shapes
-        check_part(part, weights.label, shapes)
-        configs[part] = found = PART_CONFIGS[part](shapes, weights.config)
+    base = folder.config or base
+    family = family_of({part: weights.shapes for part, weights in sources.items()}, base)
+    configs: dict[str, Any] = {}
+    for given, weights in sources.items():
+        shapes, kind = weights.shapes, part_kind(given, family)
+        check_part(given, weights.label, shapes, family)
+        configs[kind.part] = found = kind.config(shapes, weights.config)
         if isinstance(found, T5Config):
             _check_tokenizer(weights, found.vocab_size)
-    config = model_config(folder.config, set(folder.parts), configs)
+    sources = {part_kind(given, family).part: weights for given, weights in sources.items()}
+    config = model_config(base, set(folder.parts), configs)
     abstract = in_dtype(abstract_params(config), dtype)
     plans, problems = {}, []
     for part, weights in sources.items():
         try:
             plans[part] = PartPlan(
-                weights, assign(RULES[part](configs[part]), weights.shapes, abstract[part]), abstract[part]
+                weights,
+                assign(part_kind(part, family).rules(configs[part], weights.shapes), weights.shapes, abstract[part]),
+                abstract[part],
             )
         except WeightsError as error:
             problems.append(f"{weights.label}: {error}")
@@ -139,7 +153,7 @@ def _check_tokenizer(weights: Weights, vocab_size: int) -> None:
     if weights.tokenizer is None:
         raise ConfigError(
             f"--text-encoder: spiece.model, the tokenizer, is missing beside the weights of {weights.label}; "
-            "copy it there from DeepFloyd/t5-v1_1-xxl"
+            "copy it there from the repository that they are from"
         )
     if weights.tokenizer.stat().st_size >= 2**27:
         raise ConfigError(f"the spiece.model of {weights.label} is too large to be one")

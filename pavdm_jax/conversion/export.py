@@ -1,4 +1,4 @@
-"""Export of the transformer in the published layout: one safetensors file with PyTorch's names, for Open-Sora."""
+"""Export of the transformer in the published layout: one safetensors file with PyTorch's names."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.layers import PartReader
 from pavdm_jax.checkpoints.model_folder import ModelFiles, open_model
 from pavdm_jax.checkpoints.safetensors_header import header_bytes
-from pavdm_jax.conversion.open_sora import stdit3_rules
+from pavdm_jax.conversion.architecture import part_kind
 from pavdm_jax.conversion.rules import Rule, names_of
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import abstract_params, flatten
@@ -22,14 +22,14 @@ NAMES = {"float32": ("F32", np.float32), "bfloat16": ("BF16", ml_dtypes.bfloat16
 """The dtypes that can be written: safetensors' name and NumPy's dtype."""
 
 
-def export_stdit(
+def export_transformer(
     path: str | os.PathLike,
     output: Path,
     dtype: str = "float32",
     progress: Callable[[int], None] = lambda nbytes: None,
     begin: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
-    """Write the transformer of a model folder as a file that Open-Sora loads.
+    """Write the transformer of a model folder as a file that Open-Sora loads, or SkyReels-V2 in its original layout.
 
     It is written tensor by tensor, and appears when it is complete. Weights that were converted and are exported in
     float32 are bit for bit the published ones, except the constant `rope.freqs`: it is not stored in model folders but
@@ -47,7 +47,7 @@ def export_stdit(
     """
     if output.suffix != ".safetensors":
         raise ConfigError(f"--output {output.name} must end in .safetensors")
-    tensors = _list_tensors(open_model(path, parts=["stdit3"]))
+    tensors = _list_tensors(open_model(path, parts=["transformer"]))
     kind, numpy_type = NAMES[dtype]
     sizes = {name: int(np.prod(tensor.shape)) * np.dtype(numpy_type).itemsize for name, tensor in tensors.items()}
     try:
@@ -75,9 +75,13 @@ class _Tensor:
 
 def _list_tensors(model: ModelFiles) -> dict[str, _Tensor]:
     """All tensors of a model's transformer by PyTorch name, in the order of writing; their values are not read yet."""
-    rules, expected = stdit3_rules(model.config.stdit3), abstract_params(model.config)["stdit3"]
+    part = model.config.transformer_part
+    rules, expected = (
+        part_kind(part, type(model.config)).rules(model.config.transformer, {}),
+        abstract_params(model.config)[part],
+    )
     flat = flatten(expected)
-    reader = PartReader(model.folder / "params" / "stdit3")
+    reader = PartReader(model.folder / "params" / part)
 
     def stored(rule: Rule, layer: int) -> _Tensor:
         shape = rule.shape_there(flat[rule.target].shape)

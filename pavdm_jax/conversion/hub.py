@@ -7,21 +7,35 @@ import huggingface_hub
 from huggingface_hub import errors
 
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.model import PARTS
 
 PUBLISHED = {
-    "stdit3": "hpcai-tech/OpenSora-STDiT-v3",
-    "vae": "hpcai-tech/OpenSora-VAE-v1.2",
-    "t5": "DeepFloyd/t5-v1_1-xxl",
+    "open-sora-1.2": {
+        "transformer": "hpcai-tech/OpenSora-STDiT-v3",
+        "vae": "hpcai-tech/OpenSora-VAE-v1.2",
+        "t5": "DeepFloyd/t5-v1_1-xxl",
+    },
+    "skyreels-v2-df-1.3b": dict.fromkeys(PARTS, "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"),
+    "skyreels-v2-df-14b": dict.fromkeys(PARTS, "Skywork/SkyReels-V2-DF-14B-540P-Diffusers"),
+    "skyreels-v2-df-14b-720p": dict.fromkeys(PARTS, "Skywork/SkyReels-V2-DF-14B-720P-Diffusers"),
 }
-"""Open-Sora v1.2's weights: the repository of every part."""
+"""The published models: the repository of every part; of SkyReels-V2 one has all, in safetensors only."""
 
-FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "spiece.model"]
+FILES = [
+    *("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "spiece.model"),
+    *("model_index.json", "transformer/*", "vae/*", "text_encoder/*", "tokenizer/*"),
+]
 """Patterns of the files that are downloaded."""
 
 
 def is_name(text: str) -> bool:
     """Whether a text has the form of a repository's name, OWNER/NAME."""
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) is not None
+
+
+def is_published(name: str) -> bool:
+    """Whether a repository is one of `PUBLISHED`."""
+    return any(name in repositories.values() for repositories in PUBLISHED.values())
 
 
 def download(name: str, revision: str | None = None) -> Path:

@@ -17,6 +17,13 @@ SHARD = re.compile(r"(?P<stem>.*)-(?P<k>\d{5})-of-(?P<n>\d{5})(?P<ending>\.safet
 PREFIXES = ("module.", "_orig_mod.", "state_dict.", "model.", "ema.")
 """Prefixes that trainers add to all names."""
 
+TOKENIZERS = ("spiece.model", "google/umt5-xxl/spiece.model", "../tokenizer/spiece.model")
+"""Where a tokenizer may be, from the folder of a text encoder: beside it, or as in both layouts of SkyReels-V2."""
+
+IN_ORIGINAL = {"vae": "Wan2.1_VAE.pth", "t5": "models_t5_umt5-xxl-enc-bf16.pth"}
+IN_DIFFUSERS = {"transformer": "transformer", "vae": "vae", "t5": "text_encoder"}
+"""The parts of a repository of SkyReels-V2 in its two layouts, in which all are in one folder."""
+
 MAX_JSON = 50_000_000  # bytes; the index of a published checkpoint has some hundred thousand
 
 
@@ -78,7 +85,8 @@ def open_weights(path: Path, label: str = "", commit: str | None = None) -> Weig
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in places)), ""):
         places = {name.removeprefix(prefix): place for name, place in places.items()}
     folder = paths[0].parent
-    tokenizer = folder / "spiece.model"
+    words = (folder / place for place in TOKENIZERS)
+    tokenizer = next((file for file in words if file.is_file()), folder / TOKENIZERS[0])
     return Weights(
         label=label or path.resolve().name,
         files=files,
@@ -87,6 +95,14 @@ def open_weights(path: Path, label: str = "", commit: str | None = None) -> Weig
         places=places,
         commit=commit,
     )
+
+
+def part_of(folder: Path, part: str) -> Path:
+    """The weights of a part ("transformer", "vae" or "t5") in a folder with all parts of SkyReels-V2; else the path."""
+    if (folder / "model_index.json").is_file():
+        return folder / IN_DIFFUSERS[part]
+    whole = folder / IN_ORIGINAL.get(part, "")
+    return whole if whole.is_file() else folder
 
 
 def find_files(path: Path) -> list[Path]:

@@ -1,15 +1,15 @@
 """Checks of a data config that need no model, so that mistakes are reported before one is loaded or compiled."""
 
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import Data, LatentData, ShapesData, VideoData
 from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.manifest import read_manifest
 from pavdm_jax.data.shapes_world import canvas_size
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import latent_frames, least_frames
 
 
-def check_length(frames: int, clip_latents: int, model: ModelConfig) -> None:
+def check_length(frames: int, clip_latents: int, model: AnyModelConfig) -> None:
     """Check that clips of `frames` pixel frames have `clip_latents` latent frames.
 
     Raises:
@@ -22,7 +22,7 @@ def check_length(frames: int, clip_latents: int, model: ModelConfig) -> None:
         )
 
 
-def check_latents(cache: LatentCache, clip_latents: int, model: ModelConfig) -> None:
+def check_latents(cache: LatentCache, clip_latents: int, model: AnyModelConfig) -> None:
     """`ConfigError` unless every clip of a cache, images aside, has `clip_latents` latent frames."""
     lengths = cache.shapes[:, 0]
     shortest = int(min(lengths[lengths > 1], default=1))
@@ -33,7 +33,7 @@ def check_latents(cache: LatentCache, clip_latents: int, model: ModelConfig) -> 
         )
 
 
-def check_data(data: Data, clip_latents: int | None, model: ModelConfig, files: bool = True) -> None:
+def check_data(data: Data, clip_latents: int | None, model: AnyModelConfig, files: bool = True) -> None:
     """Check the data of a stage.
 
     Args:

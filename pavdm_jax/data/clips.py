@@ -5,12 +5,12 @@ from typing import Protocol
 import numpy as np
 
 from pavdm_jax.checkpoints.fingerprint import fingerprint
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.data import shapes_world
 from pavdm_jax.data.config import Data, ShapesData, TfdsData, VideoData
 from pavdm_jax.data.manifest import ManifestClips
 from pavdm_jax.data.tfds_clips import TfdsClips
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 
 CAPTIONS_OF_A_CLIP = 4
 """The number of captions of a scene of the shapes world; each visit of the clip reads one of them."""
@@ -89,7 +89,7 @@ class ShapesClips:
         return f"scene {index} of the shapes world"
 
 
-def open_clips(data: Data, model: ModelConfig) -> Clips:
+def open_clips(data: Data, model: AnyModelConfig) -> Clips:
     """The clips of a data config, at the size and frame rate of a model.
 
     Raises:

@@ -11,8 +11,8 @@ import numpy as np
 from pavdm_jax.distributed.placement import on_first_device
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
+from pavdm_jax.models.networks import networks
 from pavdm_jax.models.t5 import T5Encoder
-from pavdm_jax.models.vae import VideoVAE
 from pavdm_jax.text.captions import complete
 
 
@@ -28,12 +28,10 @@ class Encoder:
         self.model, self.text_dtype = model, jnp.dtype(text_dtype)
         # On the accelerator; the text encoder, which may be large, only when it is used.
         self._vae = jax.device_put(model.params["vae"], on_first_device())
-        vae: Any = VideoVAE(model.config.vae)  # what `apply` gives depends on the method
+        encode = networks(model.config).encode
         t5: Any = T5Encoder(model.config.t5, text_dtype)
         self._encode = jax.jit(
-            lambda params, frames: vae.apply(
-                {"params": params}, frames.astype(np.float32) / 127.5 - 1.0, method="encode"
-            ).astype(np.float16)
+            lambda params, frames: encode(params, frames.astype(np.float32) / 127.5 - 1.0).astype(np.float16)
         )
         self._read = jax.jit(lambda params, ids, lengths: t5.apply({"params": params}, ids, lengths).astype(np.float16))
 

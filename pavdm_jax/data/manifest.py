@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import fingerprint
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import VideoData
 from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import decoded_size
 from pavdm_jax.resolutions import RESOLUTIONS
-from pavdm_jax.text.captions import clean_caption, is_text
+from pavdm_jax.text.captions import clean, is_text
 from pavdm_jax.video.clips import VideoInfo, frames_within, probe, read_clip
 from pavdm_jax.video.images import is_image, read_image, resize_crop
 
@@ -148,7 +148,7 @@ def _entry(path: str, stamp: tuple | None) -> dict:
         return {"file": stamp, "error": str(error)}
 
 
-def bucket(height: int, width: int, model: ModelConfig, resolution: str | None) -> tuple[int, int]:
+def bucket(height: int, width: int, model: AnyModelConfig, resolution: str | None) -> tuple[int, int]:
     """The size at which a video is trained on: the model's, or of a named resolution the one of the nearest aspect
     ratio."""
     sizes = [(model.height, model.width)] if resolution is None else RESOLUTIONS[resolution].values()
@@ -166,10 +166,11 @@ class ManifestClips:
 
     starts = 1
 
-    def __init__(self, data: VideoData, model: ModelConfig):
+    def __init__(self, data: VideoData, model: AnyModelConfig):
         rows = read_manifest(data.manifest)
         files = index_files(storage.as_path(data.manifest), sorted({row.path for row in rows}))
         self.skipped: dict[str, str] = {}
+        self.text = model.text
         self.clips: list[tuple[Row, int, float]] = []  # row, number of its first frame, frames a second
         shapes = []  # frames, height, width
         for row in rows:
@@ -217,7 +218,7 @@ class ManifestClips:
         return read_clip(row.path, row.start + (begin + first) / fps, fps, count, (height, width))
 
     def captions(self, index: int) -> list[str]:
-        return [clean_caption(self.clips[index][0].caption)]
+        return [clean(self.clips[index][0].caption, self.text)]
 
     def fps(self, index: int) -> float:
         return self.clips[index][2]

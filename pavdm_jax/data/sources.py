@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint, vae_fingerprint
-from pavdm_jax.config import ModelConfig, TextConfig
+from pavdm_jax.config import TextConfig
 from pavdm_jax.data.check import check_latents, check_length
 from pavdm_jax.data.clips import Clips, open_clips
 from pavdm_jax.data.config import Data, LatentData
@@ -25,6 +25,7 @@ from pavdm_jax.data.latent_cache import LatentCache, cache_identity
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.loader import Source
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import latent_frames
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.tokenizer import Tokenizer
@@ -180,7 +181,7 @@ class UncachedSource:
     """The same samples as `LatentSource`, but with pixels, which `encoded` turns into latents: the `frames` of whole
     micro clips, of whose latents the sample begins at the `first`."""
 
-    def __init__(self, clips: Clips, cut: Cut, model: ModelConfig):
+    def __init__(self, clips: Clips, cut: Cut, model: AnyModelConfig):
         self.readable, self.cut = _Readable(clips), cut
         self.groups, self.image_groups = split_images(clips.shapes)
         self.vae = model.vae

@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 
 from pavdm_jax.checkpoints.fingerprint import fingerprint
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import TfdsData
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import decoded_size
-from pavdm_jax.text.captions import clean_caption
+from pavdm_jax.text.captions import clean
 from pavdm_jax.video.clips import read_clip
 from pavdm_jax.video.images import resize_crop
 
@@ -28,10 +28,10 @@ class TfdsClips:
 
     starts = 1
 
-    def __init__(self, data: TfdsData, model: ModelConfig):
+    def __init__(self, data: TfdsData, model: AnyModelConfig):
         import tensorflow_datasets as tfds  # slow to import, and wanted by these data sets only
 
-        name = data.name.removeprefix("tfds:")
+        name, self.text = data.name.removeprefix("tfds:"), model.text
         try:
             builder = tfds.builder(name, data_dir=data.data_dir)
             self.examples = builder.as_data_source(data.split)  # pyright: ignore[reportCallIssue]
@@ -79,7 +79,7 @@ class TfdsClips:
         if hasattr(self.label, "int2str"):  # class names such as ApplyEyeMakeup
             words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.label.int2str(int(value)))
             return [words.replace("_", " ").lower()]
-        return [clean_caption(value.decode() if isinstance(value, bytes) else str(value))]
+        return [clean(value.decode() if isinstance(value, bytes) else str(value), self.text)]
 
     def fps(self, index: int) -> float:
         return self.rate

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
 from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.manifest import read_manifest
 from pavdm_jax.data.shapes_world import sample_captions
-from pavdm_jax.text.captions import clean_caption, complete
+from pavdm_jax.families import AnyModelConfig
+from pavdm_jax.text.captions import clean, complete
 
 SHAPES_CAPTIONS = 4000
 """The number of captions of a shapes world; every word of its grammar occurs in them."""
@@ -22,7 +22,7 @@ TFDS_EXAMPLES = 4000
 """The most examples of a TFDS data set, because each caption is read together with its video."""
 
 
-def training_captions(stages: Sequence[Data], model: ModelConfig, seed: int) -> list[str]:
+def training_captions(stages: Sequence[Data], model: AnyModelConfig, seed: int) -> list[str]:
     """The captions of the data of a run's stages, completed and cleaned; data of several stages counts once.
 
     Args:
@@ -37,7 +37,7 @@ def training_captions(stages: Sequence[Data], model: ModelConfig, seed: int) -> 
     for world in dict.fromkeys(data.world for data in stages if isinstance(data, ShapesData)):
         captions += sample_captions(np.random.default_rng(seed), SHAPES_CAPTIONS, split="train", world=world)
     for manifest in dict.fromkeys(data.manifest for data in stages if isinstance(data, VideoData)):
-        captions += [clean_caption(row.caption) for row in _evenly(read_manifest(manifest), CAPTIONS)]
+        captions += [clean(row.caption, model.text) for row in _evenly(read_manifest(manifest), CAPTIONS)]
     for folder in dict.fromkeys(data.folder for data in stages if isinstance(data, LatentData)):
         cache = LatentCache(folder)
         captions += [text for index in _evenly(range(len(cache)), CAPTIONS) for text in cache.about(index)["captions"]]

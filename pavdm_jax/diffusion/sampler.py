@@ -106,7 +106,7 @@ def initial_state(
     latents = interpolate(clean, drawn, levels)
     if held is not None:
         latents = jnp.concatenate([held.astype(jnp.float32), latents[:, held.shape[1] :]], axis=1)
-    return WindowState(latents=latents, key=keys, memory=solver.initial_memory(latents))
+    return WindowState(latents=latents, key=keys, memory=solver.initial_memory(clean, drawn, levels))
 
 
 def shift_step(

@@ -13,14 +13,19 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
-from pavdm_jax.diffusion.flow import euler_step
+from pavdm_jax.diffusion.flow import euler_step, interpolate
 
 
 class Solver(Protocol):
     """Moves latents along their velocity, clean − noise, from given levels to the next ones."""
 
-    def initial_memory(self, latents: jax.Array) -> Any:
-        """What is remembered of latents [b, t, h, w, c] at their first step: a pytree of arrays of their shape, 0."""
+    def initial_memory(self, clean: jax.Array, noise: jax.Array, levels: jax.Array) -> Any:
+        """What is remembered of latents that were not solved here, but noised: a pytree of arrays of their shape.
+
+        Args:
+          clean, noise: [b, t, h, w, c].
+          levels: [b, t], to which they were noised; of the first level nothing is remembered.
+        """
         ...
 
     def step(
@@ -33,10 +38,10 @@ class Solver(Protocol):
         ...
 
 
-class Euler:
+class Euler(struct.PyTreeNode):
     """Straight on along the velocity; remembers nothing."""
 
-    def initial_memory(self, latents: jax.Array) -> tuple[()]:
+    def initial_memory(self, clean: jax.Array, noise: jax.Array, levels: jax.Array) -> tuple[()]:
         return ()
 
     def step(
@@ -98,15 +103,22 @@ class UniPC(struct.PyTreeNode):
             correction[1:2, :2] = correction[1:2, 1::-1]
         return cls(levels, correction, np.asarray([_prediction(levels, i) for i in steps], np.float32))
 
-    def initial_memory(self, latents: jax.Array) -> UniPCMemory:
-        return UniPCMemory(*(jnp.zeros(latents.shape, jnp.float32) for _ in range(3)))
+    def initial_memory(self, clean: jax.Array, noise: jax.Array, levels: jax.Array) -> UniPCMemory:
+        """As if they had come down the straight line from noise to clean, which is known."""
+        before = jnp.asarray(self.levels)[jnp.maximum(self._number(levels) - 1, 0)]
+        clean = clean.astype(jnp.float32)
+        return UniPCMemory(interpolate(clean, noise, before), clean, clean)
+
+    def _number(self, levels: jax.Array) -> jax.Array:
+        """The number of the step that begins at each level."""
+        grid = jnp.asarray(self.levels)[:-1]
+        return jnp.minimum(jnp.sum(grid[None, None] > levels[:, :, None], axis=-1), grid.size - 1)
 
     def step(
         self, latents: jax.Array, velocity: jax.Array, levels: jax.Array, next_levels: jax.Array, memory: UniPCMemory
     ) -> tuple[jax.Array, UniPCMemory]:
         changes = (levels != next_levels)[:, :, None, None, None]
-        grid = jnp.asarray(self.levels)[:-1]
-        number = jnp.minimum(jnp.sum(grid[None, None] > levels[:, :, None], axis=-1), grid.size - 1)
+        number = self._number(levels)
 
         def weighted(table: ArrayLike, *terms: jax.Array) -> jax.Array:
             weights = jnp.asarray(table)[number][..., None, None, None]

@@ -1,13 +1,9 @@
 """Noise levels of the Wan 2.1 family (SkyReels-V2-DF): their noise shift does not depend on the size of the video."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 WAN_FIRST_LEVEL = 0.999
 """Before its noise shift, which leaves it near 1: what enters the network as pure noise."""
-
-WAN_TIMESTEPS = 1000
 
 
 def wan_levels(steps: int, shift: float) -> np.ndarray:
@@ -22,14 +18,6 @@ def wan_levels(steps: int, shift: float) -> np.ndarray:
     """
     even = WAN_FIRST_LEVEL * (1.0 - np.arange(steps, dtype=np.float64) / steps)
     return np.append(shift * even / (1.0 + (shift - 1.0) * even), 0.0).astype(np.float32)
-
-
-def wan_timesteps(levels: jax.Array) -> jax.Array:
-    """What the network of the Wan 2.1 family is told of levels, of any shape: int32, 1000 · level rounded down.
-
-    The solvers use the levels themselves.
-    """
-    return jnp.floor(WAN_TIMESTEPS * levels).astype(jnp.int32)
 
 
 def window_table(levels: np.ndarray, noisy_chunks: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 The paper (arXiv 2410.08151) compares with them in section 4. Method "replacement" keeps the context clean (RN,
 replacement without noise): the last frames, decoded and encoded again as in Open-Sora's `scripts/inference.py`, or
 with `keep_latents` their latents. Method "noisy-replacement" noises the context's latents to the level of the clip at
-every step (RW, replacement with noise).
+every step (RW, replacement with noise). Of Wan's VAE, whose latents depend on all that was before in the clip, the
+context is always decoded and encoded again.
 """
 
 from dataclasses import replace
@@ -12,16 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.diffusion.flow import shift_levels
-from pavdm_jax.diffusion.noise_levels import uniform_levels
+from pavdm_jax.diffusion.family_levels import clip_levels
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.distributed.placement import place_replicated
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.programs import run_clip
+from pavdm_jax.generation.programs import decode_frames, run_clip
 from pavdm_jax.generation.prompts import PromptFeatures, encode_texts
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
-from pavdm_jax.geometry import check_context, latent_frames
+from pavdm_jax.geometry import check_clip, check_context, latent_frames
 from pavdm_jax.models.model import Model
 
 
@@ -42,14 +42,15 @@ class ClipStream(VideoStream):
         clip, vae = request.clip, request.config.vae
         if request.change_seconds:
             raise ConfigError(f"method {request.method} takes one prompt; timelines need method progressive")
-        if clip.frames % vae.micro_frames:
-            near = clip.frames // vae.micro_frames * vae.micro_frames
-            raise ConfigError(
-                f"clip_frames {clip.frames} is no multiple of the VAE's {vae.micro_frames} frames; "
-                f"use {near or vae.micro_frames} or {near + vae.micro_frames}"
-            )
+        check_clip(clip.frames, vae)
         check_context(clip.context_frames, vae)
-        self._keeps_latents = clip.keep_latents or request.method == "noisy-replacement"
+        if clip.keep_latents and not vae.hands_on_latents:
+            raise ConfigError(
+                f"keep_latents is not possible with {request.config.name}, whose VAE codes a clip from its first frame "
+                "on; leave it out"
+            )
+        noisy = request.method == "noisy-replacement"
+        self._keeps_latents = clip.keep_latents or (noisy and vae.hands_on_latents)
         if self._keeps_latents and clip.context_frames % vae.micro_frames:
             raise ConfigError(
                 f"a context of {clip.context_frames} frames has no latents of its own to hand on; use a multiple of "
@@ -68,9 +69,7 @@ class ClipStream(VideoStream):
             first = clip.frames - (given if request.image is None else 0)
             rest = request.frames - request.given_frames - first
             self.num_rounds = 1 + max(0, -(-rest // (clip.frames - clip.context_frames)))
-        self._levels = shift_levels(
-            uniform_levels(clip.steps), *request.told_size, self._clip_latents, request.config.noise_base_size
-        )
+        self._levels = clip_levels(request.config, clip.steps, request.told_size, self._clip_latents)
         context = jnp.zeros((request.batch, 0, *self._cell))
         if start is not None:
             context = self._encode(start[:, start.shape[1] - given :])
@@ -113,6 +112,10 @@ class ClipStream(VideoStream):
         features = encode_texts(self.model, self.request, texts)
         self._prompts = self._prompts.insert(1, features).without_first(1)
         self._conditions = self._make_conditions(self._prompts)
+
+    def _decode(self, latents: jax.Array) -> np.ndarray:
+        """The frames of latents that are coded by themselves."""
+        return np.asarray(self._call(decode_frames, self.model.params["vae"], latents, config=self.request.config))
 
     def _next_context(self, latents: jax.Array, decoded: list[np.ndarray]) -> jax.Array:
         frames = self.request.clip.context_frames

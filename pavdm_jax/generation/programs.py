@@ -7,24 +7,25 @@ the caption, which is split along the batch.
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.diffusion.flow import Velocity
 from pavdm_jax.diffusion.guidance import guided
 from pavdm_jax.diffusion.partitions import partitioned
 from pavdm_jax.diffusion.replacement import extend_by_replacement
 from pavdm_jax.diffusion.sampler import FinishedChunk, WindowState, gaussian_noise, initial_state, sample_segment
+from pavdm_jax.diffusion.solvers import EULER, Solver
 from pavdm_jax.diffusion.window import ShiftInputs
 from pavdm_jax.distributed.partitioning import replicate, shard_batch
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.attention import Backend
 from pavdm_jax.models.caption import Caption, concatenate, take
-from pavdm_jax.models.stdit3 import STDiT3
-from pavdm_jax.models.vae import VideoVAE
+from pavdm_jax.models.networks import networks
+from pavdm_jax.models.wan_vae import WanVAE, decode_next
+from pavdm_jax.wan_config import WanVAEConfig
 
 
 @functools.partial(jax.jit, static_argnames=("config", "guided"))
@@ -35,17 +36,16 @@ def guidance_caption(
     negative: jax.Array | None = None,
     negative_lengths: jax.Array | None = None,
     *,
-    config: ModelConfig,
+    config: AnyModelConfig,
     guided: bool = True,
 ) -> Caption:
-    """The caption keys and values of both halves of classifier-free guidance, from T5 features.
+    """The caption keys and values of both halves of classifier-free guidance, from the text encoder's features.
 
     Args:
-      params: of the STDiT3.
+      params: of the transformer.
       features: [b, p, l, d] of the p prompts of each sample.
       lengths: int [b, p], tokens of each prompt.
-      negative: [b, l, d] of the negative prompts; None: the null caption, cut to the prompts' lengths as upstream does
-        (Open-Sora `opensora/models/stdit/stdit3.py`).
+      negative: [b, l, d] of the negative prompts; None: the null caption (see `Networks.null_caption`).
       negative_lengths: int [b], tokens of the negative prompts, or None.
       config: the architecture.
       guided: False leaves out the second half.
@@ -53,17 +53,17 @@ def guidance_caption(
     Returns:
       A caption of batch 2 b: first the prompts, then what guidance leads away from. Without guidance, of batch b.
     """
-    network = STDiT3(config.stdit3)
-    prompts = _apply(network, params, features, lengths, method="encode_caption")
+    network = networks(config)
+    prompts = network.caption(params, features, lengths)
     if not guided:
         return _shard(prompts)
     if negative is None or negative_lengths is None:
-        unconditional = _apply(network, params, lengths, method="encode_null_caption")
+        unconditional = network.null_caption(params, lengths)
     else:
         every = (*lengths.shape, *negative.shape[1:])
         negative = jnp.broadcast_to(negative[:, None], every)
         negative_lengths = jnp.broadcast_to(negative_lengths[:, None], lengths.shape)
-        unconditional = _apply(network, params, negative, negative_lengths, method="encode_caption")
+        unconditional = network.caption(params, negative, negative_lengths)
     return _shard(concatenate([prompts, unconditional]))
 
 
@@ -77,11 +77,12 @@ def first_window(
     known: jax.Array,
     first_shift: ShiftInputs,
     held: jax.Array | None = None,
+    solver: Solver = EULER,
     *,
     chunk: tuple[int, ...],
 ) -> WindowState:
     """The window before the first shift (see `initial_state`); `chunk` is the shape (k, h, w, c) of one chunk."""
-    return replicate(initial_state(gaussian_noise(keys, chunk), keys, known, first_shift, held))
+    return replicate(initial_state(gaussian_noise(keys, chunk), keys, known, first_shift, held, solver))
 
 
 @struct.dataclass
@@ -89,7 +90,7 @@ class Conditions:
     """All inputs of the network that stay the same during a video: everything except latents and levels.
 
     Attributes:
-      params: of the STDiT3.
+      params: of the transformer.
       caption: from `guidance_caption`.
       fps: float32 scalar, frames per second.
       height, width: float32 scalars, pixels; the size that the network is told (see `Request.told_size`).
@@ -105,27 +106,28 @@ class Conditions:
     height: ArrayLike
     width: ArrayLike
     guidance_scale: ArrayLike | None
-    config: ModelConfig = struct.field(pytree_node=False)
+    config: AnyModelConfig = struct.field(pytree_node=False)
     dtype: DTypeLike = struct.field(pytree_node=False)
     backend: Backend = struct.field(pytree_node=False)
 
     def velocity(self) -> Velocity:
         """The network's velocity, with classifier-free guidance if there is a scale, of latents and levels."""
-        network = STDiT3(self.config.stdit3, self.dtype, backend=self.backend)
+        network = networks(self.config, self.dtype, backend=self.backend)
 
         def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
             b = latents.shape[0]
             caption = self.caption if self.caption.length.shape[1] == 1 else take(self.caption, prompt_index)
             fps, height, width = (jnp.full((b,), value) for value in (self.fps, self.height, self.width))
             valid = jnp.full((b,), num_valid)
-            output = _apply(network, self.params, latents, levels, caption, fps, height, width, valid)
-            return output[..., : self.config.stdit3.latent_channels]
+            return network.velocity(self.params, latents, levels, caption, fps, height, width, valid)
 
         return velocity if self.guidance_scale is None else guided(velocity, self.guidance_scale)
 
 
 @functools.partial(jax.jit, donate_argnames="state")
-def run_segment(conditions: Conditions, state: WindowState, plan: ShiftInputs) -> tuple[WindowState, FinishedChunk]:
+def run_segment(
+    conditions: Conditions, state: WindowState, plan: ShiftInputs, solver: Solver = EULER
+) -> tuple[WindowState, FinishedChunk]:
     """Some shifts of the window: the new state, and the finished chunks (see `sample_segment`).
 
     The memory of `state` is given to the new state: it must not be used again.
@@ -133,7 +135,7 @@ def run_segment(conditions: Conditions, state: WindowState, plan: ShiftInputs) -
     chunk = (conditions.config.window.chunk_size, *state.latents.shape[2:])
     velocity, partition = conditions.velocity(), conditions.config.window.partition
     velocity = velocity if partition is None else partitioned(velocity, partition)
-    return replicate(sample_segment(velocity, gaussian_noise(state.key, chunk), state, plan))
+    return replicate(sample_segment(velocity, gaussian_noise(state.key, chunk), state, plan, solver))
 
 
 @functools.partial(jax.jit, static_argnames=("num_frames", "noisy_context"))
@@ -155,24 +157,37 @@ def run_clip(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "num_frames"))
-def decode_frames(params: dict, latents: jax.Array, *, config: ModelConfig, num_frames: int) -> jax.Array:
-    """Decode latents [b, t, h, w, c] into `num_frames` frames, uint8 [b, f, h, w, 3]; `params` are the VAE's."""
-    frames = _apply(VideoVAE(config.vae), params, latents, num_frames, method="decode")
-    return replicate(jnp.round((jnp.clip(frames, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8))
+@functools.partial(jax.jit, static_argnames="config")
+def decode_frames(params: dict, latents: jax.Array, *, config: AnyModelConfig) -> jax.Array:
+    """Decode latents [b, t, h, w, c] that are coded by themselves into frames, uint8 [b, f, h, w, 3].
+
+    Of Open-Sora they are a micro clip. `params` are the VAE's.
+    """
+    return replicate(_to_uint8(networks(config).decode(params, latents)))
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="past")
+def decode_next_frames(
+    params: dict, latents: jax.Array, past: Any = None, *, config: WanVAEConfig
+) -> tuple[jax.Array, Any]:
+    """The frames, uint8 [b, f, h, w, 3], of a video's next latents, by a causal VAE; and what the next call needs.
+
+    See `wan_vae.decode_next`; the memory of `past` is given to the new one.
+    """
+    frames, past = decode_next(WanVAE(config), params, latents, past)
+    return replicate((_to_uint8(frames), past))
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def encode_frames(params: dict, frames: jax.Array, *, config: ModelConfig) -> jax.Array:
+def encode_frames(params: dict, frames: jax.Array, *, config: AnyModelConfig) -> jax.Array:
     """Encode uint8 frames [b, f, h, w, 3] into latents [b, t, h, w, c]; `params` are the VAE's.
 
-    Deviation: the latents are the means of the encoder's posterior, where upstream draws a sample of it
-    (Open-Sora `opensora/models/vae/vae.py`), so that equal clips have equal latents.
+    Deviation: the latents are the means of the encoder's posterior, where Open-Sora draws a sample of it
+    (`opensora/models/vae/vae.py`), so that equal clips have equal latents.
     """
     pixels = frames.astype(jnp.float32) / 127.5 - 1.0
-    return replicate(_apply(VideoVAE(config.vae), params, pixels, method="encode"))
+    return replicate(networks(config).encode(params, pixels))
 
 
-def _apply(network: nn.Module, params: dict, *inputs: Any, **named: Any) -> Any:
-    """`network.apply`, whose annotation also allows for the pair that it returns with mutable variables."""
-    return network.apply({"params": params}, *inputs, **named)
+def _to_uint8(frames: jax.Array) -> jax.Array:
+    return jnp.round((jnp.clip(frames, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)

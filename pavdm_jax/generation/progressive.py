@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax.config import WindowConfig
-from pavdm_jax.diffusion.flow import shift_levels
-from pavdm_jax.diffusion.noise_levels import level_table
+from pavdm_jax.diffusion.family_levels import window_levels, window_solver
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.diffusion.window import ShiftInputs, num_shifts, plan_shifts, segments
 from pavdm_jax.errors import ConfigError
@@ -21,6 +20,7 @@ from pavdm_jax.generation.programs import first_window, run_segment
 from pavdm_jax.generation.prompts import PromptFeatures, encode_texts
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
+from pavdm_jax.geometry import decodable_latents, decoded_frames, least_frames
 from pavdm_jax.geometry import num_chunks as count_chunks
 from pavdm_jax.models.model import Model
 
@@ -84,10 +84,9 @@ def make_plan(request: Request) -> Plan:
         num_new = count_chunks(request.frames - request.given_frames, config)
     unfinished = window.noisy_chunks - 1 if request.fixed_length else 0
     num_chunks = num_given + num_noised + num_new + unfinished
-    table = shift_levels(level_table(window), *request.told_size, window.seen_at_once, config.noise_base_size)
     plan = Plan(
         window=window,
-        table=np.asarray(table),
+        table=window_levels(config, request.told_size),
         num_given=num_given,
         num_noised=num_noised,
         num_chunks=num_chunks,
@@ -103,19 +102,17 @@ def _known_chunks(request: Request) -> tuple[int, int]:
     window, vae = request.config.window, request.config.vae
     wanted = window.noisy_chunks - 1 if request.fixed_length or window.context_chunks == 0 else 0
     least = window.context_chunks + wanted if request.fixed_length else 1
-    least_frames = -(-least * window.chunk_size // vae.micro_latents) * vae.micro_frames
+    shortest = decoded_frames(least * window.chunk_size, vae)
     if request.start is None:
         if request.fixed_length:
             raise ConfigError(
-                f"fixed_length starts from a known video of at least {least_frames} frames; give one as start "
+                f"fixed_length starts from a known video of at least {shortest} frames; give one as start "
                 "(the beginning of a video that was made without it will do)"
             )
         return 0, 0
-    available = len(request.start[0]) // vae.micro_frames * vae.micro_latents // window.chunk_size
+    available = decodable_latents(request.given_frames, vae) // window.chunk_size
     if available < least:
-        raise ConfigError(
-            f"the start clip has {len(request.start[0])} frames; at least {least_frames} frames are needed"
-        )
+        raise ConfigError(f"the start clip has {len(request.start[0])} frames; at least {shortest} frames are needed")
     num_noised = min(wanted, available)
     return min(window.context_chunks, available - num_noised), num_noised
 
@@ -126,7 +123,7 @@ def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
     It is the first one whose frames all lie at or behind the prompt's second, or else the last chunk.
     """
     vae, k = request.config.vae, plan.window.chunk_size
-    first_frame = request.given_frames - _frames_of(plan.known_latents, request)
+    first_frame = request.given_frames - decoded_frames(plan.known_latents, vae)
     starts = [0]
     for second in request.change_seconds:
         frame = round(second * request.fps)
@@ -144,12 +141,6 @@ def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def _frames_of(num_latents: int, request: Request) -> int:
-    """Pixel frames of the micro clips that hold so many latent frames."""
-    vae = request.config.vae
-    return -(-num_latents // vae.micro_latents) * vae.micro_frames
-
-
 class ProgressiveStream(VideoStream):
     """Progressive sampling; a round is a shift, and `request.segment` of them are one compiled call."""
 
@@ -161,27 +152,28 @@ class ProgressiveStream(VideoStream):
         self.num_rounds = self.plan.num_shifts
         super().__init__(model, request, prompts)
         self.round = self.plan.first_shift
+        self._solver = window_solver(request.config)
         self._state = self._first_state()
 
     def _first_state(self) -> WindowState:
         plan, request, vae = self.plan, self.request, self.request.config.vae
         known = jnp.zeros((request.batch, 0, *self._cell))
         if plan.known_latents and request.start is not None:
-            begin = request.given_frames - _frames_of(plan.known_latents, request)
+            begin = request.given_frames - decoded_frames(plan.known_latents, vae)
             latents = self._encode(request.start[:, begin:])
-            # What stays of a micro clip whose later latent frames are made again.
+            # Of a micro clip whose later latent frames are made again, the others stay.
             first_made = latents.shape[1] - plan.num_noised * plan.window.chunk_size
-            self._finished = latents[:, first_made - first_made % vae.micro_latents : first_made]
-            self.kept_frames = begin + first_made // vae.micro_latents * vae.micro_frames
+            self._decoding.begin(latents[:, :first_made])
+            self.kept_frames = begin + least_frames(first_made // vae.decoded_together * vae.decoded_together, vae)
             known = latents[:, latents.shape[1] - plan.known_latents :]
         held = None if request.image is None else self._encode(request.image)
         first_shift = jax.tree.map(lambda array: array[0], plan.segment(plan.first_shift, 1))
         keys, chunk = sample_keys(request.seeds), (plan.window.chunk_size, *self._cell)
-        return self._call(first_window, keys, known, first_shift, held, chunk=chunk)
+        return self._call(first_window, keys, known, first_shift, held, self._solver, chunk=chunk)
 
     def advance(self) -> list[np.ndarray]:
         segment = self.plan.segment(self.round, self.request.segment)
-        self._state, finished = self._call(run_segment, self._conditions, self._state, segment)
+        self._state, finished = self._call(run_segment, self._conditions, self._state, segment, self._solver)
         self.round = min(self.round + self.request.segment, self.num_rounds)
         made = self._start_frames()
         for i, number in enumerate(segment.emitted.tolist()):

@@ -7,9 +7,10 @@ from numbers import Integral
 
 import numpy as np
 
-from pavdm_jax.config import SCHEDULES, ClipConfig, ModelConfig
+from pavdm_jax.config import SCHEDULES, ClipConfig
 from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.options import MAX_FRAMES, Options, read_options
 from pavdm_jax.generation.start_clips import read_starts
 from pavdm_jax.generation.timeline import Timeline, read_prompts
@@ -41,7 +42,7 @@ class Request:
       clip: lengths and steps of a baseline's clips.
     """
 
-    config: ModelConfig
+    config: AnyModelConfig
     prompts: tuple[Timeline, ...]
     single: bool
     frames: int | None
@@ -105,7 +106,7 @@ class Request:
 MAX_GUIDANCE = 1000
 
 
-def make_request(config: ModelConfig, prompt: str | Sequence, at_once: int | None = None, **options) -> Request:
+def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | None = None, **options) -> Request:
     """Check a prompt and `Options`, fill in the model's defaults, and read the start clip.
 
     Args:
@@ -152,7 +153,7 @@ def make_request(config: ModelConfig, prompt: str | Sequence, at_once: int | Non
         told_size=told_size,
         fps=fps,
         guidance_scale=guidance_scale,
-        negative_prompts=_negative_prompts(asked, len(timelines)),
+        negative_prompts=None if guidance_scale == 1 else _negative_prompts(config, asked, len(timelines)),
         seeds=_seeds(asked, len(timelines)),
         start=start,
         image=image,
@@ -165,7 +166,7 @@ def make_request(config: ModelConfig, prompt: str | Sequence, at_once: int | Non
     )
 
 
-def _own_config(config: ModelConfig, asked: Options) -> ModelConfig:
+def _own_config(config: AnyModelConfig, asked: Options) -> AnyModelConfig:
     """The model's config with what the request changes."""
 
     def given(*names: str) -> dict:
@@ -179,9 +180,9 @@ def _own_config(config: ModelConfig, asked: Options) -> ModelConfig:
     return dataclasses.replace(config, window=window, text=text)
 
 
-def _clip(config: ModelConfig, asked: Options) -> ClipConfig:
+def _clip(config: AnyModelConfig, asked: Options) -> ClipConfig:
     """The clips of the baselines."""
-    defaults = ClipConfig(steps=config.window.steps)
+    defaults = ClipConfig(config.clip_frames, steps=config.window.steps)
     asked_for = {
         "frames": asked.clip_frames,
         "context_frames": asked.context_frames,
@@ -212,11 +213,12 @@ def _seeds(asked: Options, prompts: int) -> tuple[int, ...]:
     return seeds
 
 
-def _negative_prompts(asked: Options, prompts: int) -> tuple[str, ...] | None:
-    """The negative prompt of each video."""
-    if asked.negative_prompt is None:
+def _negative_prompts(config: AnyModelConfig, asked: Options, prompts: int) -> tuple[str, ...] | None:
+    """The negative prompt of each video: as asked for, or the model's own."""
+    negative = config.negative_prompt if asked.negative_prompt is None else asked.negative_prompt
+    if negative is None:
         return None
-    each = [asked.negative_prompt] * prompts if isinstance(asked.negative_prompt, str) else list(asked.negative_prompt)
+    each = [negative] * prompts if isinstance(negative, str) else list(negative)
     if len(each) != prompts:
         raise ConfigError(
             f"{len(each)} negative prompts are given for {prompts} prompts; give one each, or a single one"
@@ -227,7 +229,7 @@ def _negative_prompts(asked: Options, prompts: int) -> tuple[str, ...] | None:
     return tuple(text for text in each for _ in range(asked.samples))
 
 
-def _size(config: ModelConfig, asked: Options) -> tuple[int, int, tuple[int, int]]:
+def _size(config: AnyModelConfig, asked: Options) -> tuple[int, int, tuple[int, int]]:
     """Height and width of the frames, and what the network is told (see `Request.told_size`)."""
     if asked.resolution is not None:
         if asked.height is not None or asked.width is not None:

@@ -9,9 +9,10 @@ import numpy as np
 
 from pavdm_jax.checkpoints.config_json import from_json
 from pavdm_jax.checkpoints.fingerprint import fingerprint
-from pavdm_jax.config import ClipConfig, ModelConfig, WindowConfig
+from pavdm_jax.config import ClipConfig, WindowConfig
 from pavdm_jax.distributed.mesh import generation_mesh
 from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.options import Options
 from pavdm_jax.generation.request import Request
 
@@ -39,7 +40,7 @@ def describe(request: Request) -> dict:
 
 
 def read_request(
-    said: Mapping[str, Any], config: ModelConfig, read_frames: Callable[[int], np.ndarray], **changes: Any
+    said: Mapping[str, Any], config: AnyModelConfig, read_frames: Callable[[int], np.ndarray], **changes: Any
 ) -> Request:
     """The request of a single video, from what `describe` said of it.
 

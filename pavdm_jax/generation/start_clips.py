@@ -5,15 +5,15 @@ import warnings
 
 import numpy as np
 
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.options import Options
 from pavdm_jax.video.clips import pad_start, read_video
 from pavdm_jax.video.images import resize_crop
 
 
 def read_starts(
-    config: ModelConfig, asked: Options, prompts: int, height: int, width: int
+    config: AnyModelConfig, asked: Options, prompts: int, height: int, width: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The start clips, and the images that are one latent frame, at the video's size: see `Request`."""
     if asked.start is None:
@@ -33,7 +33,7 @@ def read_starts(
 
 
 def _read_start(
-    config: ModelConfig, start: str | os.PathLike | np.ndarray, image: str, height: int, width: int
+    config: AnyModelConfig, start: str | os.PathLike | np.ndarray, image: str, height: int, width: int
 ) -> np.ndarray:
     frames = start if isinstance(start, np.ndarray) else read_video(os.fspath(start))
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
@@ -42,9 +42,9 @@ def _read_start(
         )
     vae = config.vae
     if len(frames) == 1 and image == "hold":
-        frames = np.repeat(frames, vae.micro_frames, axis=0)
+        frames = np.repeat(frames, vae.still_frames, axis=0)
     # The released start clips have 16 frames. What lacks a latent frame or more is refused, where it is too short.
-    if vae.micro_frames - vae.temporal.downsample < len(frames) < vae.micro_frames:
-        frames, note = pad_start(frames, vae.micro_frames)
+    if vae.still_frames - vae.time_downsample < len(frames) < vae.still_frames:
+        frames, note = pad_start(frames, vae.still_frames)
         warnings.warn(note, stacklevel=2)
     return resize_crop(frames, height, width)

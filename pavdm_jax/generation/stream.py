@@ -13,7 +13,8 @@ from pavdm_jax.diffusion.sampler import WindowState
 from pavdm_jax.distributed.mesh import make_mesh, use_mesh
 from pavdm_jax.distributed.placement import place_params, place_replicated
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.programs import Conditions, decode_frames, encode_frames, guidance_caption
+from pavdm_jax.generation.decoding import start_decoding
+from pavdm_jax.generation.programs import Conditions, encode_frames, guidance_caption
 from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.geometry import latent_size
@@ -22,12 +23,15 @@ from pavdm_jax.models.model import DTYPES, Model
 
 T = TypeVar("T")
 
+OF_SOLVER = "memory_"
+"""Prefix of what a position keeps for the solver (see `diffusion.solvers`), numbered."""
+
 ENDLESS_CHUNKS = 2**30
 """The number of chunks of a video without end, which would last more than twenty years."""
 
 
 class VideoStream(ABC):
-    """An iterator over a video's frames, uint8 `[b, f, h, w, 3]`, one of the VAE's micro clips (17 frames) at a time.
+    """An iterator over a video's frames, uint8 `[b, f, h, w, 3]`, one micro clip (17 frames) or chunk at a time.
 
     `save()` returns the position in the video at any moment. A stream of the same request continues from it after
     `restore`, and yields exactly the remaining frames; a stream of another seed, prompt or length branches off there.
@@ -53,7 +57,7 @@ class VideoStream(ABC):
         self._conditions = self._make_conditions(prompts)
         self._changes: list[tuple[int, tuple[str, ...]]] = []  # prompts from `set_prompt`, and where they begin
         self._pending: list[np.ndarray] = []
-        self._finished = jnp.zeros((request.batch, 0, *self._cell))  # latent frames that do not fill a micro clip yet
+        self._decoding = start_decoding(request.config, self.model.params["vae"], self._no_latents)
 
     @abstractmethod
     def advance(self) -> list[np.ndarray]:
@@ -109,12 +113,14 @@ class VideoStream(ABC):
             "method": np.asarray(self.request.method),
             # Copies: the next call takes the memory of the window.
             "latents": np.array(self._state.latents),
-            "finished": np.array(self._finished),
+            "finished": np.array(self._decoding.kept),
             "round": np.asarray(self.round),
             "frames_done": np.asarray(self.frames_done),
             "pending": np.concatenate([self._no_frames(), *self._pending], axis=1),
             "changed_at": np.asarray([place for place, _ in self._changes], np.int64),
             "changed_to": np.asarray([texts for _, texts in self._changes], np.str_).reshape(-1, self.request.batch),
+        } | {
+            f"{OF_SOLVER}{number}": np.array(array) for number, array in enumerate(jax.tree.leaves(self._state.memory))
         }
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
@@ -137,8 +143,12 @@ class VideoStream(ABC):
                 f"the saved position is after {int(saved['frames_done'])} frames, behind the end of this request; "
                 "ask for more frames"
             )
-        state = WindowState(jnp.array(saved["latents"]), self._state.key)
-        self._state, self._finished = place_replicated((state, jnp.array(saved["finished"])), self._mesh)
+        leaves, memory = jax.tree.flatten(self._state.memory)
+        remembered = [jnp.array(saved[f"{OF_SOLVER}{number}"]) for number in range(len(leaves))]
+        state = WindowState(jnp.array(saved["latents"]), self._state.key, memory.unflatten(remembered))
+        self._state, kept = place_replicated((state, jnp.array(saved["finished"])), self._mesh)
+        self._decoding = start_decoding(self.request.config, self.model.params["vae"], self._no_latents)
+        self._decoding.begin(kept)
         self.round, self.frames_done = int(saved["round"]), int(saved["frames_done"])
         self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
         for place, texts in zip(saved["changed_at"].tolist(), saved["changed_to"].tolist(), strict=True):
@@ -159,12 +169,12 @@ class VideoStream(ABC):
         return (*latent_size(self.request.height, self.request.width, vae), vae.latent_channels)
 
     def _make_conditions(self, prompts: PromptFeatures) -> Conditions:
-        params, config, request = self.model.params["stdit3"], self.request.config, self.request
+        params, config, request = self.model.transformer, self.request.config, self.request
         caption = self._call(guidance_caption, params, *prompts, config=config, guided=request.guided)
         fps, height, width = map(np.float32, (request.fps, *request.told_size))
         scale = np.float32(request.guidance_scale) if request.guided else None
         dtype = DTYPES[request.dtype]
-        backend = choose_backend(self._mesh.devices.flat[0], dtype, config.stdit3.head_width)
+        backend = choose_backend(self._mesh.devices.flat[0], dtype, config.transformer.head_width)
         return Conditions(params, caption, fps, height, width, scale, config=config, dtype=dtype, backend=backend)
 
     def _start_frames(self) -> list[np.ndarray]:
@@ -180,20 +190,9 @@ class VideoStream(ABC):
         frames = np.broadcast_to(frames, (self.request.batch, *frames.shape[1:]))
         return self._call(encode_frames, self.model.params["vae"], frames, config=self.request.config)
 
-    def _decode(self, latents: jax.Array) -> np.ndarray:
-        """The frames of a micro clip, uint8 [b, f, h, w, 3], of its latents [b, t, h, w, c]."""
-        config = self.request.config
-        static = {"config": config, "num_frames": config.vae.micro_frames}
-        return np.asarray(self._call(decode_frames, self.model.params["vae"], latents, **static))
-
     def _decode_finished(self, latents: jax.Array) -> list[np.ndarray]:
-        """The frames of every micro clip that is complete; latent frames beyond it wait for the next call."""
-        size = self.request.config.vae.micro_latents
-        if self._finished.shape[1]:
-            latents = jnp.concatenate([self._finished, latents], axis=1)
-        whole = latents.shape[1] // size * size
-        self._finished = latents[:, whole:]
-        return [self._cut(self._decode(latents[:, at : at + size])) for at in range(0, whole, size)]
+        """The frames that the next latents of the video finish, up to its end."""
+        return [self._cut(np.asarray(frames)) for frames in self._call(self._decoding.decode, latents)]
 
     def _cut(self, frames: np.ndarray) -> np.ndarray:
         """Count new frames, and cut those behind the end of the video."""
@@ -202,6 +201,10 @@ class VideoStream(ABC):
         self.frames_done += frames.shape[1]
         return frames
 
+    @property
+    def _no_latents(self) -> jax.Array:
+        return jnp.zeros((self.request.batch, 0, *self._cell))
+
     def _no_frames(self) -> np.ndarray:
         return np.zeros((self.request.batch, 0, self.request.height, self.request.width, 3), np.uint8)
 
@@ -209,6 +212,7 @@ class VideoStream(ABC):
 def one_sample(saved: dict[str, np.ndarray], sample: int) -> dict[str, np.ndarray]:
     """The position, from `VideoStream.save`, of one sample of a batch alone."""
     axis_of = {"latents": 0, "finished": 0, "pending": 0, "changed_to": 1}
+    axis_of |= {name: 0 for name in saved if name.startswith(OF_SOLVER)}
     return {
         name: np.take(array, [sample], axis_of[name]) if name in axis_of else array for name, array in saved.items()
     }

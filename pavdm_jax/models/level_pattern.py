@@ -13,8 +13,9 @@ class LevelPattern:
     """The noise levels of the latent frames that the transformer sees at once.
 
     Attributes:
-      levels: "progressive", rising along the window chunk by chunk, or "uniform", one level for all that is noisy.
-      latents: latent frames of a full window or clip; None: of any length.
+      levels: "progressive", rising along the window chunk by chunk; "uniform", one level for all that is noisy; or
+        "any", a level for each latent frame by itself.
+      latents: latent frames of a full window or clip; of "any", the most; None: of any length.
       context: the first latent frames, clean; 0: none is clean; None: frames anywhere may be (Open-Sora's masks).
       chunk_size: latent frames that share a level; None where all do.
       steps_per_shift: steps that a shift of the window takes; None: of a training, any number.
@@ -29,6 +30,8 @@ class LevelPattern:
     guidance_scale: float | None = None
 
     def __str__(self) -> str:
+        if self.levels == "any":
+            return f"any levels, frame by frame, of at most {self.latents} latent frames"
         size = "clips of any length" if self.latents is None else f"{self.latents} latent frames"
         clean = {None: "some of them clean", 0: "none of them clean"}.get(
             self.context, f"the first {self.context} clean"
@@ -41,11 +44,18 @@ class LevelPattern:
 
     def covers(self, needed: "LevelPattern") -> bool:
         """Whether training on this pattern is training on `needed`."""
+        if self.levels == "any":
+            return needed.latents is not None and self.latents is not None and needed.latents <= self.latents
         free = all(
             getattr(self, name) in (None, getattr(needed, name))
             for name in ("latents", "context", "steps_per_shift", "guidance_scale")
         )
         return free and (self.levels, self.chunk_size) == (needed.levels, needed.chunk_size)
+
+
+def diffusion_forcing(latents: int) -> LevelPattern:
+    """The training of SkyReels-V2-DF: each of so many latent frames has its own level, which do not fall in time."""
+    return LevelPattern("any", latents, context=None)
 
 
 PRETRAINED = LevelPattern("uniform", latents=None, context=None)

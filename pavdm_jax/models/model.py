@@ -8,15 +8,17 @@ import jax.numpy as jnp
 from flax import struct, traverse_util
 from jax.typing import DTypeLike
 
-from pavdm_jax.config import ModelConfig
+from pavdm_jax.families import TRANSFORMER_PARTS, AnyModelConfig
 from pavdm_jax.models.level_pattern import LevelPattern
-from pavdm_jax.models.stdit3 import STDiT3
+from pavdm_jax.models.networks import networks
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.models.tokenizer import Tokenizer
-from pavdm_jax.models.vae import VideoVAE
 
-PARTS = ("stdit3", "vae", "t5")
-"""The networks of a model: the keys of its parameters."""
+PARTS = ("transformer", "vae", "t5")
+"""The networks of a model. Among its parameters the transformer has the name of its family, see `part_name`."""
+
+PART_NAMES = (*TRANSFORMER_PARTS, *PARTS[1:])
+"""The names of networks in models of all families."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 """The dtypes in which matrices can be kept and multiplied; see `in_dtype` for what is always float32."""
@@ -24,15 +26,20 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 FLOAT32_LAYERS = ("level_embed", "fps_embed", "modulation")
 """Layers that compute in float32 whatever the network's dtype is; their matrices stay float32, too."""
 
-SAMPLING_PARTS = ("stdit3", "vae")
+SAMPLING_PARTS = PARTS[:2]
 """The networks that generation keeps in memory; the text encoder, by far the largest, is read for new texts only."""
+
+
+def part_name(part: str, config: AnyModelConfig) -> str:
+    """The name of a part in a model: "transformer" stands for that of its family."""
+    return config.transformer_part if part == "transformer" else part
 
 
 class Model(struct.PyTreeNode):
     """What `load` returns and `generate` takes.
 
     Attributes:
-      params: {"stdit3": ..., "vae": ..., "t5": ...}, the parameters of the three networks, or of some of them.
+      params: {"stdit3" or "wan": ..., "vae": ..., "t5": ...}, the parameters of the networks, or of some of them.
       config: the architecture and the defaults of sampling.
       tokenizer: the sentencepiece model of the text encoder; None where the model has no text encoder.
       folder: where it was loaded from, for the parts that `params` lacks; None for a model that was made in memory.
@@ -40,10 +47,15 @@ class Model(struct.PyTreeNode):
     """
 
     params: dict
-    config: ModelConfig = struct.field(pytree_node=False)
+    config: AnyModelConfig = struct.field(pytree_node=False)
     tokenizer: Tokenizer | None = struct.field(pytree_node=False)
     folder: str | None = struct.field(pytree_node=False, default=None)
     trained_with: tuple[LevelPattern, ...] = struct.field(pytree_node=False, default=())
+
+    @property
+    def transformer(self) -> dict:
+        """The parameters of the transformer, whatever its name is in the family."""
+        return self.params[self.config.transformer_part]
 
     def __repr__(self) -> str:
         """The name, the number and dtype of the parameters of each network, and the name of the folder."""
@@ -63,16 +75,15 @@ def _summary(params: Any) -> str:
     return f"{sum(sizes.values()) / 1e6:.4g} M parameters in {max(sizes, key=lambda name: sizes[name])}"
 
 
-def init_params(config: ModelConfig, key: jax.Array) -> dict:
+def init_params(config: AnyModelConfig, key: jax.Array) -> dict:
     """Random parameters of all three networks; under `jax.eval_shape`, their shapes without any computation."""
-    stdit3_key, vae_key, t5_key = jax.random.split(key, 3)
-    cell = config.vae.spatial.downsample
-    frames = jnp.zeros((1, config.vae.micro_frames, 2 * cell, 2 * cell, 3))
-    vae = VideoVAE(config.vae).init(vae_key, frames, method="reconstruct")["params"]
+    transformer_key, vae_key, t5_key = jax.random.split(key, 3)
     ids, lengths = jnp.zeros((1, config.text.max_tokens), jnp.int32), jnp.ones((1,), jnp.int32)
-    t5 = T5Encoder(config.t5).init(t5_key, ids, lengths)["params"]
-    stdit3 = STDiT3(config.stdit3).init(stdit3_key, method="init_all")["params"]
-    return {"stdit3": stdit3, "vae": vae, "t5": t5}
+    return {
+        config.transformer_part: networks(config).init_transformer(transformer_key),
+        "vae": networks(config).init_vae(vae_key),
+        "t5": T5Encoder(config.t5).init(t5_key, ids, lengths)["params"],
+    }
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -86,7 +97,7 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def abstract_params(config: ModelConfig) -> dict:
+def abstract_params(config: AnyModelConfig) -> dict:
     """The tree of `jax.ShapeDtypeStruct` of a model's parameters."""
     return jax.eval_shape(functools.partial(init_params, config), jax.eval_shape(lambda: jax.random.key(0)))
 

@@ -139,6 +139,14 @@ class FpsEmbedder(nn.Module):
         return two_layers(x, self.hidden_size, NUM_MODULATIONS * self.hidden_size)
 
 
+def wan_timesteps(levels: jax.Array) -> jax.Array:
+    """What the network is told of noise levels, of any shape: int32, 1000 · level rounded down.
+
+    Solvers use the levels themselves.
+    """
+    return jnp.floor(1000 * levels).astype(jnp.int32)
+
+
 class WanTransformer(nn.Module):
     """Predicts the velocity (clean minus noise) of each latent frame, each at its own timestep.
 

@@ -47,7 +47,12 @@ def compose_prompt(
 def complete(caption: str, config: TextConfig) -> str:
     """The text that is encoded for a prompt, or for a caption in training: with the config's scores, and cleaned."""
     scores = config.aesthetic_score, config.motion_score, config.camera_motion
-    return clean_caption(compose_prompt(caption, *scores))
+    return clean(compose_prompt(caption, *scores), config)
+
+
+def clean(caption: str, config: TextConfig) -> str:
+    """A caption or prompt, cleaned as the weights of its family were trained on them."""
+    return clean_caption(caption) if config.cleaning == "web" else clean_lightly(caption)
 
 
 def is_text(text: str) -> bool:
@@ -60,8 +65,8 @@ def is_text(text: str) -> bool:
 
 
 MAX_CHARACTERS = 4000
-"""Of a caption that are looked at: far more than the network's 300 tokens hold, and few enough for patterns whose time
-grows with the square of the length. Deviation: upstream has no limit."""
+"""Of a caption that are looked at: far more than the 300 or 512 tokens of the networks hold, and few enough for
+patterns whose time grows with the square of the length. Deviation: upstream has no limit."""
 
 
 def clean_caption(caption: str) -> str:
@@ -75,7 +80,7 @@ def clean_lightly(caption: str) -> str:
     Broken characters are mended, HTML escapes are written out, and white space becomes single spaces; words, symbols
     and case are kept.
     """
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(caption))).split())
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(caption[:MAX_CHARACTERS]))).split())
 
 
 def _clean_once(caption: str) -> str:

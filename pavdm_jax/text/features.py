@@ -20,19 +20,19 @@ import numpy as np
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint
 from pavdm_jax.checkpoints.model_folder import open_model
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.model import Model, abstract_params, in_dtype
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.storage import cache_folder
-from pavdm_jax.text.captions import clean_caption, complete
+from pavdm_jax.text.captions import clean, complete
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
 
 
 def prompt_features(
     model: Model, prompts: Sequence[str], dtype: jnp.dtype, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """T5 features of prompts.
+    """Features of prompts by the text encoder.
 
     Texts are encoded one by one, so that the features of a text do not depend on the others; equal texts are encoded
     once.
@@ -52,7 +52,7 @@ def prompt_features(
     """
     config = model.config
     for prompt in prompts:
-        if not clean_caption(prompt):
+        if not clean(prompt, config.text):
             raise ConfigError(f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words")
     captions = [complete(prompt, config.text) for prompt in prompts]
     texts = list(dict.fromkeys(captions))
@@ -113,7 +113,7 @@ def _entry(folder: Path, caption: str) -> Path:
     return folder / f"{fingerprint(caption)}.npz"
 
 
-def _read(path: Path, config: ModelConfig) -> np.ndarray | None:
+def _read(path: Path, config: AnyModelConfig) -> np.ndarray | None:
     """The features [tokens, d] in a file, or None when it is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -138,6 +138,6 @@ def _write(path: Path, features: np.ndarray) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def encode_text(params: dict, ids: jax.Array, lengths: jax.Array, *, config: ModelConfig, dtype: jnp.dtype):
+def encode_text(params: dict, ids: jax.Array, lengths: jax.Array, *, config: AnyModelConfig, dtype: jnp.dtype):
     """T5 features, float32 [b, l, d], of token ids [b, l]; `params` are the text encoder's."""
     return T5Encoder(config.t5, dtype).apply({"params": params}, ids, lengths)

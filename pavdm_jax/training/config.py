@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pavdm_jax.checkpoints.config_json import check_kinds
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
 from pavdm_jax.diffusion.masks import Masks, masks_of
 from pavdm_jax.diffusion.objectives import (
@@ -20,8 +19,9 @@ from pavdm_jax.diffusion.objectives import (
 )
 from pavdm_jax.distributed.mesh import parse_mesh
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import TRANSFORMER_PARTS, AnyModelConfig
 from pavdm_jax.generation.options import METHODS
-from pavdm_jax.models.model import PARTS
+from pavdm_jax.models.model import PART_NAMES
 
 __all__ = [  # everything that a config file needs, with the settings of objectives and data
     "Data",
@@ -172,15 +172,15 @@ class Stage:
             raise ConfigError(f"stage {self.name}: batch_size must be at least 1, not {self.batch_size}")
         for field_name, prefixes in (("train", self.train), ("freeze", self.freeze)):
             for prefix in prefixes:
-                if prefix.split("/")[0] not in PARTS:
+                if prefix.split("/")[0] not in PART_NAMES:
                     raise ConfigError(
                         f"stage {self.name}: {field_name} names '{prefix}', which is no part of the model; parts are "
-                        f"{', '.join(PARTS)} and what is below them"
+                        f"{', '.join(PART_NAMES)} and what is below them"
                     )
         if not self.train:
-            raise ConfigError(f"stage {self.name}: train names no parameters; 'stdit3' trains the whole transformer")
+            raise ConfigError(f"stage {self.name}: train names no parameters; '{PART_NAMES[0]}' trains the transformer")
         if isinstance(self.objective, DistilledGuidance | DistilledShift):
-            others = [prefix for prefix in self.train if prefix.split("/")[0] != "stdit3"]
+            others = [prefix for prefix in self.train if prefix.split("/")[0] not in TRANSFORMER_PARTS]
             if others:
                 raise ConfigError(f"stage {self.name}: distillation trains the transformer only, not {others[0]}")
             if self.data.image_share:
@@ -212,7 +212,7 @@ class SampleConfig:
 class TrainConfig:
     """One run: `python -m pavdm_jax.train --config FILE`."""
 
-    model: ModelConfig
+    model: AnyModelConfig
     stages: tuple[Stage, ...]
     output: str = "runs/train"  # folder of checkpoints, log and the finished model; or gs://BUCKET/NAME
     init_from: str | None = None  # a model or run to start from, or gs://BUCKET/NAME; None: random weights

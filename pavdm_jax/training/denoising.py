@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from pavdm_jax.config import ModelConfig
+from pavdm_jax.diffusion.family_levels import noise_base_size
 from pavdm_jax.diffusion.flow import velocity_target
 from pavdm_jax.diffusion.objectives import (
     DistilledGuidance,
@@ -24,8 +24,9 @@ from pavdm_jax.diffusion.objectives import (
     frame_losses,
 )
 from pavdm_jax.diffusion.train_levels import TrainLevels, sample_noisy, sample_progressive, sample_uniform
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.attention import Backend
-from pavdm_jax.models.stdit3 import STDiT3
+from pavdm_jax.models.networks import networks
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.training.config import Objective
 from pavdm_jax.training.loss import Average, Loss, LossReport, mean_of_counted
@@ -41,7 +42,7 @@ Draw = Callable[[jax.Array, int, int], tuple[TrainLevels, jax.Array]]
 """(key, b, t) -> the levels of a batch, and the probability [b] of each sample that its caption is dropped."""
 
 
-def clip_chunks(model: ModelConfig, objective: DiffusionObjective) -> int:
+def clip_chunks(model: AnyModelConfig, objective: DiffusionObjective) -> int:
     """Chunks of a training clip; for a mix, of its longest objective."""
     match objective:
         case UniformDiffusion():
@@ -52,14 +53,14 @@ def clip_chunks(model: ModelConfig, objective: DiffusionObjective) -> int:
             return max(clip_chunks(model, part) for part in objective.objectives)
 
 
-def clip_latents(model: ModelConfig, objective: Objective) -> int | None:
+def clip_latents(model: AnyModelConfig, objective: Objective) -> int | None:
     """Latent frames of a training clip; None for an objective that works on pixels."""
     if not isinstance(objective, DiffusionObjective):
         return None
     return clip_chunks(model, objective) * model.window.chunk_size
 
 
-def draw_levels(model: ModelConfig, objective: UniformDiffusion | ProgressiveDiffusion | MixedDiffusion) -> Draw:
+def draw_levels(model: AnyModelConfig, objective: UniformDiffusion | ProgressiveDiffusion | MixedDiffusion) -> Draw:
     """A function that draws the levels of an objective; of longer clips than the objective's, the beginning is used.
 
     An image, a clip of one latent frame, gets a level as by `UniformDiffusion`, whatever the objective.
@@ -73,22 +74,24 @@ def draw_levels(model: ModelConfig, objective: UniformDiffusion | ProgressiveDif
             return _draw_mixed(model, objective)
 
 
-def _draw_uniform(model: ModelConfig, objective: UniformDiffusion) -> Draw:
+def _draw_uniform(model: AnyModelConfig, objective: UniformDiffusion) -> Draw:
     def draw(key: jax.Array, b: int, t: int) -> tuple[TrainLevels, jax.Array]:
-        num_valid = jnp.full((b,), min(t, objective.clip_chunks * model.window.chunk_size))
-        levels = sample_uniform(key, objective, b, t, model.height, model.width, model.noise_base_size, num_valid)
+        latents = min(t, objective.clip_chunks * model.window.chunk_size)
+        base_size = noise_base_size(model, latents)
+        levels = sample_uniform(key, objective, b, t, model.height, model.width, base_size, jnp.full((b,), latents))
         return levels, jnp.full((b,), objective.caption_dropout)
 
     return draw
 
 
-def _draw_progressive(model: ModelConfig, objective: ProgressiveDiffusion) -> Draw:
+def _draw_progressive(model: AnyModelConfig, objective: ProgressiveDiffusion) -> Draw:
     of_images = _draw_uniform(model, UniformDiffusion(masks=None, caption_dropout=objective.caption_dropout))
 
     def draw(key: jax.Array, b: int, t: int) -> tuple[TrainLevels, jax.Array]:
         if t == 1 < model.window.window_size:
             return of_images(key, b, t)
-        drawn = sample_progressive(key, objective, model.window, b, model.height, model.width, model.noise_base_size)
+        base_size = noise_base_size(model, model.window.window_size)
+        drawn = sample_progressive(key, objective, model.window, b, model.height, model.width, base_size)
         behind = ((0, 0), (0, t - model.window.window_size))
         levels = drawn.replace(levels=jnp.pad(drawn.levels, behind), loss_mask=jnp.pad(drawn.loss_mask, behind))
         return levels, jnp.full((b,), objective.caption_dropout)
@@ -96,7 +99,7 @@ def _draw_progressive(model: ModelConfig, objective: ProgressiveDiffusion) -> Dr
     return draw
 
 
-def _draw_mixed(model: ModelConfig, objective: MixedDiffusion) -> Draw:
+def _draw_mixed(model: AnyModelConfig, objective: MixedDiffusion) -> Draw:
     parts = [draw_levels(model, part) for part in objective.objectives]
     weights = jnp.asarray(objective.weights, jnp.float32) / sum(objective.weights)
 
@@ -110,7 +113,7 @@ def _draw_mixed(model: ModelConfig, objective: MixedDiffusion) -> Draw:
 
 
 def denoising_loss(
-    model: ModelConfig,
+    model: AnyModelConfig,
     objective: UniformDiffusion | ProgressiveDiffusion | MixedDiffusion,
     dtype: DTypeLike = jnp.float32,
     remat: str = "none",
@@ -125,7 +128,7 @@ def denoising_loss(
       remat: see `STDiT3`.
       backend: of attention, see `choose_backend`.
     """
-    network: Any = STDiT3(model.stdit3, dtype, remat, backend)  # what `apply` gives depends on the method
+    network = networks(model, dtype, remat, backend)
     text_encoder: Any = T5Encoder(model.t5, jnp.dtype(dtype))
     draw = draw_levels(model, objective)
 
@@ -133,17 +136,18 @@ def denoising_loss(
         level_key, noise_key, drop_key = jax.random.split(key, 3)
         b, t = batch["latents"].shape[:2]
         drawn, caption_dropout = draw(level_key, b, t)
-        variables = {"params": params["stdit3"]}
+        transformer = params[model.transformer_part]
 
         features = caption_features(text_encoder, params, batch)
-        dropped = jax.random.bernoulli(drop_key, caption_dropout)[:, None, None]
-        features = jnp.where(dropped, params["stdit3"]["null_caption"][None], features)
-        caption = network.apply(variables, features[:, None], batch["length"][:, None], method="encode_caption")
+        dropped = jax.random.bernoulli(drop_key, caption_dropout)
+        features, lengths = network.drop_captions(transformer, features, batch["length"], dropped)
+        caption = network.caption(transformer, features[:, None], lengths[:, None])
 
         noisy, noise = sample_noisy(noise_key, batch["latents"], drawn.levels)
         height, width = (jnp.full((b,), value, jnp.float32) for value in (model.height, model.width))
-        output = network.apply(variables, noisy, drawn.levels, caption, batch["fps"], height, width, drawn.num_valid)
-        velocity = output[..., : model.stdit3.latent_channels]
+        velocity = network.velocity(
+            transformer, noisy, drawn.levels, caption, batch["fps"], height, width, drawn.num_valid
+        )
         per_frame = frame_losses(velocity, velocity_target(batch["latents"], noise), drawn.loss_mask)
         per_sample = flow_loss(per_frame, drawn.loss_mask)
         value = mean_of_counted(per_sample, drawn.loss_mask)
@@ -170,9 +174,9 @@ def losses_by_level(per_frame: jax.Array, drawn: TrainLevels) -> dict[str, Avera
     return averages
 
 
-def at_size_of_batch(make: Callable[[ModelConfig], Loss], model: ModelConfig) -> Loss:
+def at_size_of_batch(make: Callable[[AnyModelConfig], Loss], model: AnyModelConfig) -> Loss:
     """The loss that `make` gives for the model at the frame size of a batch's latents; each size is compiled once."""
-    cell = model.vae.spatial.downsample
+    cell = model.vae.downsample
 
     def loss(params, batch, key):
         rows, columns = batch["latents"].shape[2:4]

@@ -1,7 +1,7 @@
 """Training losses of distillation: a student learns the velocity of a frozen teacher, the model that it starts from.
 
-The teacher's transformer is beside the student's parameters, as `params["teacher"]["stdit3"]`; text encoder and
-windows are shared.
+The teacher's transformer is beside the student's parameters, as `params["teacher"]` of its name in the model; text
+encoder and windows are shared.
 """
 
 from typing import Any
@@ -10,15 +10,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.diffusion.distillation import mean_velocity, sample_steps, steps_of_teacher
+from pavdm_jax.diffusion.family_levels import noise_base_size
 from pavdm_jax.diffusion.flow import Velocity, euler_step, interpolate
 from pavdm_jax.diffusion.guidance import guide
 from pavdm_jax.diffusion.objectives import DistilledGuidance, DistilledShift, flow_loss, frame_losses
 from pavdm_jax.diffusion.train_levels import sample_progressive
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.flops import train_flops
 from pavdm_jax.models.attention import Backend
-from pavdm_jax.models.stdit3 import STDiT3
+from pavdm_jax.models.networks import Networks, networks
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.training.config import Objective
 from pavdm_jax.training.denoising import DISTILLED, caption_features, losses_by_level
@@ -29,17 +30,18 @@ TEACHER = "teacher"
 
 
 def distillation_loss(
-    model: ModelConfig,
+    model: AnyModelConfig,
     objective: DistilledGuidance | DistilledShift,
     dtype: DTypeLike = jnp.float32,
     remat: str = "none",
     backend: Backend = "xla",
 ) -> Loss:
     """The loss of an objective; arguments are those of `denoising.denoising_loss`."""
-    student: Any = STDiT3(model.stdit3, dtype, remat, backend)  # what `apply` gives depends on the method
-    teacher: Any = STDiT3(model.stdit3, dtype, backend=backend)  # keeps nothing for a backward pass
+    student = networks(model, dtype, remat, backend)
+    teacher = networks(model, dtype, backend=backend)  # keeps nothing for a backward pass
     text_encoder: Any = T5Encoder(model.t5, jnp.dtype(dtype))
-    size = (model.height, model.width, model.noise_base_size)
+    size = (model.height, model.width, noise_base_size(model, model.window.window_size))
+    part = model.transformer_part
 
     def loss(params, batch, key):
         level_key, noise_key, rollout_key = jax.random.split(key, 3)
@@ -47,8 +49,8 @@ def distillation_loss(
         clips = batch["latents"][:, : window.window_size]
         features = jax.lax.stop_gradient(caption_features(text_encoder, params, batch))
         noise = jax.random.normal(noise_key, clips.shape, jnp.float32)
-        guided = network_velocity(model, teacher, params[TEACHER]["stdit3"], features, batch, objective.guidance_scale)
-        predict = network_velocity(model, student, params["stdit3"], features, batch)
+        guided = network_velocity(model, teacher, params[TEACHER][part], features, batch, objective.guidance_scale)
+        predict = network_velocity(model, student, params[part], features, batch)
 
         if isinstance(objective, DistilledGuidance):
             start = sample_progressive(level_key, objective, window, len(clips), *size)
@@ -59,7 +61,7 @@ def distillation_loss(
             start, levels = drawn.rows[0], jnp.stack([row.levels for row in drawn.rows])
             noisy = interpolate(clips, noise, start.levels)
             if objective.rollout:
-                frozen = network_velocity(model, teacher, jax.lax.stop_gradient(params["stdit3"]), features, batch)
+                frozen = network_velocity(model, teacher, jax.lax.stop_gradient(params[part]), features, batch)
                 before = interpolate(clips, noise, drawn.before.levels)
                 velocity = frozen(before, drawn.before.levels, drawn.before.num_valid, one_prompt)
                 made = euler_step(before, velocity, drawn.before.levels, start.levels)
@@ -77,30 +79,34 @@ def distillation_loss(
 
 
 def network_velocity(
-    model: ModelConfig, network: Any, params: dict, features: jax.Array, batch: dict, guidance_scale: float = 1.0
+    model: AnyModelConfig,
+    network: Networks,
+    params: dict,
+    features: jax.Array,
+    batch: dict,
+    guidance_scale: float = 1.0,
 ) -> Velocity:
     """The velocity of a transformer for the captions of a batch, guided unless the scale is 1.
 
     The two halves of guidance are called one after the other, so that a batch that is split over devices stays so.
     """
-    variables, lengths = {"params": params}, batch["length"][:, None]
+    lengths = batch["length"][:, None]
     height, width = (jnp.full(len(lengths), value, jnp.float32) for value in (model.height, model.width))
-    captions = [network.apply(variables, features[:, None], lengths, method="encode_caption")]
+    captions = [network.caption(params, features[:, None], lengths)]
     if guidance_scale != 1:
-        captions.append(network.apply(variables, lengths, method="encode_null_caption"))
+        captions.append(network.null_caption(params, lengths))
 
     def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
-        outputs = [
-            network.apply(variables, latents, levels, caption, batch["fps"], height, width, num_valid)
+        predictions = [
+            network.velocity(params, latents, levels, caption, batch["fps"], height, width, num_valid)
             for caption in captions
         ]
-        predictions = [output[..., : model.stdit3.latent_channels] for output in outputs]
         return predictions[0] if guidance_scale == 1 else guide(predictions[0], predictions[1], guidance_scale)
 
     return velocity
 
 
-def teacher_flops(model: ModelConfig, objective: Objective, latents: tuple[int, ...]) -> float:
+def teacher_flops(model: AnyModelConfig, objective: Objective, latents: tuple[int, ...]) -> float:
     """FLOPs of the forward passes that make windows and targets in a training step on latents [b, t, h, w, c].
 
     They are those of the teacher, and of the student's rollout; 0 for other objectives.
@@ -111,4 +117,4 @@ def teacher_flops(model: ModelConfig, objective: Objective, latents: tuple[int, 
     if isinstance(objective, DistilledShift):
         steps, rollouts = steps_of_teacher(objective, model.window), int(objective.rollout > 0)
     passes = steps * (1 if objective.guidance_scale == 1 else 2) + rollouts
-    return passes * train_flops(model.stdit3, latents) / 3  # a training step is three passes
+    return passes * train_flops(model.transformer, latents) / 3  # a training step is three passes

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pavdm_jax import storage
-from pavdm_jax.config import OPEN_SORA_1_2, STDIT3_3B, ModelConfig
+from pavdm_jax.config import OPEN_SORA_1_2, STDIT3_3B
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.training.config import Stage
 from pavdm_jax.training.state import TrainState
 
@@ -261,7 +262,7 @@ FIRST_STEPS = 50
 """The step after which `loss_warning` judges the smoothed loss."""
 
 
-def loss_warning(config: ModelConfig, loaded: bool, loss: float) -> str | None:
+def loss_warning(config: AnyModelConfig, loaded: bool, loss: float) -> str | None:
     """A warning about the loss of a diffusion stage's first steps, or None if it is as expected or nothing is known.
 
     Args:
@@ -269,7 +270,7 @@ def loss_warning(config: ModelConfig, loaded: bool, loss: float) -> str | None:
       loaded: whether training started from a model on disk.
       loss: mean over samples and steps.
     """
-    if config.stdit3 not in (OPEN_SORA_1_2.stdit3, STDIT3_3B) or config.vae != OPEN_SORA_1_2.vae:
+    if config.transformer not in (OPEN_SORA_1_2.stdit3, STDIT3_3B) or config.vae != OPEN_SORA_1_2.vae:
         return None
     if loss > 3:
         return (

@@ -2,7 +2,17 @@
 
 from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, demo
 from pavdm_jax.diffusion.objectives import DistilledGuidance, DistilledShift, ProgressiveDiffusion
-from pavdm_jax.training.config import Objective, OptimizerConfig, ShapesData, Stage, TrainConfig, VideoData
+from pavdm_jax.training.config import (
+    LoRAConfig,
+    Objective,
+    OptimizerConfig,
+    SampleConfig,
+    ShapesData,
+    Stage,
+    TrainConfig,
+    VideoData,
+)
+from pavdm_jax.wan_config import SKYREELS_V2_DF_1_3B_MODEL
 
 
 def open_sora_finetune(
@@ -48,6 +58,39 @@ def open_sora_finetune(
         compute_dtype="bfloat16",
         remat=remat,
         mesh=mesh,
+    )
+
+
+def skyreels_finetune(output: str, batch_size: int, mesh: str, lora: LoRAConfig | None = None) -> TrainConfig:
+    """A progressive finetune of SkyReels-V2-DF-1.3B at 544x960, on clips of the 97 frames that it was trained on.
+
+    Learning rate and warm-up are our choice; those of the published training are not known.
+
+    Args:
+      output: the run's folder.
+      batch_size: clips of a step, over all chips.
+      mesh: of the chips, such as "fsdp=8".
+      lora: train adapters of it instead of the weights.
+    """
+    stage = Stage(
+        "progressive",
+        ProgressiveDiffusion(),
+        VideoData("clips.csv", frames=97),
+        train=("wan",),
+        steps=10_000,
+        batch_size=batch_size,
+        optimizer=OptimizerConfig(2e-5 if lora is None else 1e-4, warmup_steps=1000, decay=False),
+        lora=lora,
+    )
+    return TrainConfig(
+        model=SKYREELS_V2_DF_1_3B_MODEL,
+        init_from="checkpoints/skyreels-v2-df-1.3b",
+        output=output,
+        stages=(stage,),
+        compute_dtype="bfloat16",
+        remat="full",
+        mesh=mesh,
+        samples=SampleConfig(frames=97),
     )
 
 

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from pavdm_jax.config import ModelConfig
+from pavdm_jax.config import VAEConfig
 from pavdm_jax.distributed.mesh import use_mesh
 from pavdm_jax.distributed.partitioning import replicated, tree_shardings
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.models.model import flatten
 from pavdm_jax.training.config import Stage, TrainConfig
@@ -53,37 +55,46 @@ def _objective_loss(config: TrainConfig, stage: Stage, device: jax.Device | None
     objective = stage.objective
     if isinstance(objective, DiffusionObjective):
         dtype = jnp.dtype(config.compute_dtype)
-        backend = "xla" if device is None else choose_backend(device, dtype, config.model.stdit3.head_width)
+        backend = "xla" if device is None else choose_backend(device, dtype, config.model.transformer.head_width)
 
-        def sized_loss(model: ModelConfig) -> Loss:
+        def sized_loss(model: AnyModelConfig) -> Loss:
             if isinstance(objective, DISTILLED):
                 return distillation_loss(model, objective, dtype, config.remat, backend)
             return denoising_loss(model, objective, dtype, config.remat, backend)
 
         return at_size_of_batch(sized_loss, config.model)
+    if not isinstance(config.model.vae, VAEConfig):
+        raise ConfigError(
+            f"stage {stage.name}: the VAE of {config.model.name} is used as published, and cannot be trained here; use "
+            "a diffusion objective"
+        )
     return reconstruction_loss(config.model.vae, objective)
 
 
-def used_parts(stage: Stage, example: dict) -> tuple[str, ...]:
+def used_parts(model: AnyModelConfig, stage: Stage, example: dict) -> tuple[str, ...]:
     """The networks that the loss of a stage uses, for a batch like `example`; the others stay on the host."""
     if not isinstance(stage.objective, DiffusionObjective):
         return ("vae",)
-    return ("stdit3",) if "features" in example else ("stdit3", "t5")
+    return (model.transformer_part,) if "features" in example else (model.transformer_part, "t5")
 
 
-def used_frozen(parameters: Trainable, params: dict, stage: Stage, example: dict) -> dict[str, jax.Array]:
+def used_frozen(
+    model: AnyModelConfig, parameters: Trainable, params: dict, stage: Stage, example: dict
+) -> dict[str, jax.Array]:
     """The frozen parameters that the loss of a stage uses, by path; the teacher's of a distillation are among them.
 
     Args:
+      model: the architecture.
       parameters: of the stage.
       params: of the model from which it starts, a tree of arrays or shapes.
       stage: the stage.
       example: see `used_parts`.
     """
-    used = used_parts(stage, example)
+    used = used_parts(model, stage, example)
     frozen = {name: x for name, x in parameters.frozen.items() if name.split("/")[0] in used}
     if isinstance(stage.objective, DISTILLED):
-        frozen |= {f"{TEACHER}/stdit3/{name}": x for name, x in flatten(params["stdit3"]).items()}
+        part = model.transformer_part
+        frozen |= {f"{TEACHER}/{name}": x for name, x in flatten({part: params[part]}).items()}
     return frozen
 
 

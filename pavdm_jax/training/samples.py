@@ -6,7 +6,7 @@ import jax
 
 from pavdm_jax.distributed.placement import on_first_device
 from pavdm_jax.generation.pipeline import generate
-from pavdm_jax.models.model import SAMPLING_PARTS, Model
+from pavdm_jax.models.model import SAMPLING_PARTS, Model, part_name
 from pavdm_jax.training.config import SampleConfig
 from pavdm_jax.video.images import write_gif
 from pavdm_jax.video.writer import VideoWriter
@@ -21,8 +21,9 @@ def sample_videos(model: Model, config: SampleConfig, folder: Path, step: int) -
     Raises:
       ConfigError: a prompt cannot be used, or a file cannot be written.
     """
+    parts = [part_name(part, model.config) for part in SAMPLING_PARTS]
     # The text encoder may be too large for an accelerator beside the training, so it stays on the host.
-    on_device = {part: jax.device_put(model.params[part], on_first_device()) for part in SAMPLING_PARTS}
+    on_device = {part: jax.device_put(model.params[part], on_first_device()) for part in parts}
     model = model.replace(params={**model.params, **on_device})
     fps, gifs = model.config.fps, []
     videos = generate(model, list(config.prompts), config.frames, seed=config.seed, method=config.method)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from pavdm_jax import storage
 from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.run_folder import stage_folder
+from pavdm_jax.config import VAEConfig
 from pavdm_jax.distributed.mesh import use_mesh
 from pavdm_jax.distributed.placement import on_first_device, place_batch, process_rows, to_devices, to_host
 from pavdm_jax.distributed.processes import exit_if_peer_lost, is_first, on_first
@@ -131,7 +132,7 @@ def prepare(run: Run, number: int, first: int, model: Model, checkpoints: Checkp
     batches = run.feed(stage, model, seed, done, process_rows(mesh, stage.batch_size))
     batches = (place_batch(batch, mesh, stage.batch_size) for batch in batches)
     example = next(batches)
-    frozen = used_frozen(parameters, model.params, stage, example)
+    frozen = used_frozen(config.model, parameters, model.params, stage, example)
     program = make_program(config, stage, parameters._replace(frozen=frozen), example, mesh)
     frozen = to_devices(frozen, program.frozen)
     if done:
@@ -229,7 +230,9 @@ def with_measured_normalisation(prepared: PreparedStage, result: Model) -> Model
     batches = run.feed(stage, result, run.config.seed + 7, 0, range(stage.batch_size))
     vae = jax.device_put(result.params["vae"], on_first_device())
     batches = [next(batches) for _ in range(16)]
-    return result.replace(params=measure_normalisation(run.config.model.vae, {**result.params, "vae": vae}, batches))
+    config = run.config.model.vae
+    assert isinstance(config, VAEConfig)  # the only one that can be trained
+    return result.replace(params=measure_normalisation(config, {**result.params, "vae": vae}, batches))
 
 
 def _stage_log(prepared: PreparedStage) -> StageLog:
@@ -239,7 +242,7 @@ def _stage_log(prepared: PreparedStage) -> StageLog:
     if isinstance(stage.objective, DiffusionObjective):
         b, _, *cell = prepared.example["latents"].shape
         clip = clip_chunks(model, stage.objective) * model.window.chunk_size
-        of_videos, of_images = (train_flops(model.stdit3, (b, t, *cell)) for t in (clip, 1))
+        of_videos, of_images = (train_flops(model.transformer, (b, t, *cell)) for t in (clip, 1))
         of_videos += teacher_flops(model, stage.objective, (b, clip, *cell))
         flops = of_videos + stage.data.image_share * (of_images - of_videos)
         of_one = peak_flops(jax.devices()[0].device_kind)

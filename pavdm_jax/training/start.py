@@ -14,6 +14,7 @@ from pavdm_jax.data.training_captions import training_captions
 from pavdm_jax.distributed.placement import on_host
 from pavdm_jax.distributed.processes import on_first
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.model import PARTS, Model, init_params
 from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
 from pavdm_jax.training.config import TrainConfig
@@ -91,13 +92,17 @@ def make_tokenizer(config: TrainConfig) -> Tokenizer:
     return tokenizer
 
 
-def _check_architecture(config: TrainConfig, found: ModelConfig) -> None:
+def _check_architecture(config: TrainConfig, found: AnyModelConfig) -> None:
     """The parameters must be of the same networks; how many frames the VAE codes at once is the config's to say."""
-    ours, theirs = ((model.stdit3, model.vae.spatial, model.vae.temporal, model.t5) for model in (config.model, found))
-    if ours != theirs:
+    if _networks(config.model) != _networks(found):
         raise ConfigError(
             f"init_from {config.init_from} holds the model '{found.name}' of another architecture than this config's"
         )
+
+
+def _networks(model: AnyModelConfig) -> tuple:
+    vae = (model.vae.spatial, model.vae.temporal) if isinstance(model, ModelConfig) else model.vae
+    return model.transformer, vae, model.t5
 
 
 def start_model(config: TrainConfig) -> Model:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pavdm_jax.config import ModelConfig, WindowConfig
+from pavdm_jax.config import WindowConfig
 from pavdm_jax.diffusion.masks import MASK_STRATEGIES, Masks
 from pavdm_jax.diffusion.objectives import (
     DistilledGuidance,
@@ -11,14 +11,15 @@ from pavdm_jax.diffusion.objectives import (
     ProgressiveDiffusion,
     UniformDiffusion,
 )
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.training.config import Stage
 from pavdm_jax.training.denoising import DiffusionObjective
 
 
-def trained_with(model: ModelConfig, stage: Stage, before: tuple[LevelPattern, ...]) -> tuple[LevelPattern, ...]:
+def trained_with(model: AnyModelConfig, stage: Stage, before: tuple[LevelPattern, ...]) -> tuple[LevelPattern, ...]:
     """The patterns that the transformer was last trained on after a stage: `before`, unless the stage trains it."""
-    trains_it = any(name.split("/")[0] == "stdit3" for name in stage.train)
+    trains_it = any(name.split("/")[0] == model.transformer_part for name in stage.train)
     return (
         level_patterns(model, stage.objective)
         if trains_it and isinstance(stage.objective, DiffusionObjective)
@@ -26,7 +27,7 @@ def trained_with(model: ModelConfig, stage: Stage, before: tuple[LevelPattern, .
     )
 
 
-def level_patterns(model: ModelConfig, objective: DiffusionObjective) -> tuple[LevelPattern, ...]:
+def level_patterns(model: AnyModelConfig, objective: DiffusionObjective) -> tuple[LevelPattern, ...]:
     """The patterns that an objective draws."""
     chunk_size = model.window.chunk_size
     match objective:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 from support.published_layouts import STDIT3, VAE, stdit3_folder, t5_folder, vae_folder
 
-from pavdm_jax.conversion.architecture import num_groups
+from pavdm_jax.conversion.open_sora_sizes import num_groups
 from pavdm_jax.conversion.sources import open_weights
 
 
@@ -220,7 +220,7 @@ def test_an_output_that_is_something_else(tmp_path, convert):
     [
         ([], "--output is missing"),
         (["--inspect", "nowhere"], "there is no checkpoint folder nowhere"),
-        (["--inspect", "x", "--vae", "y"], "--inspect and --export-stdit go alone"),
+        (["--inspect", "x", "--vae", "y"], "--inspect, --verify and --export-transformer go alone"),
         (["--export-stdit", "demo", "--output", "x.bin"], "x.bin must end in .safetensors"),
         (["--ouptut", "x"], "there is no option --ouptut; did you mean --output?"),
     ],

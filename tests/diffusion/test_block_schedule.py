@@ -12,9 +12,10 @@ from pavdm_jax.config import WindowConfig
 from pavdm_jax.diffusion.block_schedule import num_rows, plan_blocks, step_tables, waiting_window
 from pavdm_jax.diffusion.sampler import sample_segment
 from pavdm_jax.diffusion.solvers import EULER, UniPC
-from pavdm_jax.diffusion.wan_levels import wan_levels, wan_timesteps, window_table
+from pavdm_jax.diffusion.wan_levels import wan_levels, window_table
 from pavdm_jax.diffusion.window import plan_shifts
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.wan import wan_timesteps
 from pavdm_jax.wan_config import BlockScheduleConfig
 
 SETTINGS, GOLDEN = golden_data.load("skyreels/timestep_matrices")

@@ -13,9 +13,9 @@ from pavdm_jax.diffusion.block_schedule import num_rows, plan_blocks, waiting_wi
 from pavdm_jax.diffusion.guidance import guided
 from pavdm_jax.diffusion.sampler import sample_segment
 from pavdm_jax.diffusion.solvers import EULER, UniPC
-from pavdm_jax.diffusion.wan_levels import wan_levels, wan_timesteps
+from pavdm_jax.diffusion.wan_levels import wan_levels
 from pavdm_jax.models.caption import concatenate
-from pavdm_jax.models.wan import WanTransformer
+from pavdm_jax.models.wan import WanTransformer, wan_timesteps
 from pavdm_jax.wan_config import BlockScheduleConfig
 
 TOLERANCE = 1e-4

@@ -13,7 +13,8 @@ from support.golden_data import relative_error
 from pavdm_jax.config import WindowConfig
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.solvers import EULER, UniPC
-from pavdm_jax.diffusion.wan_levels import wan_levels, wan_timesteps, window_table
+from pavdm_jax.diffusion.wan_levels import wan_levels, window_table
+from pavdm_jax.models.wan import wan_timesteps
 
 _, GOLDEN = golden_data.load("skyreels/scheduler")
 TABLES = sorted(name.removesuffix("/sigmas") for name in GOLDEN["tables"] if name.endswith("/sigmas"))
@@ -69,7 +70,9 @@ def solve(is_unipc, solver, start, velocities, levels):
         latents, memory = solver.step(carry[0], velocity, now, later, carry[1])
         return (latents, memory), latents
 
-    return jax.lax.scan(step, (start, solver.initial_memory(start)), (velocities, levels[:-1], levels[1:]))[1]
+    return jax.lax.scan(
+        step, (start, solver.initial_memory(start, start, levels[0])), (velocities, levels[:-1], levels[1:])
+    )[1]
 
 
 def levels_of_frames(levels, frames):
@@ -135,7 +138,7 @@ def test_of_equal_cost_unipc_is_nearer_to_the_solution_than_euler():
     start = np.float32([[[[[-2.0, -1.0, 0.5, 2.0]]]]])
     for name, solver in (("unipc", UniPC.of(levels)), ("euler", EULER)):
         x, step = jnp.asarray(start), jax.jit(solver.step)
-        memory = solver.initial_memory(x)
+        memory = solver.initial_memory(x, x, np.full((1, 1), levels[0]))
         for now, later in itertools.pairwise(levels[:-1]):  # the last step is of order 1
             velocity = x * (0.25 * (1 - now) - now) / variance(now)
             x, memory = step(x, velocity, np.full((1, 1), now), np.full((1, 1), later), memory)

@@ -36,6 +36,8 @@ DEVICES = {
     "tpu_v5p": (64, "v5p"),
     "gpu_h100x8": (8, "h100"),
     "pa_m": (128, "v4"),
+    "skyreels_progressive": (8, "h100"),
+    "skyreels_lora": (8, "h100"),
     "open_sora_rw": (8, "h100"),
     "open_sora_rn": (8, "h100"),
     "open_sora_no_context": (8, "h100"),

@@ -26,8 +26,7 @@ from support.pytorch_layout import to_params
 from pavdm_jax import convert_weights
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.config import STDIT3_3B, STDiT3Config, T5Config, VAEConfig
-from pavdm_jax.conversion.architecture import PART_CONFIGS, identify, model_config
-from pavdm_jax.conversion.convert import RULES
+from pavdm_jax.conversion.architecture import KINDS, identify, model_config
 from pavdm_jax.conversion.hub import PUBLISHED
 from pavdm_jax.conversion.rules import assign, names_of
 from pavdm_jax.errors import ConfigError
@@ -58,7 +57,7 @@ def converted(published, tmp_path_factory):
 
 def expected_params(config, part, tensors):
     part_config = {"stdit3": config.stdit3, "vae": config.vae, "t5": config.t5}[part]
-    return to_params(RULES[part](part_config), tensors, abstract_params(config)[part])
+    return to_params(KINDS[part].rules(part_config, tensors), tensors, abstract_params(config)[part])
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
@@ -77,10 +76,10 @@ def test_every_published_tensor_has_its_place_and_every_parameter_its_tensor(nam
     manifest = json.loads((golden_data.GOLDEN / "weight_manifest.json").read_text())[name]
     shapes = {tensor: tuple(shape) for tensor, (shape, _) in manifest.items()}
     assert identify(shapes) == part
-    config = PART_CONFIGS[part](shapes, {})
+    config = KINDS[part].config(shapes, {})
     assert config == size
     expected = abstract_params(model_config(None, set(), {part: config}))[part]
-    rules = RULES[part](config)
+    rules = KINDS[part].rules(config, shapes)
     implied = {rule.source for rule in rules if not rule.target} | {rule.alias for rule in rules if rule.alias}
     assert set(shapes) - set(assign(rules, shapes, expected)) <= implied
     flat = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
@@ -289,9 +288,11 @@ def test_the_published_repositories_are_downloaded_by_name(published, tmp_path, 
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert convert("--output", tmp_path / "model")[0] == 0
-    assert asked == dict.fromkeys(PUBLISHED.values())
+    assert asked == dict.fromkeys(PUBLISHED["open-sora-1.2"].values())
     record = json.loads((tmp_path / "model" / "parts.json").read_text())
-    assert {part: record[part]["source"] for part in record} == PUBLISHED
+    assert {part: record[part]["source"] for part in record} == {
+        "stdit3" if part == "transformer" else part: name for part, name in PUBLISHED["open-sora-1.2"].items()
+    }
     vae = ["--vae", "someone/a-vae", "--output", tmp_path / "model"]
     code, _, shown = convert(*vae)  # it may be a mistyped path
     assert (code, shown) == (

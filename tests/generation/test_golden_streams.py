@@ -11,7 +11,7 @@ from support.golden_data import channels_last
 from support.golden_network import network_config, network_params
 
 from pavdm_jax.config import ModelConfig, T5Config, TextConfig, WindowConfig
-from pavdm_jax.generation import programs
+from pavdm_jax.generation import decoding, programs
 from pavdm_jax.generation.pipeline import open_stream
 from pavdm_jax.generation.progressive import ProgressiveStream
 from pavdm_jax.generation.prompts import PromptFeatures
@@ -73,7 +73,7 @@ def golden_stream(name, monkeypatch):
     monkeypatch.setattr(ProgressiveStream, "_encode", lambda self, frames: jnp.asarray(latents))
     shown = []
     frames_of = np.zeros((1, vae.micro_frames, request.height, request.width, 3), np.uint8)
-    monkeypatch.setattr(ProgressiveStream, "_decode", lambda self, latents: shown.append(latents) or frames_of)
+    monkeypatch.setattr(decoding, "decode_frames", lambda params, clip, config: shown.append(clip) or frames_of)
     lengths = np.asarray(inputs["text_mask"], np.int32).sum(1, keepdims=True)
     prompts = PromptFeatures(np.asarray(inputs["y"], np.float32), lengths)
     model = Model({"stdit3": network_params(stdit3, arrays["weights"]), "vae": {}}, config, None)

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from pavdm_jax.config import STDiT3Config
+from pavdm_jax.models import attention as attention_module
 from pavdm_jax.models.attention import attention, choose_backend
 from pavdm_jax.models.stdit3 import STDiT3
 
@@ -16,7 +18,8 @@ from pavdm_jax.models.stdit3 import STDiT3
 class Absent:
     """A device that is not there."""
 
-    compute_capability: str
+    compute_capability: str = ""
+    platform: str = "gpu"
 
 
 def draw(b: int, t: int, s: int, n: int, e: int) -> tuple[jax.Array, ...]:
@@ -39,6 +42,31 @@ def test_keys_beyond_the_length_do_not_exist():
     for i, length in enumerate((7, 4, 1)):
         alone = attention(q[i : i + 1], k[i : i + 1, :length], v[i : i + 1, :length])
         np.testing.assert_allclose(output[i : i + 1], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [None, jnp.array([60, 33])])
+def test_the_tpu_kernel_computes_the_same(lengths, monkeypatch):
+    """Interpreted; with queries and keys that fill no block, and gradients."""
+    monkeypatch.setattr(attention_module, "FLASH_MIN_KEYS", 1)
+    monkeypatch.setattr(attention_module, "FLASH_BLOCK", 128)
+    arrays = draw(2, 35, 60, 3, 24)
+    with pltpu.force_tpu_interpret_mode():
+        flash = attention(*arrays, lengths, backend="pallas")
+        np.testing.assert_allclose(flash, attention(*arrays, lengths), atol=1e-6)
+        of_flash, plain = (
+            jax.grad(lambda a, backend=backend: (attention(*a, lengths, backend=backend) ** 2).sum())(arrays)
+            for backend in ("pallas", "xla")
+        )
+    for ours, expected in zip(of_flash, plain, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_the_tpu_kernel_is_for_many_keys_and_half_precision():
+    assert choose_backend(Absent(platform="tpu"), jnp.bfloat16, 128) == "pallas"
+    assert choose_backend(Absent(platform="tpu"), jnp.float32, 128) == "xla"
+    assert choose_backend(Absent(platform="tpu"), jnp.bfloat16, 144) == "xla"
+    q, k, v = draw(1, 4, 64, 1, 8)  # the kernel, which would fail here, is not called
+    np.testing.assert_array_equal(attention(q, k, v, backend="pallas"), attention(q, k, v))
 
 
 def test_no_key_at_all_gives_zero_and_finite_gradients():

@@ -223,7 +223,7 @@ def stepped(
     optimizer = OptimizerConfig(1e-2, 0, decay=False, epsilon=1e-3, clip_norm=1e9, accumulate=accumulate)
     stage = Stage("s", ProgressiveDiffusion(), ShapesData(), ("stdit3",), 2, 8, optimizer, lora=lora)
     config = TrainConfig(model.config, (stage,), init_from="a model")
-    parameters = trainable({name: model.params[name] for name in used_parts(stage, batch)}, stage)
+    parameters = trainable({name: model.params[name] for name in used_parts(model.config, stage, batch)}, stage)
     batch = place_batch(batch, mesh, 8)
     program = make_program(config, stage, parameters, batch, mesh)
     state = program.init(to_devices(parameters.trained, jax.tree.map(lambda x: x.sharding, program.state.params)))

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pavdm_jax.config import ModelConfig, tiny
+from pavdm_jax.config import tiny
 from pavdm_jax.data.shapes_world import sample_captions
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.model import Model, abstract_params
 from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
 
@@ -27,7 +28,7 @@ SHAPES = dataclasses.replace(
 
 
 @functools.cache
-def tiny_model(config: ModelConfig = TINY) -> Model:
+def tiny_model(config: AnyModelConfig = TINY) -> Model:
     """Every parameter is random: layers that start at zero would make every test of the sampler blind."""
     rng = np.random.default_rng(0)
 

@@ -1,0 +1,187 @@
+"""How the networks of each family are called: one interface, which generation and training use.
+
+`networks(config)` is the only place that asks a model for its family. Arrays are `[b, t, h, w, c]`, levels 0 (clean) to
+1 (noise), and the velocity points from noise to clean, whatever the family's own conventions are.
+"""
+
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from pavdm_jax.config import ModelConfig
+from pavdm_jax.families import AnyModelConfig
+from pavdm_jax.geometry import least_frames
+from pavdm_jax.models.attention import Backend
+from pavdm_jax.models.caption import Caption
+from pavdm_jax.models.stdit3 import STDiT3
+from pavdm_jax.models.vae import VideoVAE
+from pavdm_jax.models.wan import WanTransformer, wan_timesteps
+from pavdm_jax.models.wan_vae import WanVAE, decode_next, encode_video
+from pavdm_jax.wan_config import WanModelConfig
+
+
+class Networks(Protocol):
+    """The transformer and the VAE of a model; `params` are those of the one that a method is about."""
+
+    def init_transformer(self, key: jax.Array) -> dict:
+        """Random parameters."""
+        ...
+
+    def init_vae(self, key: jax.Array) -> dict:
+        """Random parameters."""
+        ...
+
+    def caption(self, params: dict, features: jax.Array, lengths: jax.Array) -> Caption:
+        """What cross-attention keeps of prompts: features [b, p, l, d] of the text encoder, and lengths int [b, p]."""
+        ...
+
+    def null_caption(self, params: dict, lengths: jax.Array) -> Caption:
+        """What guidance leads away from where there is no negative prompt, for prompts of `lengths` int [b, p]."""
+        ...
+
+    def drop_captions(
+        self, params: dict, features: jax.Array, lengths: jax.Array, dropped: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Training features [b, l, d] and lengths [b] with those of some samples, bool [b], as in `null_caption`."""
+        ...
+
+    def velocity(
+        self,
+        params: dict,
+        latents: jax.Array,
+        levels: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        height: jax.Array,
+        width: jax.Array,
+        num_valid: jax.Array | None,
+    ) -> jax.Array:
+        """The predicted velocity [b, t, h, w, c] at `levels` [b, t]; the others are [b], see the transformers."""
+        ...
+
+    def encode(self, params: dict, frames: jax.Array) -> jax.Array:
+        """Latents of frames [b, f, h, w, 3] in -1..1, the means of the posterior."""
+        ...
+
+    def decode(self, params: dict, latents: jax.Array) -> jax.Array:
+        """The frames of a clip that is coded by itself; of Open-Sora, of one micro clip."""
+        ...
+
+
+def networks(
+    config: AnyModelConfig, dtype: DTypeLike = jnp.float32, remat: str = "none", backend: Backend = "xla"
+) -> Networks:
+    """The networks of a model.
+
+    Args:
+      config: the architecture.
+      dtype, remat, backend: of the transformer, see `STDiT3` and `WanTransformer`.
+    """
+    return (OpenSora if isinstance(config, ModelConfig) else Wan)(config, dtype, remat, backend)  # type: ignore[arg-type]
+
+
+class OpenSora:
+    """Open-Sora 1.2: STDiT3, and a VAE that codes micro clips independently."""
+
+    def __init__(self, config: ModelConfig, dtype: DTypeLike, remat: str, backend: Backend):
+        self._config = config
+        self._transformer = STDiT3(config.stdit3, dtype, remat, backend)
+        self._vae = VideoVAE(config.vae)
+
+    def init_transformer(self, key: jax.Array) -> dict:
+        return dict(self._transformer.init(key, method="init_all")["params"])
+
+    def init_vae(self, key: jax.Array) -> dict:
+        cell = self._config.vae.downsample
+        frames = jnp.zeros((1, self._config.vae.micro_frames, 2 * cell, 2 * cell, 3))
+        return dict(self._vae.init(key, frames, method="reconstruct")["params"])
+
+    def caption(self, params: dict, features: jax.Array, lengths: jax.Array) -> Caption:
+        return _apply(self._transformer, params, features, lengths, method="encode_caption")
+
+    def null_caption(self, params: dict, lengths: jax.Array) -> Caption:
+        """The trained one, cut to the prompts' lengths as upstream does (Open-Sora opensora/models/stdit/stdit3.py)."""
+        return _apply(self._transformer, params, lengths, method="encode_null_caption")
+
+    def drop_captions(
+        self, params: dict, features: jax.Array, lengths: jax.Array, dropped: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return jnp.where(dropped[:, None, None], params["null_caption"][None], features), lengths
+
+    def velocity(
+        self,
+        params: dict,
+        latents: jax.Array,
+        levels: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        height: jax.Array,
+        width: jax.Array,
+        num_valid: jax.Array | None,
+    ) -> jax.Array:
+        output = _apply(self._transformer, params, latents, levels, caption, fps, height, width, num_valid)
+        return output[..., : self._config.stdit3.latent_channels]
+
+    def encode(self, params: dict, frames: jax.Array) -> jax.Array:
+        return _apply(self._vae, params, frames, method="encode")
+
+    def decode(self, params: dict, latents: jax.Array) -> jax.Array:
+        num_frames = least_frames(latents.shape[1], self._config.vae)
+        return _apply(self._vae, params, latents, num_frames, method="decode")
+
+
+class Wan:
+    """Wan 2.1 and SkyReels-V2-DF: full attention over space and time, and a causal VAE."""
+
+    def __init__(self, config: WanModelConfig, dtype: DTypeLike, remat: str, backend: Backend):
+        self._transformer = WanTransformer(config.wan, dtype, remat, backend)
+        self._vae = WanVAE(config.vae)
+        self._config = config
+
+    def init_transformer(self, key: jax.Array) -> dict:
+        return dict(self._transformer.init(key, method="init_all")["params"])
+
+    def init_vae(self, key: jax.Array) -> dict:
+        cell = self._config.vae.downsample
+        return dict(self._vae.init(key, jnp.zeros((1, 5, cell, cell, 3)), method="reconstruct")["params"])
+
+    def caption(self, params: dict, features: jax.Array, lengths: jax.Array) -> Caption:
+        return _apply(self._transformer, params, features, lengths, method="encode_caption")
+
+    def null_caption(self, params: dict, lengths: jax.Array) -> Caption:
+        """No words at all: padding alone. The published model is guided by a negative prompt, its config's."""
+        config = self._config.wan
+        nothing = jnp.zeros((*lengths.shape, config.max_caption_tokens, config.caption_channels))
+        return self.caption(params, nothing, jnp.zeros_like(lengths))
+
+    def drop_captions(
+        self, params: dict, features: jax.Array, lengths: jax.Array, dropped: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return features, jnp.where(dropped, 0, lengths)
+
+    def velocity(
+        self,
+        params: dict,
+        latents: jax.Array,
+        levels: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        height: jax.Array,
+        width: jax.Array,
+        num_valid: jax.Array | None,
+    ) -> jax.Array:
+        return _apply(self._transformer, params, latents, wan_timesteps(levels), caption, fps, num_valid)
+
+    def encode(self, params: dict, frames: jax.Array) -> jax.Array:
+        return encode_video(self._vae, params, frames)
+
+    def decode(self, params: dict, latents: jax.Array) -> jax.Array:
+        return decode_next(self._vae, params, latents)[0]
+
+
+def _apply(network: nn.Module, params: dict, *inputs: Any, **named: Any) -> Any:
+    """`network.apply`, whose annotation also allows for the pair that it returns with mutable variables."""
+    return network.apply({"params": params}, *inputs, **named)
