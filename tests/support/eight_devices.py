@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.golden_data import relative_error
-from support.tiny_model import CHUNK, PROMPT, tiny_model
+from support.tiny_model import CHUNK, PROMPT, TINY, tiny_model
 from support.wan_network import trajectory_network
 
 from pavdm_jax import generate, generate_stream
@@ -31,7 +31,7 @@ from pavdm_jax.models.wan_vae import WanVAE, decode_next
 from pavdm_jax.training.config import LoRAConfig, OptimizerConfig, ProgressiveDiffusion, ShapesData, Stage, TrainConfig
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.program import make_program, used_parts
-from pavdm_jax.wan_config import WanVAEConfig
+from pavdm_jax.wan_config import WanVAEConfig, tiny_wan
 
 TOLERANCE = 1e-5
 EVERY_AXIS = [MeshConfig(8), MeshConfig(1, 8), MeshConfig(1, 1, 8), MeshConfig(2, 2, 2)]
@@ -153,36 +153,43 @@ def test_the_second_networks_velocity_equals_that_of_one_device(mesh):
     assert relative_error(wan_velocity(mesh), wan_velocity(MeshConfig())) < TOLERANCE
 
 
-def video(**options) -> np.ndarray:
-    return generate(tiny_model(), PROMPT, 2 * CHUNK + 3, height=32, width=24, **options)
+def video(config=TINY, **options) -> np.ndarray:
+    return generate(tiny_model(config), PROMPT, 2 * CHUNK + 3, height=32, width=24, **options)
 
 
-@pytest.mark.parametrize("method", ["progressive", "replacement", "noisy-replacement"])
-def test_a_video_of_every_method_is_that_of_one_device(method):
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [(TINY, "progressive"), (TINY, "replacement"), (TINY, "noisy-replacement"), (tiny_wan(), "progressive")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_video_of_every_method_is_that_of_one_device(config, method):
     rng = np.random.default_rng(0)
     start = rng.integers(0, 256, (CHUNK, 32, 24, 3), dtype=np.uint8) if method == "replacement" else None
-    one, eight = (video(method=method, start=start, mesh=mesh) for mesh in ("single", "auto"))
+    one, eight = (video(config, method=method, start=start, mesh=mesh) for mesh in ("single", "auto"))
     assert one.std() > 5
     assert np.abs(one.astype(int) - eight).max() <= 1  # a rounding apart, now and then
     assert (one != eight).mean() < 1e-3
 
 
-def test_a_stream_goes_on_on_another_mesh():
+@pytest.mark.parametrize("config", [TINY, tiny_wan()], ids=lambda config: config.name)
+def test_a_stream_goes_on_on_another_mesh(config):
     timeline, frames = [(0, PROMPT), (1, OTHER)], 3 * CHUNK
-    stream = generate_stream(tiny_model(), timeline, frames, mesh="data=2,sequence=4")
+    stream = generate_stream(tiny_model(config), timeline, frames, mesh="data=2,sequence=4")
     first = []
     while not first:
         first += stream.advance()
     programs = run_segment._cache_size()
-    whole = np.concatenate([*first, *generate_stream_from(stream.save(), timeline, frames, "data=2,sequence=4")], 1)
+    whole = np.concatenate(
+        [*first, *generate_stream_from(config, stream.save(), timeline, frames, "data=2,sequence=4")], 1
+    )
     assert run_segment._cache_size() == programs  # a restored position is placed as one that was computed
-    moved = np.concatenate([*first, *generate_stream_from(stream.save(), timeline, frames, "single")], 1)
+    moved = np.concatenate([*first, *generate_stream_from(config, stream.save(), timeline, frames, "single")], 1)
     assert whole.shape == (1, frames, 16, 24, 3)
     assert np.abs(whole.astype(int) - moved).max() <= 1
 
 
-def generate_stream_from(saved: dict, timeline: list, frames: int, mesh: str):
-    stream = generate_stream(tiny_model(), timeline, frames, mesh=mesh)
+def generate_stream_from(config, saved: dict, timeline: list, frames: int, mesh: str):
+    stream = generate_stream(tiny_model(config), timeline, frames, mesh=mesh)
     stream.restore(saved)
     return stream
 
