@@ -104,7 +104,7 @@ def test_a_distillation_goes_on_where_it_stopped_and_its_model_needs_no_guidance
     jax.tree.map(np.testing.assert_array_equal, continued.params, whole.params)
 
     start, made = load(folder / "start"), load(folder / "whole")
-    assert set(made.params) == set(start.params) and set(whole.params) == set(PARTS)  # no teacher
+    assert set(made.params) == set(start.params) and set(whole.params) == {"stdit3", "vae", "t5"}  # no teacher
     for part in ("vae", "t5"):
         jax.tree.map(np.testing.assert_array_equal, whole.params[part], tiny_model(SHAPES).params[part])
     change = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), made.params["stdit3"], start.params["stdit3"])
