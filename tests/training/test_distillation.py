@@ -14,7 +14,6 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.as_trained import unlike_training
 from pavdm_jax.generation.request import make_request
 from pavdm_jax.models.level_pattern import LevelPattern
-from pavdm_jax.models.model import PARTS
 from pavdm_jax.training import loop
 from pavdm_jax.training.config import (
     DistilledGuidance,
