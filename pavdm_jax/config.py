@@ -18,7 +18,7 @@ setting).
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pavdm_jax.errors import ConfigError
 
@@ -114,6 +114,8 @@ class VAEConfig:
     codes only padding.
     """
 
+    hands_on_latents: ClassVar[bool] = True  # latents of a clip's end can begin another clip
+
     spatial: SpatialVAEConfig = field(default_factory=SpatialVAEConfig)
     temporal: TemporalVAEConfig = field(default_factory=TemporalVAEConfig)
     micro_frames: int = 17
@@ -150,11 +152,6 @@ class VAEConfig:
     def decoded_together(self) -> int:
         """Latent frames that can only be decoded together: a micro clip."""
         return self.micro_latents
-
-    @property
-    def hands_on_latents(self) -> bool:
-        """Whether latents from a clip's end can begin another clip: micro clips do not depend on each other."""
-        return True
 
     @property
     def still_frames(self) -> int:
@@ -195,10 +192,6 @@ class TextConfig:
                 raise ConfigError(f"{name} must be from 0 to 100, not {value}")
         if self.max_tokens <= 1:
             raise ConfigError(f"max_tokens {self.max_tokens} leaves no room for a word")
-
-
-UMT5_XXL = T5Config(vocab_size=256_384, bias_in_every_layer=True)
-"""The text encoder of Wan 2.1 and SkyReels-V2."""
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
@@ -280,13 +273,7 @@ SCHEDULES = {
     "no-chunks": WindowConfig(chunk_size=1, noisy_chunks=30, context_chunks=0),
     "fifo": WindowConfig(chunk_size=1, noisy_chunks=30, context_chunks=5, partition=10),
 }
-"""Named windows: the paper's settings O and M, its two ablations, and FIFO-Diffusion (arXiv 2405.11473).
-
-The last has three partitions with lookahead; its context is what the lookahead of the first partition sees. Deviations
-from its source (FIFO-Diffusion_public, scripts/evaluation/funcs.py): the window grows from the prompt alone instead of
-starting from copies of a sampled clip; finished frames are at level 0 instead of the lowest level of the table; the
-window shrinks at the end; steps are Euler's for rectified flow instead of DDIM's.
-"""
+"""Named windows: the paper's settings O and M, its two ablations, and FIFO-Diffusion (`diffusion/partitions.py`)."""
 
 
 @dataclass(frozen=True)
@@ -324,6 +311,17 @@ NOISE_BASE_SIZE = 512
 # --- the whole model --------------------------------------------------------------------------------------------------
 
 
+def check_fit(transformer: Any, name: str, latent_channels: int, t5: T5Config, text: TextConfig) -> None:
+    """Check that a transformer, the part `name` of a model, fits its VAE and text encoder, else `ConfigError`."""
+    for ours, value, theirs, other in (
+        (f"{name}.latent_channels", transformer.latent_channels, "the VAE's", latent_channels),
+        (f"{name}.caption_channels", transformer.caption_channels, "t5.d_model", t5.d_model),
+        ("text.max_tokens", text.max_tokens, f"{name}.max_caption_tokens", transformer.max_caption_tokens),
+    ):
+        if value != other:
+            raise ConfigError(f"{ours} {value} differs from {theirs} {other}")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything but the weights that is needed to run a model; it is stored as JSON with every checkpoint.
@@ -348,20 +346,7 @@ class ModelConfig:
     noise_base_size: int = NOISE_BASE_SIZE  # pixels; the noise shift of one frame of this size, squared, is 1
 
     def __post_init__(self) -> None:
-        if self.stdit3.latent_channels != self.vae.latent_channels:
-            raise ConfigError(
-                f"stdit3.latent_channels {self.stdit3.latent_channels} differs from the VAE's "
-                f"{self.vae.latent_channels}"
-            )
-        if self.stdit3.caption_channels != self.t5.d_model:
-            raise ConfigError(
-                f"stdit3.caption_channels {self.stdit3.caption_channels} differs from t5.d_model {self.t5.d_model}"
-            )
-        if self.text.max_tokens != self.stdit3.max_caption_tokens:
-            raise ConfigError(
-                f"text.max_tokens {self.text.max_tokens} differs from stdit3.max_caption_tokens "
-                f"{self.stdit3.max_caption_tokens}"
-            )
+        check_fit(self.stdit3, self.transformer_part, self.vae.latent_channels, self.t5, self.text)
 
     @property
     def transformer(self) -> STDiT3Config:

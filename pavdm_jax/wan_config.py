@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pavdm_jax.config import UMT5_XXL, T5Config, TextConfig, WindowConfig
+from pavdm_jax.config import T5Config, TextConfig, WindowConfig, check_fit
 from pavdm_jax.errors import ConfigError
 
 
@@ -56,6 +56,8 @@ class WanVAEConfig:
 
     Each level but the last halves rows and columns, and time where `temporal_downsample` says so.
     """
+
+    hands_on_latents: ClassVar[bool] = False  # the first latent frame of a clip is a single frame, the others are not
 
     base_channels: int = 96
     channel_multipliers: tuple[int, ...] = (1, 2, 4, 4)
@@ -111,11 +113,6 @@ class WanVAEConfig:
         return 1
 
     @property
-    def hands_on_latents(self) -> bool:
-        """Whether latents from a clip's end can begin another clip: the first one of a clip is a single frame."""
-        return False
-
-    @property
     def still_frames(self) -> int:
         """Pixel frames for which an image is held when a video begins with it; as many as SkyReels-V2 continues."""
         return 17
@@ -166,6 +163,10 @@ class BlockScheduleConfig:
 # --- the whole model --------------------------------------------------------------------------------------------------
 
 
+UMT5_XXL = T5Config(vocab_size=256_384, bias_in_every_layer=True)
+"""The text encoder of Wan 2.1 and SkyReels-V2."""
+
+
 @dataclass(frozen=True)
 class WanTextConfig(TextConfig):
     """How prompts become token ids: cleaned lightly, without scores."""
@@ -211,19 +212,7 @@ class WanModelConfig:
     negative_prompt: str = NEGATIVE_PROMPT
 
     def __post_init__(self) -> None:
-        if self.wan.latent_channels != self.vae.latent_channels:
-            raise ConfigError(
-                f"wan.latent_channels {self.wan.latent_channels} differs from the VAE's {self.vae.latent_channels}"
-            )
-        if self.wan.caption_channels != self.t5.d_model:
-            raise ConfigError(
-                f"wan.caption_channels {self.wan.caption_channels} differs from t5.d_model {self.t5.d_model}"
-            )
-        if self.text.max_tokens != self.wan.max_caption_tokens:
-            raise ConfigError(
-                f"text.max_tokens {self.text.max_tokens} differs from wan.max_caption_tokens "
-                f"{self.wan.max_caption_tokens}"
-            )
+        check_fit(self.wan, self.transformer_part, self.vae.latent_channels, self.t5, self.text)
         if not 0 < self.noise_shift <= MAX_NOISE_SHIFT:
             raise ConfigError(f"noise_shift must be above 0 and at most {MAX_NOISE_SHIFT}, not {self.noise_shift}")
         if self.solver not in SOLVERS:

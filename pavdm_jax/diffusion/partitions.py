@@ -3,6 +3,11 @@
 The partitions overlap by half. In each one but the first, the cleaner half is context, and only the noisier half is
 updated. Source: FIFO-Diffusion (arXiv 2405.11473, section 4) and its code, FIFO-Diffusion_public,
 scripts/evaluation/funcs.py.
+
+The window "fifo" has three partitions with lookahead; its context is what the lookahead of the first partition sees.
+Deviations from the source (FIFO-Diffusion_public, scripts/evaluation/funcs.py): the window grows from the prompt alone
+instead of starting from copies of a sampled clip; finished frames are at level 0 instead of the lowest level of the
+table; the window shrinks at the end; steps are those of the model's family instead of DDIM's.
 """
 
 import jax

@@ -13,14 +13,14 @@ from support.golden_data import GOLDEN
 from support.pytorch_layout import to_params, to_tensors
 from support.wan_network import abstract_wan, trajectory_network, wan_network_config
 
-from pavdm_jax.config import UMT5_XXL, T5Config
+from pavdm_jax.config import T5Config
 from pavdm_jax.conversion.rules import WeightsError, assign
 from pavdm_jax.conversion.sources import open_weights
 from pavdm_jax.conversion.wan import layout_of, umt5_config, umt5_rules, wan_config, wan_rules
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import flatten
 from pavdm_jax.models.t5 import T5Encoder
-from pavdm_jax.wan_config import SKYREELS_V2_DF_1_3B, SKYREELS_V2_DF_14B
+from pavdm_jax.wan_config import SKYREELS_V2_DF_1_3B, SKYREELS_V2_DF_14B, UMT5_XXL
 
 SKYREELS = GOLDEN / "skyreels"
 ORIGINAL = SKYREELS / "checkpoints" / "SkyReels-V2-DF-tiny"

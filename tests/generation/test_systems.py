@@ -12,9 +12,9 @@ from pavdm_jax import generate, generate_stream
 from pavdm_jax.config import OPEN_SORA_1_2, SCHEDULES
 from pavdm_jax.diffusion.partitions import partitioned
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation import programs
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import make_request
+from pavdm_jax.models import networks
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -188,13 +188,13 @@ def test_a_negative_prompt_takes_the_place_of_the_null_caption():
 
 @pytest.mark.parametrize(("scale", "passes"), [(1.0, 1), (3.0, 2)])
 def test_without_guidance_a_step_is_one_pass(scale, passes, monkeypatch):
-    stream, seen, apply = generate_stream(tiny_model(), PROMPT, CHUNK, guidance_scale=scale), [], programs._apply
+    stream, seen, apply = generate_stream(tiny_model(), PROMPT, CHUNK, guidance_scale=scale), [], networks._apply
 
     def counted(network, params, latents, *inputs):
         seen.append(len(latents))
         return apply(network, params, latents, *inputs)
 
-    monkeypatch.setattr(programs, "_apply", counted)
+    monkeypatch.setattr(networks, "_apply", counted)
     latents = jnp.zeros((1, 20, *stream._cell))
     velocity = jax.eval_shape(stream._conditions.velocity(), latents, latents[..., 0, 0, 0], 20, jnp.zeros(4, int))
     assert (seen, velocity.shape) == ([passes], latents.shape)

@@ -11,11 +11,12 @@ from support.golden_data import relative_error
 from support.pytorch_layout import to_params, to_tensors
 
 from pavdm_jax.checkpoints.layers import PartWriter
-from pavdm_jax.config import UMT5_XXL, T5Config
+from pavdm_jax.config import T5Config
 from pavdm_jax.conversion.wan import umt5_config, umt5_rules
 from pavdm_jax.models.model import flatten
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
+from pavdm_jax.wan_config import UMT5_XXL
 
 TOLERANCE = 1e-5
 SETTINGS, GOLDEN = golden_data.load("skyreels/umt5_a")

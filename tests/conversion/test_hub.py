@@ -1,0 +1,88 @@
+"""Repositories of weights, by name: published ones, others with a revision, and downloads that fail."""
+
+import json
+import shutil
+import types
+
+import huggingface_hub
+import pytest
+from support.published_layouts import stdit3_folder, t5_folder, vae_folder
+
+from pavdm_jax.conversion.hub import PUBLISHED
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The three repositories of Open-Sora, tiny."""
+    root = tmp_path_factory.mktemp("published")
+    stdit3_folder(root / "OpenSora-STDiT-v3"), vae_folder(root / "OpenSora-VAE-v1.2"), t5_folder(root / "t5-v1_1-xxl")
+    return root
+
+
+def test_the_published_repositories_are_downloaded_by_name(published, tmp_path, convert, monkeypatch):
+    asked, commit = {}, "0123456789abcdef0123456789abcdef01234567"
+
+    def snapshot_download(name, revision, allow_patterns):
+        asked[name] = revision
+        if revision is not None:  # as in the cache of huggingface_hub
+            return str(shutil.copytree(published / "OpenSora-VAE-v1.2", tmp_path / "snapshots" / commit))
+        return str(published / name.split("/")[1])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert convert("--output", tmp_path / "model")[0] == 0
+    assert asked == dict.fromkeys(PUBLISHED["open-sora-1.2"].values())
+    record = json.loads((tmp_path / "model" / "parts.json").read_text())
+    assert [record[part]["source"] for part in ("stdit3", "vae", "t5")] == list(PUBLISHED["open-sora-1.2"].values())
+    vae = ["--vae", "someone/a-vae", "--output", tmp_path / "model"]
+    code, _, shown = convert(*vae)  # it may be a mistyped path
+    assert (code, shown) == (
+        2,
+        "error: --vae: there is no file or folder someone/a-vae; a repository on huggingface.co needs --revision, a "
+        "commit or main\n",
+    )
+    assert "someone/a-vae" not in asked
+    code, shown, _ = convert(*vae, "--revision", commit[:7])
+    assert (code, asked["someone/a-vae"]) == (0, commit[:7])
+    assert f"from someone/a-vae, commit {commit}" in shown
+    assert json.loads((tmp_path / "model" / "parts.json").read_text())["vae"]["commit"] == commit
+
+
+@pytest.mark.parametrize("options", [[], ["--vae", "a/b", "--stdit", "c/d"], ["--inspect", "demo"]])
+def test_a_revision_is_of_one_repository(tmp_path, convert, options):
+    code, _, shown = convert(*options, "--revision", "main", "--output", tmp_path / "model")
+    assert (code, shown.count("\n")) == (2, 1)
+    assert "--revision is a commit of one repository" in shown
+    code, _, shown = convert("--vae", tmp_path, "--revision", "main", "--output", tmp_path / "model")
+    assert code == 2 and "--revision is of a repository that is downloaded" in shown
+
+
+def no_such_revision(name, revision, allow_patterns):
+    response = types.SimpleNamespace(headers={}, request=None, status_code=404)
+    raise huggingface_hub.errors.RevisionNotFoundError("404 Client Error.", response=response)
+
+
+def unreachable(name, revision, allow_patterns):
+    raise huggingface_hub.errors.LocalEntryNotFoundError(
+        "Got: ConnectError: [Errno -2] Name or service not known\nAn ..."
+    )
+
+
+def unknown(name, revision, allow_patterns):
+    response = types.SimpleNamespace(headers={}, request=None, status_code=404)
+    raise huggingface_hub.errors.RepositoryNotFoundError("404 Client Error.", response=response)
+
+
+@pytest.mark.parametrize(
+    ("fake", "message"),
+    [
+        (unreachable, "cannot be downloaded (ConnectError: [Errno -2] Name or service not known); check the network"),
+        (no_such_revision, "someone/weights has no revision main; give a commit, tag or branch of it"),
+        (unknown, "there is no public repository someone/weights on huggingface.co"),
+    ],
+)
+def test_failed_downloads_are_one_line(tmp_path, convert, monkeypatch, fake, message):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    code, _, shown = convert("--stdit", "someone/weights", "--revision", "main", "--output", tmp_path / "model")
+    assert code == 2
+    assert message in shown
+    assert shown.count("\n") == 1
