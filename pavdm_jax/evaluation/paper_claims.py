@@ -24,20 +24,41 @@ class _Against:
 
 
 CLAIMS = (
-    _Against("noisy_replacement", "replacement with noise comes to rest, ours moves on", "motion_amplitude", True),
     _Against(
-        "noisy_replacement", "replacement with noise slows down, ours does not", "motion_amplitude", True, change=True
+        "noisy_replacement",
+        "replacement with noise comes to rest, the progressive method moves on",
+        "motion_amplitude",
+        True,
+    ),
+    _Against(
+        "noisy_replacement",
+        "replacement with noise slows down, the progressive method does not",
+        "motion_amplitude",
+        True,
+        change=True,
     ),
     _Against("noisy_replacement", KEPT, "survival_seconds", True),
     _Against("noisy_replacement", FADED, "present", True, change=True),
-    _Against("replacement", "replacement without noise cuts between clips, ours goes on smoothly", "scenes", False),
-    _Against("replacement", "replacement without noise lets shapes jump, ours moves them", "jumps_per_minute", False),
+    _Against(
+        "replacement",
+        "replacement without noise cuts between clips, the progressive method goes on smoothly",
+        "scenes",
+        False,
+    ),
+    _Against(
+        "replacement",
+        "replacement without noise lets shapes jump, the progressive method moves them",
+        "jumps_per_minute",
+        False,
+    ),
     _Against("replacement", KEPT, "survival_seconds", True),
     _Against("replacement", FADED, "present", True, change=True),
-    _Against("one_frame", "one frame of context loses the motion, ours keeps it", "speed_error", False),
+    _Against(
+        "one_frame", "one frame of context loses the motion, the progressive method keeps it", "speed_error", False
+    ),
     _Against("one_frame", KEPT, "survival_seconds", True),
-    _Against("fifo", "FIFO-Diffusion cuts, ours goes on smoothly", "scenes", False),
-    _Against("fifo", "FIFO-Diffusion jitters, ours moves smoothly", "jitter", False),
+    _Against("fifo", "FIFO-Diffusion cuts, the progressive method goes on smoothly", "scenes", False),
+    _Against("fifo", "FIFO-Diffusion jitters, the progressive method moves smoothly", "jitter", False),
     _Against("no_context", "without a context chunk shapes jump", "jumps_per_minute", False),
     _Against("no_context", "without a context chunk motion is not smooth", "path_error", False),
     _Against(

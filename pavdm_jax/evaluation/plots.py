@@ -34,7 +34,7 @@ def curves_figure(systems: dict[str, Any], labels: dict[str, str] | None = None)
         for number, summary in enumerate(systems.values()):
             points = summary["curves"].get(name, [])
             _draw(panel, number, summary["clip_seconds"], points)
-        panel.set(title=name.replace("_", " "), xlabel="seconds", ylabel=labels.get(name, ""))
+        panel.set(title=name.replace("_", " "), xlabel="seconds", ylabel=textwrap.fill(labels.get(name, ""), 22))
     panel = panels[len(names)]
     for number, summary in enumerate(systems.values()):
         _draw(panel, number, [int(distance) for distance in summary["similarity"]], summary["similarity"].values())

@@ -86,7 +86,7 @@ def runs(result: dict[str, Any]) -> str:
     for name, run in known.items():
         time = "-"
         if run["timed"]:
-            time = f"{run['seconds_of_computing']:.0f} s<small>of {run['timed']} of {run['videos']} videos</small>"
+            time = f"{run['seconds_of_computing']:.0f} s<small>for {run['timed']} of {run['videos']} videos</small>"
         made_by = [", ".join(run["checkpoints"]), *(f"weights {one}" for one in run["weights"]), *run["trained_with"]]
         made_on = [*(f"commit {one}" for one in run["commits"]), *run["devices"]]
         rows.append([html.escape(name), _lines(made_by), _settings(run), _lines(made_on), time])

@@ -15,7 +15,7 @@ from pavdm_jax.evaluation.two_second_clips import CLIP_SECONDS
 from pavdm_jax.evaluation.vbench_long import dimension_protocols
 
 UNITS = (
-    {"scenes": "scenes"}
+    {"scenes": "cuts + 1"}
     | {metric.name: metric.unit for metric in CLIP_METRICS}
     | dict.fromkeys(dimension_protocols(), "0..1")
     | truth_units()

@@ -57,7 +57,7 @@ def test_a_system_has_what_its_videos_have_in_common_and_the_sum_of_their_second
 
     table = runs({"runs": as_json(found)})
     assert "method progressive, steps 30<br>differ between videos: start frames" in table
-    assert "30 s<small>of 2 of 3 videos</small>" in table
+    assert "30 s<small>for 2 of 3 videos</small>" in table
     assert "Of 1 other video nothing is noted." in table
     assert "theirs" not in table
 
