@@ -11,7 +11,7 @@ from pavdm_jax.__main__ import COMMANDS
 from pavdm_jax.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = (".", "configs", "pavdm_jax", "results", "tests")
+FOLDERS = (".", "configs", "pavdm_jax", "tests")
 DOCUMENTS = [
     path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.md" if folder == "." else "**/*.md"))
 ]
