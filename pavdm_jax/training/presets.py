@@ -148,7 +148,7 @@ def demo_distilled(output: str, objective: Objective, init_from: str, model: Mod
         train=("stdit3",),
         steps=steps,
         batch_size=4,
-        optimizer=OptimizerConfig(2e-4, warmup_steps=20, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
+        optimizer=OptimizerConfig(3e-4, warmup_steps=20, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
     )
     return TrainConfig(
         model=model, init_from=init_from, output=output, stages=(stage,), model_dtype="float16", save_every=100
