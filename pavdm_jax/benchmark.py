@@ -1,8 +1,9 @@
 """Speed, memory and compile time of generation on this machine: `pavdm benchmark`.
 
 Each measurement runs in a process of its own, so that each has its own peak of memory. A cold start has an empty
-compilation cache, a warm one that of the cold start. Two other measurements have options of their own (add --help):
+compilation cache, a warm one that of the cold start. Other measurements have options of their own (add --help):
 
+    pavdm benchmark --real --output FILE.json                      published sizes, random weights, on this chip
     pavdm benchmark --compile-only v5e:1x1 h100:1                  memory of generation on chips of other machines
     pavdm benchmark --loader --config tpu_v4 --step-seconds 0.8    the loader against a training step
 """
@@ -23,6 +24,7 @@ import jax
 
 from pavdm_jax import storage
 from pavdm_jax.ahead_of_time import generation as ahead_of_time
+from pavdm_jax.ahead_of_time import on_chip
 from pavdm_jax.ahead_of_time.generation import HEADER, CompileConfig, compile_only, row
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
@@ -202,12 +204,22 @@ def run(arguments: Sequence[str]) -> int:
         asked = read_command(CompileConfig, arguments, PROGRAM, ahead_of_time.__doc__)
         print(HEADER)
         compile_only(asked, each=lambda result: print(row(result), flush=True))
+    elif "--real" in arguments:
+        rest = [argument for argument in arguments if argument != "--real"]
+        measure_real(read_command(on_chip.RealConfig, rest, f"{PROGRAM} --real", on_chip.__doc__))
     elif "--loader" in arguments:
         rest = [argument for argument in arguments if argument != "--loader"]
         benchmark_loader(*read_command_and_config(LoaderConfig, rest, f"{PROGRAM} --loader", benchmark_loader.__doc__))
     else:
         measure_all(read_command(BenchmarkConfig, arguments, PROGRAM, __doc__))
     return 0
+
+
+def measure_real(config: on_chip.RealConfig) -> None:
+    """Measure this machine's accelerator, and write JSON when `output` is given."""
+    numbers = on_chip.measure_chip(config, lambda line: print(line, flush=True))
+    if config.output is not None:
+        storage.write(Path(config.output), (json.dumps(numbers, indent=1) + "\n").encode())
 
 
 def measure_all(config: BenchmarkConfig) -> None:

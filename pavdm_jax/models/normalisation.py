@@ -22,7 +22,8 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x):
         dtype, x, channels = x.dtype, x.astype(jnp.float32), x.shape[-1]
-        scale, bias = _Affine(channels, name="affine")()
+        along = (*(1,) * (x.ndim - 1), channels)
+        scale, bias = (parameter.reshape(along) for parameter in _Affine(channels, name="affine")())
         # The two-pass variance: the one-pass form loses digits that upstream keeps.
         x = x - self._mean_of_groups(x)
         deviation = jax.lax.rsqrt(self._mean_of_groups(jnp.square(x)) + self.epsilon)

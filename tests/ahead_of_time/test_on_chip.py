@@ -1,0 +1,67 @@
+"""`pavdm benchmark --real` on a CPU, at a small scale: every number is there, and means what its name says."""
+
+import json
+import sys
+
+import jax
+import pytest
+from support.command_line import mistake
+
+from pavdm_jax import benchmark
+from pavdm_jax.ahead_of_time.on_chip import scaled
+from pavdm_jax.families import PUBLISHED
+from pavdm_jax.models.model import abstract_params
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
+
+@pytest.mark.parametrize("family", ["open-sora-1.2", "skyreels-v2-df-1.3b"])
+def test_a_small_scale_is_measured_from_end_to_end(family, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "chip.json"
+    arguments = ["--real", "--family", family, "--scale", "0.02", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+    with pytest.raises(SystemExit) as end:
+        benchmark.main()
+    assert end.value.code == 0
+    numbers = json.loads(output.read_text())
+    assert (numbers["family"], numbers["size"], numbers["dtype"]) == (family, "16x16", "bfloat16")
+    made, error, trained = numbers["generation"], numbers["numerics"], numbers["training"]
+    assert made["frames_a_chunk"] in (17, 20)
+    assert made["frames_per_second"] == pytest.approx(
+        made["frames_a_chunk"] / (made["seconds_a_shift"] + made["decode_seconds_a_chunk"])
+    )
+    assert made["estimated_seconds_for_1440_frames"] > 72 * made["seconds_a_shift"]
+    assert 0 < error["relative_error_of_a_forward"] < 0.1  # bfloat16 rounds, and computes the same
+    assert trained["steps_per_second"] > 0
+    assert "generation: seconds_a_shift" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_scale_makes_every_part_smaller_and_1_changes_nothing(name):
+    config = PUBLISHED[name]
+    assert scaled(config, 1.0) == config
+    small = scaled(config, 0.1)
+    assert small.transformer.head_width == config.transformer.head_width
+
+    def count(config):
+        params = abstract_params(config)
+        return {
+            part: sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in (config.transformer_part, "vae")
+        }
+
+    whole = count(config)
+    assert all(size < whole[part] / 5 for part, size in count(small).items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scale", "0"], "--scale must be from 0.01 to 1, not 0"),
+        (["--family", "sora"], "--family sora is not known"),
+        (["--output", "numbers.txt"], "numbers.txt"),
+    ],
+)
+def test_mistakes_are_one_line(options, message, monkeypatch, capsys):
+    code, line = mistake(capsys, monkeypatch, "benchmark", "--real", *options)
+    assert code == 2
+    assert message in line
