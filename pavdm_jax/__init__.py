@@ -1,12 +1,18 @@
 """Progressive autoregressive video diffusion in JAX: minute-long videos with constant memory (arXiv 2410.08151)."""
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.generation.pipeline import generate, generate_stream
     from pavdm_jax.models.model import Model
+
+if sys.argv[:1] == ["-m"]:  # python -m pavdm_jax.train, before that module imports anything
+    from pavdm_jax.interrupts import interrupt_in_one_line
+
+    interrupt_in_one_line()
 
 __version__ = "0.1.0"
 

@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from pavdm_jax import __version__
+from pavdm_jax.interrupts import interrupt_in_one_line
 
 COMMANDS = {
     "generate": ("make_video", 'make videos from prompts; the word can be left out: pavdm "a red circle moves left"'),
@@ -27,6 +28,7 @@ commands:
 
 def main() -> None:
     """The command line."""
+    interrupt_in_one_line()
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
         print(f"pavdm_jax {__version__}")

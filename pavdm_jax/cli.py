@@ -81,8 +81,25 @@ def _output_is_closed() -> bool:
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
     """Print a warning in one line, without the line of code that caused it."""
+    if str(message).startswith(UNREADABLE_PROGRAM) and _cache_is_ours():
+        _empty_cache()
+        message = f"a compiled program in {cache_folder()} was damaged; all are removed and will be compiled again"
     kind = "warning" if category is UserWarning else f"warning ({category.__name__})"
     print(f"{kind}: {printable(first_line(Warning(message)))}", file=sys.stderr)
+
+
+UNREADABLE_PROGRAM = "Error reading persistent compilation cache entry"
+"""How JAX's warning begins. JAX keeps the entry, so that it would warn for ever."""
+
+
+def _cache_is_ours() -> bool:
+    return jax.config.jax_compilation_cache_dir == str(cache_folder())  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _empty_cache() -> None:
+    """Remove all compiled programs from the cache folder, before JAX writes the one that it compiles now."""
+    for path in cache_folder().glob("*-cache"):
+        path.unlink(missing_ok=True)
 
 
 def read_command(

@@ -7,6 +7,7 @@ A prompt of one word that is also a command, such as train, goes after `pavdm ge
 import collections
 import dataclasses
 import itertools
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pavdm_jax import resolutions, storage
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
-from pavdm_jax.generation.options import Options
+from pavdm_jax.generation.options import Options, check_frames
 from pavdm_jax.generation.prompts_file import PromptLine, read_prompts_file
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.models.model import DTYPES, abstract_params
@@ -41,9 +42,11 @@ def frame_count(text: str) -> int | None:
     if text == "inf":
         return None
     try:
-        return int(text) if text.lstrip("-").isdigit() else resolutions.frame_count(text)
+        frames = int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else resolutions.frame_count(text)
     except ConfigError:
         raise ConfigError(f"--frames {text} is not a number of frames; give a whole number, or inf") from None
+    check_frames(frames)
+    return frames
 
 
 FRAMES = tyro.constructors.PrimitiveConstructorSpec(
@@ -181,19 +184,29 @@ def run(command: GenerateCommand) -> int:
         raise ConfigError('there is no prompt; give one, for instance: pavdm "a small red circle moves left"')
     changes = read_timeline(command.prompt_at)
     jobs = plan_jobs(lines, video, file.output)
+    groups = [list(group) for _, group in itertools.groupby(jobs, lambda job: job.alike)]
+    starts = {start for job in jobs if isinstance(start := job.line.start or video.start, str)}
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
+    from pavdm_jax.checkpoints import lora
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.distributed.mesh import make_mesh
     from pavdm_jax.distributed.partitioning import tree_shardings
     from pavdm_jax.generation.prompts import encode_prompts
-    from pavdm_jax.generation.recording import Recording, check_outputs, make_files
+    from pavdm_jax.generation.recording import Recording, check_outputs, check_record, make_files
+    from pavdm_jax.video.clips import find_video
 
     check_outputs([job.name for job in jobs], file.crf)
+    for group in groups if not file.resume else ():
+        for job in group[:: command.batch_size]:
+            check_record(job.name)
+    for start in starts:
+        find_video(start)
+    if command.lora is not None:
+        lora.find(command.lora)
     enable_cache()
     # The text encoder is at work before the rest is read: together they might not fit.
     model = load(command.checkpoint, parts=())
-    groups = [list(group) for _, group in itertools.groupby(jobs, lambda job: job.alike)]
     requests = [make_group_request(model.config, group, changes, command) for group in groups]
     features = encode_prompts(model, *requests, progress=not file.quiet)
     shardings = tree_shardings(abstract_params(model.config), make_mesh(requests[0].mesh))

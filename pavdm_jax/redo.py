@@ -20,6 +20,7 @@ from pavdm_jax.checkpoints.config_json import check_kinds
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import MAX_FRAMES
+from pavdm_jax.text.captions import is_blank
 
 EXAMPLES = """
 examples:
@@ -62,7 +63,7 @@ class RedoCommand:
             raise ConfigError("nothing would be different; give another --seed or --prompt")
         if self.seed is not None and not 0 <= self.seed < 2**31:
             raise ConfigError(f"--seed must be 0 to {2**31 - 1}, not {self.seed}")
-        if self.prompt is not None and not self.prompt.strip():
+        if self.prompt is not None and is_blank(self.prompt):
             raise ConfigError("--prompt is empty; leave it out to keep the video's own")
 
 
@@ -107,11 +108,12 @@ def run(command: RedoCommand) -> int:
         raise ConfigError(f"--output {output} is the video itself; give another file")
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
+    from pavdm_jax.checkpoints import lora
     from pavdm_jax.checkpoints.fingerprint import model_fingerprint
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.generation.positions import find_state
     from pavdm_jax.generation.prompts import encode_prompts, encode_texts
-    from pavdm_jax.generation.recording import Branch, Recording, check_outputs, make_files
+    from pavdm_jax.generation.recording import Branch, Recording, check_outputs, check_record, make_files
     from pavdm_jax.generation.request_json import read_request
     from pavdm_jax.models.model import DTYPES
     from pavdm_jax.video.clips import read_video
@@ -119,6 +121,10 @@ def run(command: RedoCommand) -> int:
 
     position = find_state(video, frame, read_comment(video) or "")
     check_outputs([output], said["crf"])
+    if not command.resume:
+        check_record(output)
+    if command.lora is not None:
+        lora.find(command.lora)
     enable_cache()
     model = load(command.checkpoint, parts=())
     seed = {} if command.seed is None else {"seeds": (command.seed,)}

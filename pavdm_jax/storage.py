@@ -48,9 +48,11 @@ def as_path(path: str | os.PathLike) -> Path:
     """The path of a text. The first time that a bucket is named, it is checked that it can be used.
 
     Raises:
-      ConfigError: gcsfs is not installed, the bucket does not exist or cannot be read, or it is another kind of URL.
+      ConfigError: it is no text or another kind of URL, gcsfs is not installed, or the bucket cannot be read.
     """
-    text = os.fspath(path)
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise ConfigError(f"a path is text, not {path!r}")
     if "://" not in text:
         return Path(text)
     if not is_remote(text):

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pavdm_jax"
 
 FLOORS = (
-    {"errors"},
+    {"errors", "interrupts"},
     {"config", "resolutions", "storage"},
     {"wan_config"},
     {"families"},

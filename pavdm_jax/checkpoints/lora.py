@@ -97,16 +97,26 @@ def save(
     storage.write(path, safetensors.numpy.save(jax.device_get(adapters), metadata))
 
 
+def find(path: str | os.PathLike) -> Path:
+    """The file of adapters: `path`, or in the folder `path` of a training run.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    path = storage.as_path(path)
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"there are no LoRA adapters {file}; a training run writes them when it is finished")
+    return file
+
+
 def apply(model: Model, path: str | os.PathLike) -> Model:
     """`model` with the adapters of a file, or of the folder of a training run, merged into it.
 
     Raises:
       ConfigError: no such file, it is damaged, or its adapters belong to another model.
     """
-    path = storage.as_path(path)
-    file = path / FILE if path.is_dir() else path
-    if not file.is_file():
-        raise ConfigError(f"there are no LoRA adapters {file}; a training run writes them when it is finished")
+    file = find(path)
     try:
         with safetensors.safe_open(storage.local_copy(file), "np") as opened:
             metadata = opened.metadata() or {}

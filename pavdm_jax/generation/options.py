@@ -19,6 +19,13 @@ DEFAULT_FRAMES = 1440
 MAX_FRAMES = 10**9
 """The longest video that can be asked for, in pixel frames; a longer one is a video without end."""
 
+
+def check_frames(frames: int) -> None:
+    """Raise `ConfigError` for a length, in pixel frames, that no video can have."""
+    if not 1 <= frames <= MAX_FRAMES:
+        raise ConfigError(f"frames {frames} is not possible; ask for 1 to {MAX_FRAMES}, or for a video without end")
+
+
 MAX_SEGMENT = 1000
 """The most shifts of one compiled call."""
 

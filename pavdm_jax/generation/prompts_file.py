@@ -14,6 +14,7 @@ import numpy as np
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.text.captions import is_blank
 
 SEPARATOR = "||"
 """Between a prompt and its start clip in a text file, as in the released test set."""
@@ -141,7 +142,7 @@ def _prompt_line(record: Mapping[str, Any], folder: Path, where: str) -> PromptL
         raise ConfigError(f"{where} has the unknown name {unknown[0]!r}; known are {', '.join(NAMES)}")
     if "prompt" not in record:
         raise ConfigError(f"{where} has no prompt; name the column or field 'prompt'")
-    given = {name: value for name, value in record.items() if value is not None and str(value).strip()}
+    given = {name: value for name, value in record.items() if value is not None and not is_blank(str(value))}
     texts = {name: _text(given, name, where) for name in ("prompt", "start", "negative_prompt", "output")}
     if texts["prompt"] is None:
         raise ConfigError(f"{where} has an empty prompt; write one, or remove the line")

@@ -36,7 +36,7 @@ from pavdm_jax.models.model import Model
 from pavdm_jax.outputs import check_output, partial_path
 from pavdm_jax.video.clips import iterate_video
 from pavdm_jax.video.images import write_gif
-from pavdm_jax.video.writer import VideoWriter, read_comment
+from pavdm_jax.video.writer import NotResumable, VideoWriter, read_comment
 
 
 def check_outputs(paths: Sequence[Path], crf: int) -> None:
@@ -49,6 +49,24 @@ def check_outputs(paths: Sequence[Path], crf: int) -> None:
         raise ConfigError(f"crf must be 1 to 51, not {crf}; 18 looks like the original")
     for path in paths:
         check_states(check_output(path))
+
+
+def record_path(output: Path) -> Path:
+    """The file from which an interrupted run is resumed that began with this video: `NAME.resume.npz`."""
+    return output.with_name(output.stem + ".resume.npz")
+
+
+def check_record(output: Path) -> None:
+    """Refuse to begin a video anew of which an interrupted run has left its record.
+
+    Raises:
+      ConfigError: there is a record.
+    """
+    record = record_path(output)
+    if record.exists():
+        raise ConfigError(
+            f"{record} is left of an interrupted run; continue it with --resume, or delete that file to start again"
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,7 @@ class Recording:
     @property
     def record(self) -> Path:
         """The file from which an interrupted run is resumed."""
-        return self.outputs[0].with_name(self.outputs[0].stem + ".resume.npz")
+        return record_path(self.outputs[0])
 
     @property
     def partial_paths(self) -> list[Path]:
@@ -151,11 +169,8 @@ class Recording:
                     "choose another --output, or leave out --resume to replace it"
                 )
             warnings.warn(f"there is no record {self.record} to resume; it is started from the beginning", stacklevel=2)
-        if not resume and self.record.exists():
-            raise ConfigError(
-                f"{self.record} is left of an interrupted run; continue it with --resume, or delete that file to start "
-                "again"
-            )
+        if not resume:
+            check_record(self.outputs[0])
         saved = self._read_record() if self.record.exists() else None
         stream = open_stream(self.model, self.request, self.prompts)
         positions = [None] * len(self.outputs)
@@ -167,9 +182,7 @@ class Recording:
             for path, position in zip(self.outputs, positions, strict=True):
                 if saved is not None and stream.done and self._is_finished(path):
                     continue  # the last run was killed between naming its files and removing its record
-                writers.append(
-                    VideoWriter(path, self.request.fps, crf=self.crf, resume=position, comment=self.comments[path])
-                )
+                writers.append(self._writer(path, position))
                 stack.callback(writers[-1].abandon)
                 if saved is None:
                     begin_states(path)
@@ -211,6 +224,13 @@ class Recording:
             return self.request.frames is None and all(writer.position.num_frames for writer in writers)
         finally:
             bar.close()
+
+    def _writer(self, path: Path, position: list | None) -> VideoWriter:
+        """A video's writer, at the position that the record says."""
+        try:
+            return VideoWriter(path, self.request.fps, crf=self.crf, resume=position, comment=self.comments[path])
+        except NotResumable as error:
+            raise ConfigError(f"{error}; delete {self.record} to start again without --resume") from None
 
     def write_gifs(self) -> None:
         """Write a GIF beside every finished video; `ConfigError` where it cannot be written."""

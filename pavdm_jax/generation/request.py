@@ -11,11 +11,12 @@ from pavdm_jax.config import SCHEDULES, ClipConfig
 from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
-from pavdm_jax.generation.options import MAX_FRAMES, Options, read_options
+from pavdm_jax.generation.options import Options, check_frames, read_options
 from pavdm_jax.generation.start_clips import read_starts
 from pavdm_jax.generation.timeline import Timeline, read_prompts
 from pavdm_jax.geometry import check_size, decoded_size, seconds_to_frames
 from pavdm_jax.resolutions import resolution
+from pavdm_jax.text.captions import is_blank
 from pavdm_jax.video.images import MAX_PIXELS
 from pavdm_jax.video.writer import MAX_FPS, MIN_FPS
 
@@ -132,16 +133,16 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
             "a negative prompt works by guidance, and guidance_scale is 1, which is none; give a higher one"
         )
     frames = asked.frames if asked.seconds is None else seconds_to_frames(asked.seconds, fps)
-    if frames is not None and not 1 <= frames <= MAX_FRAMES:
-        raise ConfigError(f"frames {frames} is not possible; ask for 1 to {MAX_FRAMES}, or for a video without end")
+    if frames is not None:
+        check_frames(frames)
     config = _own_config(config, asked)
     height, width, told_size = _size(config, asked)
     if height * width > MAX_PIXELS:
         raise ConfigError(f"frames of {height}x{width} pixels are too large; at most {MAX_PIXELS} pixels are possible")
-    start, image = read_starts(config, asked, len(timelines), height, width)
+    start, image = read_starts(config, asked, len(timelines), frames, height, width)
     if frames is not None and start is not None and frames <= start.shape[1]:
         raise ConfigError(
-            f"{frames} frames are asked for, and the start clip has {start.shape[1]} already; ask for more"
+            f"{frames} frames are asked for, and the start clip has {start.shape[1]} or more already; ask for more"
         )
     return Request(
         config=config,
@@ -224,7 +225,7 @@ def _negative_prompts(config: AnyModelConfig, asked: Options, prompts: int) -> t
             f"{len(each)} negative prompts are given for {prompts} prompts; give one each, or a single one"
         )
     for text in each:
-        if not text.strip():
+        if is_blank(text):
             raise ConfigError("a negative prompt is empty; leave it out to guide away from the null caption")
     return tuple(text for text in each for _ in range(asked.samples))
 

@@ -13,29 +13,37 @@ from pavdm_jax.video.images import resize_crop
 
 
 def read_starts(
-    config: AnyModelConfig, asked: Options, prompts: int, height: int, width: int
+    config: AnyModelConfig, asked: Options, prompts: int, frames: int | None, height: int, width: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The start clips, and the images that are one latent frame, at the video's size: see `Request`."""
+    """The start clips, and the images that are one latent frame, at the video's size: see `Request`.
+
+    Of a file only as many frames are read as the video has, `frames`, and each is resized as it comes.
+    """
     if asked.start is None:
         return None, None
     each = [asked.start] if isinstance(asked.start, str | os.PathLike | np.ndarray) else list(asked.start)
     if len(each) not in (1, prompts):
         raise ConfigError(f"{len(each)} start clips are given for {prompts} prompts; give one each, or a single one")
-    clips = [_read_start(config, start, asked.image, height, width) for start in each]
+    clips = [_read_start(config, start, asked.image, frames, height, width) for start in each]
     lengths = {len(clip) for clip in clips}
     if len(lengths) != 1:
         raise ConfigError(
             f"the start clips of a batch must have equal lengths, not {', '.join(map(str, sorted(lengths)))} frames"
         )
     repeats = 1 if len(each) == 1 else asked.samples
-    frames = np.repeat(np.stack(clips), repeats, axis=0)
-    return (None, frames) if asked.image == "latent" and lengths == {1} else (frames, None)
+    clip = np.repeat(np.stack(clips), repeats, axis=0)
+    return (None, clip) if asked.image == "latent" and lengths == {1} else (clip, None)
 
 
 def _read_start(
-    config: AnyModelConfig, start: str | os.PathLike | np.ndarray, image: str, height: int, width: int
+    config: AnyModelConfig,
+    start: str | os.PathLike | np.ndarray,
+    image: str,
+    at_most: int | None,
+    height: int,
+    width: int,
 ) -> np.ndarray:
-    frames = start if isinstance(start, np.ndarray) else read_video(os.fspath(start))
+    frames = start if isinstance(start, np.ndarray) else read_video(os.fspath(start), 0, at_most, (height, width))
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
         raise ConfigError(
             f"start frames must be uint8 [frames, height, width, 3], not {frames.dtype} {list(frames.shape)}"

@@ -1,10 +1,12 @@
 """Timelines: the prompts of a video, and from when on each of them holds."""
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import MAX_FRAMES
-from pavdm_jax.text.captions import is_text
+from pavdm_jax.text.captions import is_blank, is_text
 
 Timeline = tuple[tuple[float, str], ...]
 """Pairs of a second and the prompt that holds from then on; the first second is 0."""
@@ -26,9 +28,7 @@ def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
         raise ConfigError(f"there is no prompt; {_EXAMPLE}")
     single = isinstance(prompt, str) or isinstance(prompt[0], tuple)
     videos = [prompt] if single else prompt
-    timelines = [
-        ((0.0, video),) if isinstance(video, str) else tuple((float(s), text) for s, text in video) for video in videos
-    ]
+    timelines = [_timeline(video) for video in videos]
     seconds = [second for second, _ in timelines[0]]
     if seconds[0] != 0:
         raise ConfigError(f"the first prompt of a timeline must begin at second 0, not {seconds[0]:g}")
@@ -41,8 +41,26 @@ def read_prompts(prompt: str | Sequence) -> tuple[list[Timeline], bool]:
         if [second for second, _ in timeline] != seconds:
             raise ConfigError(f"all videos of a batch must change prompts at the same seconds: {shown}")
         for _, text in timeline:
-            if not text.strip():
+            if is_blank(text):
                 raise ConfigError(f"a prompt is empty; {_EXAMPLE}")
             if not is_text(text):
                 raise ConfigError(f"the prompt {text!r} is not text; write it in UTF-8")
     return timelines, single
+
+
+def _timeline(video: str | Sequence) -> Timeline:
+    """A text, or pairs of a second and a text, as a timeline."""
+    pairs = ((0, video),) if isinstance(video, str) else video
+    if isinstance(pairs, list | tuple) and len(pairs) > 0 and all(map(_is_change, pairs)):
+        return tuple((float(second), text) for second, text in pairs)
+    raise ConfigError(f"a timeline is a list of seconds with their prompts, [(0, 'text'), (20, 'text')], not {video!r}")
+
+
+def _is_change(pair: Sequence) -> bool:
+    return (
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and isinstance(pair[0], Real)
+        and not math.isnan(pair[0])
+        and isinstance(pair[1], str)
+    )

@@ -6,6 +6,7 @@ published weights were trained on cleaned captions, so prompts are cleaned in th
 
 import html.entities
 import re
+import unicodedata
 import urllib.parse
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -62,6 +63,15 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
+
+
+INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | set(map(chr, range(0xFE00, 0xFE10)))
+"""Characters that show nothing, although Unicode counts them among letters, marks and symbols."""
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: it is empty, or of blanks, control characters and characters without width."""
+    return all(unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp") or c in INVISIBLE for c in text)
 
 
 MAX_CHARACTERS = 4000

@@ -25,7 +25,7 @@ from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.model import Model, abstract_params, in_dtype
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.storage import cache_folder
-from pavdm_jax.text.captions import clean, complete
+from pavdm_jax.text.captions import clean, complete, is_blank
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
 
 
@@ -52,7 +52,7 @@ def prompt_features(
     """
     config = model.config
     for prompt in prompts:
-        if not clean(prompt, config.text):
+        if is_blank(clean(prompt, config.text)):
             raise ConfigError(f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words")
     captions = [complete(prompt, config.text) for prompt in prompts]
     texts = list(dict.fromkeys(captions))

@@ -22,7 +22,9 @@ MAX_BYTES = 2**33
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_video(path: str | Path, start: int = 0, stop: int | None = None) -> np.ndarray:
+def read_video(
+    path: str | Path, start: int = 0, stop: int | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """The frames of a video, or the one frame of a picture.
 
     Pictures and videos are rotated as their metadata says.
@@ -31,6 +33,8 @@ def read_video(path: str | Path, start: int = 0, stop: int | None = None) -> np.
       path: a file, which may be in a bucket.
       start: number of the first frame, from 0.
       stop: number behind the last frame; None: to the end. A video that ends before it gives the frames that it has.
+      size: height and width in pixels, to which each frame is resized and cropped as it comes (see `resize_crop`);
+        None: as they are.
 
     Returns:
       uint8 `[f, h, w, 3]`, f ≥ 1.
@@ -39,24 +43,30 @@ def read_video(path: str | Path, start: int = 0, stop: int | None = None) -> np.
       ConfigError: there is no such file, it is neither video nor picture, it is damaged or cut off, it has no frames
         between `start` and `stop`, or it is too large for memory.
     """
-    path = storage.local_path(path, "the video")
+    path = find_video(path)
     if start < 0 or (stop is not None and stop <= start):
         raise ConfigError(f"frames {start} to {stop} of {path}: give 0 <= start < stop")
+    frames = read_picture(path)
+    if frames is None:
+        return _read_frames(path, start, stop, size)
+    if start != 0:
+        raise ConfigError(f"{path} is a picture: it has no frame {start}")
+    return frames if size is None else resize_crop(frames, *size)
+
+
+def find_video(path: str | Path) -> Path:
+    """The local path of a video or picture; `ConfigError` where there is no file."""
+    path = storage.local_path(path, "the video")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a video or picture in it")
     if not path.is_file():
         raise ConfigError(f"{path} does not exist; check the name")
-    frames = read_picture(path)
-    if frames is None:
-        frames = _read_frames(path, start, stop)
-    else:
-        if start != 0:
-            raise ConfigError(f"{path} is a picture: it has no frame {start}")
-    return frames
+    return path
 
 
-def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
+def _read_frames(path: Path, start: int, stop: int | None, size: tuple[int, int] | None) -> np.ndarray:
     frames: list[np.ndarray] = []
+    shapes: set[tuple[int, ...]] = set()
     number = packets = 0
     try:
         with av.open(file_url(path)) as container:
@@ -70,7 +80,9 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
                 packets += packet.size > 0
                 for frame in packet.decode():
                     if number >= start:
-                        frames.append(frame_pixels(frame))
+                        pixels = frame_pixels(frame)
+                        shapes.add(pixels.shape)
+                        frames.append(pixels if size is None else resize_crop(pixels[None], *size)[0])
                         if len(frames) * frames[0].nbytes > MAX_BYTES:
                             raise ConfigError(
                                 f"{path} does not fit into memory ({len(frames)} frames are {MAX_BYTES >> 30} GiB); "
@@ -92,7 +104,7 @@ def _read_frames(path: Path, start: int, stop: int | None) -> np.ndarray:
         raise ConfigError(f"{path} has no frames; it may be cut off")
     if not frames:
         raise ConfigError(f"{path} has only {number} frames; frame {start} is beyond its end")
-    if len({frame.shape for frame in frames}) != 1:
+    if len(shapes) != 1:
         raise ConfigError(f"{path} changes its size on the way; convert it to one size")
     return np.stack(frames)
 

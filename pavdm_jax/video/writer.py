@@ -28,6 +28,10 @@ from pavdm_jax.video.fragments import copy_fragments, encode
 MIN_FPS, MAX_FPS = 0.01, 1000
 
 
+class NotResumable(ConfigError):
+    """The unfinished file is not, or not any more, what was written up to the position to be resumed."""
+
+
 class Position(NamedTuple):
     """How much of a file is complete, which is what is needed to continue it."""
 
@@ -51,7 +55,8 @@ class VideoWriter:
       comment: kept in the finished file, where players and `ffprobe` show it.
 
     Raises:
-      ConfigError: a setting out of range, a place that cannot be written, a full disk, or nothing to resume.
+      ConfigError: a setting out of range, a place that cannot be written, or a full disk.
+      NotResumable: the file at `partial_path` is not the one of that position.
     """
 
     def __init__(
@@ -192,17 +197,14 @@ class VideoWriter:
             )
         found = os.fstat(file.fileno()).st_size
         if not 0 <= size <= found:
-            raise ConfigError(
-                f"{self.partial_path} is not the file to resume: {found} bytes instead of at least {size}; start "
-                "without resuming"
+            raise NotResumable(
+                f"{self.partial_path} is not the file to resume: {found} bytes instead of at least {size}"
             )
         file.seek(0)
         while (rest := size - file.tell()) > 0:
             self._hash.update(file.read(min(rest, 2**20)))
         if self._hash.hexdigest() != digest and size:
-            raise ConfigError(
-                f"{self.partial_path} has changed since it was written; delete it and start without resuming"
-            )
+            raise NotResumable(f"{self.partial_path} has changed since it was written")
 
     def _check(self, frames: np.ndarray) -> None:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:

@@ -111,6 +111,12 @@ def test_a_missing_folder_is_named():
         load("nowhere")
 
 
+@pytest.mark.parametrize("path", [5, None, b"demo", ["demo"]])
+def test_a_path_that_is_no_text_is_a_mistake(path):
+    with pytest.raises(ConfigError, match="a path is text, not "):
+        load(path)
+
+
 @pytest.mark.parametrize("name", ["config.json", "spiece.model", "parts.json", "params"])
 def test_an_incomplete_folder_is_refused(saved, tmp_path, name):
     copy = shutil.copytree(saved, tmp_path / "copy")

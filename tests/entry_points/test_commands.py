@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +191,53 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(command):
     done = subprocess.run(call, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("module", ["pavdm_jax", "pavdm_jax.train"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(module):
+    command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert any("jax._src.core" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        said = [line for line in process.stderr if not line.startswith("import time:")]
+    assert (process.returncode, said) == (130, ["interrupted\n"])
+
+
+DAMAGED_CACHE = """
+import pathlib, sys
+import jax
+from pavdm_jax.cli import enable_cache, exit_with
+
+def work():
+    enable_cache()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    print(jax.jit(lambda x: x * 2)(4.0))
+    return 0
+
+exit_with(work, "interrupted")
+"""
+
+
+def test_a_damaged_entry_of_the_cache_is_one_line_once(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment["PAVDM_CACHE"] = str(tmp_path)
+
+    def said():
+        command = [sys.executable, "-c", DAMAGED_CACHE]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == "8.0\n"
+        return done.stderr
+
+    assert said() == ""
+    entries = list(tmp_path.glob("*-cache"))
+    assert entries
+    for path in entries:
+        path.write_bytes(path.read_bytes()[:-20])
+    assert said() == (
+        f"warning: a compiled program in {tmp_path} was damaged; all are removed and will be compiled again\n"
+    )
+    assert said() == ""
+    assert {path.name for path in entries} == {path.name for path in tmp_path.glob("*-cache")}
 
 
 def test_modules_of_commands_exist():

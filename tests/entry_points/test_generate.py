@@ -202,6 +202,48 @@ def test_an_edited_record_is_not_resumed(checkpoint, tmp_path, monkeypatch, caps
     assert run(*arguments, "--resume") == 0
 
 
+def test_a_changed_partial_video_is_started_again_after_the_record_that_is_named_is_deleted(
+    checkpoint, tmp_path, monkeypatch, capsys, ctrl_c
+):
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 5 * CHUNK, "--output", tmp_path / "v.mp4", "--quiet"]
+    ctrl_c(4)
+    assert run(*arguments) == 130
+    partial, record = tmp_path / "v.partial.mp4", tmp_path / "v.resume.npz"
+    whole = partial.read_bytes()
+    for changed, says in (
+        (whole[:-1] + b"x", "has changed since it was written"),
+        (whole[:-9], f"is not the file to resume: {len(whole) - 9} bytes instead of at least {len(whole)}"),
+    ):
+        partial.write_bytes(changed)
+        code, line = mistake(capsys, monkeypatch, *arguments, "--resume")
+        assert (code, line) == (2, f"error: {partial} {says}; delete {record} to start again without --resume")
+    record.unlink()
+    assert run(*arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--frames", "0"], "frames 0 is not possible"),
+        (["--start", "absent.mp4"], "absent.mp4 does not exist"),
+        (["--lora", "absent"], "there are no LoRA adapters absent"),
+        ([], "v-003.resume.npz is left of an interrupted run; continue it with --resume, or delete that file"),
+    ],
+)
+def test_mistakes_that_need_no_model_are_told_before_one_is_opened(tmp_path, monkeypatch, capsys, arguments, message):
+    def forbidden(*_, **__):
+        raise AssertionError("a model was opened")
+
+    monkeypatch.setattr("pavdm_jax.checkpoints.load.load", forbidden)
+    monkeypatch.chdir(tmp_path)
+    if not arguments:
+        (tmp_path / "v-003.resume.npz").touch()  # of the second batch
+    code, line = mistake(
+        capsys, monkeypatch, PROMPT, "--samples", 4, "--batch-size", 2, "--output", "v.mp4", *arguments
+    )
+    assert (code, message in line) == (2, True), line
+
+
 def test_resume_does_not_replace_a_finished_video_of_other_options(checkpoint, tmp_path, monkeypatch, capsys):
     output = tmp_path / "v.mp4"
     arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", CHUNK, "--output", output, "--quiet"]
@@ -218,11 +260,13 @@ def test_resume_does_not_replace_a_finished_video_of_other_options(checkpoint, t
     [
         ([], "there is no prompt"),
         ([" "], "a prompt is empty"),
+        (["\u200b\u2060\x07"], "a prompt is empty"),
         (["--prompts-file", "empty.txt"], "holds no prompt"),
         (["--prompts-file", "absent.txt"], "absent.txt"),
         ([PROMPT, "--frames", "0"], "frames 0"),
         ([PROMPT, "--frames", "many"], "many"),
         ([PROMPT, "--frames=--"], "--frames --"),
+        ([PROMPT, "--frames", "--5"], "error: --frames --5 is not a number of frames"),
         ([PROMPT, "--fps", "0.0004"], "fps must be 0.01 to 1000"),
         ([PROMPT, "--seconds", "1e308"], "seconds 1e+308"),
         ([PROMPT, "--output", "x" * 243 + ".mp4"], "longer than 220 bytes"),

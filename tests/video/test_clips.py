@@ -2,6 +2,7 @@
 
 import os
 import re
+import tracemalloc
 
 import av
 import numpy as np
@@ -51,6 +52,25 @@ def test_read_part_of_a_video(tmp_path):
         read_video(tmp_path / "video.mp4", 40)
     with pytest.raises(ConfigError, match="start < stop"):
         read_video(tmp_path / "video.mp4", 5, 5)
+
+
+def test_frames_that_are_resized_as_they_come_are_those_resized_at_the_end_in_less_memory(tmp_path):
+    path = tmp_path / "video.mp4"
+    write(path, clip(60, 320, 480))
+
+    def traced(**options):
+        tracemalloc.start()
+        frames = read_video(path, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return frames, peak
+
+    whole, much = traced()
+    small, little = traced(size=(40, 64))
+    np.testing.assert_array_equal(small, images.resize_crop(whole, 40, 64))
+    assert little < 0.1 * much
+    Image.fromarray(whole[0]).save(tmp_path / "picture.png")
+    np.testing.assert_array_equal(read_video(tmp_path / "picture.png", size=(40, 64)), small[:1])
 
 
 @pytest.mark.parametrize(
