@@ -35,6 +35,21 @@ CLOSING_SECONDS = 2
 """How long process 0, to which the others are connected, stays after an error, so that they can end by themselves."""
 
 
+ORDERED = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+"""An option of XLA for CPUs. Without it, exchanges of a step that do not depend on each other have no fixed order; with
+`fsdp`, where there are many, Gloo has failed twice."""
+
+
+def _keep_order() -> None:
+    """Let XLA begin the exchanges of a program in the same order in all processes, unless the user has decided.
+
+    Only with the versions of JAX that were tried: XLA ends a process that names an option which it does not know.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    if jax.__version_info__ < (0, 11) and ORDERED.partition("=")[0] not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {ORDERED}".strip()
+
+
 def connect() -> None:
     """Connect to the other processes, before any device is used.
 
@@ -56,6 +71,7 @@ def connect() -> None:
                 "processes are numbered from 0 to their number - 1"
             )
         explicit = {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
+    _keep_order()
     try:
         jax.distributed.initialize(**explicit, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:

@@ -168,6 +168,24 @@ def test_half_an_address_is_named(monkeypatch):
         processes.connect()
 
 
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="the option was tried with JAX 0.10")
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        (None, processes.ORDERED),
+        ("--xla_a=1", f"--xla_a=1 {processes.ORDERED}"),
+        (ORDER := processes.ORDERED.replace("false", "true"), ORDER),
+    ],
+)
+def test_processes_exchange_in_order_unless_the_user_has_decided(monkeypatch, given, used):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: None)
+    monkeypatch.setenv("XLA_FLAGS", given or "")
+    for name in processes.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    processes.connect()
+    assert os.environ["XLA_FLAGS"] == used
+
+
 @pytest.mark.parametrize(
     ("error", "lost"),
     [
