@@ -36,9 +36,9 @@ def reconstruction_psnr(model: Model, clips: int, seed: int, world: World = SIMP
     for number in range(clips):
         rng = np.random.default_rng([seed, number])
         scene = sample_scene(rng, config.height, split="test", world=world)
-        frames = render(scene, config.vae.micro_frames, config.height)
+        frames = render(scene, config.vae.still_frames, config.height)
         latents = encode_frames(model.params["vae"], frames[None], config=config)
-        decoded = decode_frames(model.params["vae"], latents, config=config, num_frames=len(frames))
+        decoded = decode_frames(model.params["vae"], latents, config=config)
         error = np.mean(np.square((np.asarray(decoded[0], np.float32) - frames) / 255))
         ratios.append(-10 * np.log10(error))
     return float(np.mean(ratios))

@@ -29,9 +29,9 @@ class VaeLatents:
         self.name = f"vae_latents_{digest.hexdigest()[:8]}"
 
     def features(self, clip: np.ndarray, fps: float) -> np.ndarray:
-        """Three numbers for each latent channel, of as many whole groups of micro frames as the clip has."""
+        """Three numbers for each latent channel, of as many whole groups of frames as the clip has."""
         config = self._model.config
-        micro = config.vae.micro_frames
+        micro = config.vae.still_frames
         if len(clip) < micro:
             raise ConfigError(f"a clip of {len(clip)} frames is too short for the VAE, which encodes {micro} at once")
         frames = resize_crop(clip[: len(clip) // micro * micro], config.height, config.width)
