@@ -14,6 +14,10 @@ from pavdm_jax.ahead_of_time.generation import CompileConfig, compile_only, prog
 from pavdm_jax.config import tiny
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.request import make_request
+from pavdm_jax.wan_config import tiny_wan
+
+TINY = {config.name: config for config in (tiny(), tiny_wan())}
+"""In the place of the published models."""
 
 
 def test_memory_is_what_the_shapes_take():
@@ -68,12 +72,13 @@ def test_a_program_that_is_too_large_for_a_chip_says_so():
 @pytest.fixture
 def on_this_machine(monkeypatch):
     monkeypatch.setattr("pavdm_jax.ahead_of_time.generation.topology_devices", lambda name: jax.local_devices())
-    monkeypatch.setattr("pavdm_jax.ahead_of_time.generation.OPEN_SORA_1_2", tiny())
+    monkeypatch.setattr("pavdm_jax.ahead_of_time.generation.PUBLISHED", TINY)
 
 
-def test_the_programs_of_generation_compile_from_shapes(on_this_machine, tmp_path):
+@pytest.mark.parametrize("checkpoint", TINY)
+def test_the_programs_of_generation_compile_from_shapes(on_this_machine, tmp_path, checkpoint):
     output, seen = tmp_path / "numbers.json", []
-    config = CompileConfig(("v5p:1x1x1",), checkpoint="tiny", resolution="144p", output=str(output))
+    config = CompileConfig(("v5p:1x1x1",), checkpoint=checkpoint, resolution="144p", output=str(output))
     results = compile_only(config, seen.append)
     assert results == seen == json.loads(output.read_text())
     assert [result["program"] for result in results] == ["text", "shift", "decode"]
@@ -107,7 +112,7 @@ def test_a_program_that_does_not_fit_has_a_row():
     importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the compiler for GPUs is not installed"
 )
 def test_a_shift_is_compiled_for_one_gpu_and_for_eight(monkeypatch):
-    monkeypatch.setattr("pavdm_jax.ahead_of_time.generation.OPEN_SORA_1_2", tiny())
+    monkeypatch.setattr("pavdm_jax.ahead_of_time.generation.PUBLISHED", TINY)
     config = CompileConfig(("h100:1", "h100:8"), ("shift",), checkpoint="tiny", resolution="144p")
     one, eight = compile_only(config, lambda _: None)
     assert not one["problem"] and not eight["problem"]
