@@ -1,10 +1,11 @@
 """How the networks of each family are called: one interface, which generation and training use.
 
-`networks(config)` is the only place that asks a model for its family. Arrays are `[b, t, h, w, c]`, levels 0 (clean) to
-1 (noise), and the velocity points from noise to clean, whatever the family's own conventions are.
+In this room `networks(config)` is the only place that asks a model for its family. Arrays are `[b, t, h, w, c]`,
+levels 0 (clean) to 1 (noise), and the velocity points from noise to clean, whatever the family's own conventions are.
 """
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,31 +24,37 @@ from pavdm_jax.models.wan_vae import WanVAE, decode_next, encode_video
 from pavdm_jax.wan_config import WanModelConfig
 
 
-class Networks(Protocol):
+class Networks(ABC):
     """The transformer and the VAE of a model; `params` are those of the one that a method is about."""
+
+    _transformer: STDiT3 | WanTransformer
+    _vae: VideoVAE | WanVAE
 
     def init_transformer(self, key: jax.Array) -> dict:
         """Random parameters."""
-        ...
+        return dict(self._transformer.init(key, method="init_all")["params"])
 
     def init_vae(self, key: jax.Array) -> dict:
         """Random parameters."""
-        ...
+        frames, cell = self._vae.config.still_frames, self._vae.config.downsample
+        clip = jnp.zeros((1, frames, 2 * cell, 2 * cell, 3))
+        return dict(self._vae.init(key, clip, method="reconstruct")["params"])
 
     def caption(self, params: dict, features: jax.Array, lengths: jax.Array) -> Caption:
         """What cross-attention keeps of prompts: features [b, p, l, d] of the text encoder, and lengths int [b, p]."""
-        ...
+        return _apply(self._transformer, params, features, lengths, method="encode_caption")
 
+    @abstractmethod
     def null_caption(self, params: dict, lengths: jax.Array) -> Caption:
         """What guidance leads away from where there is no negative prompt, for prompts of `lengths` int [b, p]."""
-        ...
 
+    @abstractmethod
     def drop_captions(
         self, params: dict, features: jax.Array, lengths: jax.Array, dropped: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Training features [b, l, d] and lengths [b] with those of some samples, bool [b], as in `null_caption`."""
-        ...
 
+    @abstractmethod
     def velocity(
         self,
         params: dict,
@@ -60,15 +67,14 @@ class Networks(Protocol):
         num_valid: jax.Array | None,
     ) -> jax.Array:
         """The predicted velocity [b, t, h, w, c] at `levels` [b, t]; the others are [b], see the transformers."""
-        ...
 
+    @abstractmethod
     def encode(self, params: dict, frames: jax.Array) -> jax.Array:
         """Latents of frames [b, f, h, w, 3] in -1..1, the means of the posterior."""
-        ...
 
+    @abstractmethod
     def decode(self, params: dict, latents: jax.Array) -> jax.Array:
         """The frames of a clip that is coded by itself; of Open-Sora, of one micro clip."""
-        ...
 
 
 def networks(
@@ -80,27 +86,18 @@ def networks(
       config: the architecture.
       dtype, remat, backend: of the transformer, see `STDiT3` and `WanTransformer`.
     """
-    return (OpenSora if isinstance(config, ModelConfig) else Wan)(config, dtype, remat, backend)  # type: ignore[arg-type]
+    if isinstance(config, ModelConfig):
+        return OpenSora(config, dtype, remat, backend)
+    return Wan(config, dtype, remat, backend)
 
 
-class OpenSora:
+class OpenSora(Networks):
     """Open-Sora 1.2: STDiT3, and a VAE that codes micro clips independently."""
 
     def __init__(self, config: ModelConfig, dtype: DTypeLike, remat: str, backend: Backend):
         self._config = config
         self._transformer = STDiT3(config.stdit3, dtype, remat, backend)
         self._vae = VideoVAE(config.vae)
-
-    def init_transformer(self, key: jax.Array) -> dict:
-        return dict(self._transformer.init(key, method="init_all")["params"])
-
-    def init_vae(self, key: jax.Array) -> dict:
-        cell = self._config.vae.downsample
-        frames = jnp.zeros((1, self._config.vae.micro_frames, 2 * cell, 2 * cell, 3))
-        return dict(self._vae.init(key, frames, method="reconstruct")["params"])
-
-    def caption(self, params: dict, features: jax.Array, lengths: jax.Array) -> Caption:
-        return _apply(self._transformer, params, features, lengths, method="encode_caption")
 
     def null_caption(self, params: dict, lengths: jax.Array) -> Caption:
         """The trained one, cut to the prompts' lengths as upstream does (Open-Sora opensora/models/stdit/stdit3.py)."""
@@ -133,23 +130,15 @@ class OpenSora:
         return _apply(self._vae, params, latents, num_frames, method="decode")
 
 
-class Wan:
+class Wan(Networks):
     """Wan 2.1 and SkyReels-V2-DF: full attention over space and time, and a causal VAE."""
+
+    _vae: WanVAE
 
     def __init__(self, config: WanModelConfig, dtype: DTypeLike, remat: str, backend: Backend):
         self._transformer = WanTransformer(config.wan, dtype, remat, backend)
         self._vae = WanVAE(config.vae)
         self._config = config
-
-    def init_transformer(self, key: jax.Array) -> dict:
-        return dict(self._transformer.init(key, method="init_all")["params"])
-
-    def init_vae(self, key: jax.Array) -> dict:
-        cell = self._config.vae.downsample
-        return dict(self._vae.init(key, jnp.zeros((1, 5, cell, cell, 3)), method="reconstruct")["params"])
-
-    def caption(self, params: dict, features: jax.Array, lengths: jax.Array) -> Caption:
-        return _apply(self._transformer, params, features, lengths, method="encode_caption")
 
     def null_caption(self, params: dict, lengths: jax.Array) -> Caption:
         """No words at all: padding alone. The published model is guided by a negative prompt, its config's."""

@@ -6,9 +6,12 @@ import types
 
 import huggingface_hub
 import pytest
+from support.golden_data import GOLDEN
 from support.published_layouts import stdit3_folder, t5_folder, vae_folder
 
+from pavdm_jax.checkpoints.model_folder import open_model
 from pavdm_jax.conversion.hub import PUBLISHED
+from pavdm_jax.models.model import PARTS
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,21 @@ def test_failed_downloads_are_one_line(tmp_path, convert, monkeypatch, fake, mes
     assert code == 2
     assert message in shown
     assert shown.count("\n") == 1
+
+
+def test_a_published_model_is_downloaded_by_the_name_of_its_family(tmp_path, convert, monkeypatch):
+    """All parts from one repository; size and window are those of the family, whatever the weights' sizes."""
+    asked = []
+
+    def snapshot_download(name, revision, allow_patterns):
+        asked.append(name)
+        assert {"transformer/*", "vae/*", "text_encoder/*", "tokenizer/*"} <= set(allow_patterns)
+        return str(GOLDEN / "skyreels" / "checkpoints" / "SkyReels-V2-DF-tiny-Diffusers")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    family = "skyreels-v2-df-14b-720p"
+    assert convert("--family", family, "--output", tmp_path / "model")[0] == 0
+    assert set(asked) == set(PUBLISHED[family].values())
+    files = open_model(tmp_path / "model", PARTS)
+    assert (files.config.name, files.config.height, files.config.window.window_size) == (family, 720, 30)
+    assert files.trained_with[0].latents == 31

@@ -11,6 +11,7 @@ from support import golden_data
 from support.golden_data import relative_error
 
 from pavdm_jax.config import WindowConfig
+from pavdm_jax.diffusion.flow import interpolate
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.solvers import EULER, UniPC
 from pavdm_jax.diffusion.wan_levels import wan_levels, window_table
@@ -155,3 +156,15 @@ def test_the_table_of_a_window_is_its_grid_in_pieces():
     config = WindowConfig(noisy_chunks=3, steps=12)
     uniform = np.asarray(1 - jnp.arange(13, dtype=jnp.float32) / 12)
     np.testing.assert_allclose(window_table(uniform, 3), level_table(config), atol=1e-7)
+
+
+@pytest.mark.parametrize("number", [0, 2, 3, 5])
+def test_latents_that_were_noised_go_on_as_if_they_had_come_down_the_line(number):
+    """From any level: what is remembered of the steps before is the straight line from noise to clean."""
+    clean, noise = (np.random.default_rng(seed).normal(size=(1, 1, 2, 2, 3)).astype(np.float32) for seed in (0, 1))
+    levels = wan_levels(8, 3.0)
+    solver = UniPC.of(levels)
+    now, later = (np.full((1, 1), levels[n]) for n in (number, number + 1))
+    memory = solver.initial_memory(jnp.asarray(clean), jnp.asarray(noise), now)
+    moved, _ = solver.step(interpolate(clean, noise, now), jnp.asarray(clean - noise), now, later, memory)
+    np.testing.assert_allclose(moved, interpolate(clean, noise, later), atol=1e-5)

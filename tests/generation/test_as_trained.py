@@ -13,8 +13,9 @@ from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.config import OPEN_SORA_1_2, SCHEDULES
 from pavdm_jax.generation.as_trained import needed_pattern, unlike_training
 from pavdm_jax.generation.request import make_request
-from pavdm_jax.models.level_pattern import PRETRAINED, LevelPattern, name_patterns
+from pavdm_jax.models.level_pattern import PRETRAINED, LevelPattern, diffusion_forcing, name_patterns
 from pavdm_jax.video.writer import read_comment
+from pavdm_jax.wan_config import NEGATIVE_PROMPT, SKYREELS_V2_DF_1_3B_MODEL
 
 PA_O = LevelPattern("progressive", 35, 5, 5)
 RW = LevelPattern("uniform", 15, 0)
@@ -47,6 +48,20 @@ def test_every_system_needs_levels_of_its_own(options, needed):
     assert unlike_training((), request) is None  # unknown
     for pattern in {PA_O, RW, RN} - {needed}:
         assert "outside of that training" in str(unlike_training((pattern,), request))
+
+
+def test_a_level_for_each_frame_covers_every_window_up_to_the_length_of_training():
+    trained = (diffusion_forcing(25),)
+    assert unlike_training(trained, make_request(SKYREELS_V2_DF_1_3B_MODEL, "a cat")) is None
+    longer = make_request(SKYREELS_V2_DF_1_3B_MODEL, "a cat", noisy_chunks=5, steps=30)
+    assert "trained with any levels, frame by frame, of at most 25 latent frames" in str(
+        unlike_training(trained, longer)
+    )
+
+
+def test_without_guidance_a_models_own_negative_prompt_is_not_encoded():
+    asked = (make_request(SKYREELS_V2_DF_1_3B_MODEL, "a cat", guidance_scale=scale) for scale in (1.0, 2.0))
+    assert [request.negative_prompts for request in asked] == [None, (NEGATIVE_PROMPT,)]
 
 
 def test_pretraining_knows_clips_of_every_length_with_frames_kept_clean_and_no_rising_levels():
