@@ -213,6 +213,7 @@ class WindowConfig:
     context_chunks: int = 1  # finished chunks kept at the head of the window
     steps: int = 30  # network calls that each latent frame receives
     context_noise: float = 0.0  # level to which the context is noised, and which the network is told; 0 keeps it clean
+    guidance_above: float = 0.0  # level above which latent frames are guided; 0 guides all of them
     partition: int | None = None  # latent frames of a network call, where the window is longer than it (FIFO-Diffusion)
 
     def __post_init__(self) -> None:
@@ -220,6 +221,8 @@ class WindowConfig:
             raise ConfigError(f"context_noise is a level from 0 to below 1, not {self.context_noise}; try 0.02")
         if self.context_noise > 0 and self.context_chunks <= 0:
             raise ConfigError(f"context_noise {self.context_noise} needs a context; give context_chunks 1")
+        if not 0 <= self.guidance_above < 1:
+            raise ConfigError(f"guidance_above is a level from 0 to below 1, not {self.guidance_above}; try 0.3")
         if self.partition is not None:
             half, rest = divmod(self.partition, 2)
             if half < 1 or rest or half % self.chunk_size or self.window_size % half:
@@ -227,15 +230,12 @@ class WindowConfig:
                     f"partition {self.partition} does not divide this window: half of it must be a multiple of the "
                     f"chunk_size {self.chunk_size} and a divisor of the window's {self.window_size} latent frames"
                 )
-        for name in ("chunk_size", "noisy_chunks", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.context_chunks < 0:
-            raise ConfigError(f"context_chunks must be 0 or more, not {self.context_chunks}")
-        if self.window_size > MAX_LATENT_FRAMES:
-            raise ConfigError(
-                f"a window of {self.window_size} latent frames is too long; use at most {MAX_LATENT_FRAMES}"
-            )
+        for name, least in (("chunk_size", 1), ("noisy_chunks", 1), ("context_chunks", 0), ("steps", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        size, most = self.window_size, MAX_LATENT_FRAMES
+        if size > most:
+            raise ConfigError(f"a window of {size} latent frames is too long; use at most {most}")
         if self.steps > MAX_STEPS:
             raise ConfigError(f"steps must be at most {MAX_STEPS}, not {self.steps}")
         if self.steps % self.noisy_chunks != 0:

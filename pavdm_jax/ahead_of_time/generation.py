@@ -18,7 +18,7 @@ from pavdm_jax.ahead_of_time.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.ahead_of_time.compile import Report, compile_program, place
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.config import OPEN_SORA_1_2
-from pavdm_jax.diffusion.family_levels import window_solver
+from pavdm_jax.diffusion.family_levels import guided_frames, window_solver
 from pavdm_jax.diffusion.sampler import sample_keys
 from pavdm_jax.distributed.mesh import generation_mesh, make_mesh, use_mesh
 from pavdm_jax.distributed.partitioning import replicated
@@ -34,7 +34,7 @@ from pavdm_jax.generation.programs import (
     run_segment,
 )
 from pavdm_jax.generation.progressive import make_plan
-from pavdm_jax.generation.request import Request, make_request
+from pavdm_jax.generation.request import Request, has_two_halves, make_request
 from pavdm_jax.geometry import latent_size
 from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.models.model import DTYPES, abstract_params
@@ -125,7 +125,9 @@ def programs(config: AnyModelConfig, request: Request, device: jax.Device) -> li
     number: Any = shape((), jnp.float32)  # in the place of the numbers
     scale = number if request.guided else None
     numbers = (number, number, number, scale)
-    conditions = Conditions(transformer, caption, *numbers, config=config, dtype=dtype, backend=backend)
+    static = {"config": config, "dtype": dtype, "backend": backend}
+    frames = guided_frames(config, request.told_size)
+    conditions = Conditions(transformer, caption, *numbers, guided_frames=frames, **static)
     return [
         GenerationProgram(
             "text",
@@ -173,10 +175,10 @@ def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[di
     model = PUBLISHED.get(config.checkpoint) or load(config.checkpoint, parts=()).config
     sizes = ("resolution", "aspect_ratio", "height", "width")
     request = make_request(model, "a prompt", dtype=config.dtype, **{name: getattr(config, name) for name in sizes})
-    results = []
+    results, two_halves = [], has_two_halves(request.guidance_scale, request.config.window)
     for topology in config.compile_only:
         chip, devices = parse_topology(topology)[1], topology_devices(topology)
-        mesh = make_mesh(generation_mesh("auto", 1, len(devices), request.guided), devices)
+        mesh = make_mesh(generation_mesh("auto", 1, len(devices), two_halves), devices)
         for program in programs(model, request, devices[0]):
             if program.name in config.programs:
                 with use_mesh(mesh):

@@ -32,6 +32,19 @@ def window_levels(config: AnyModelConfig, told_size: tuple[int, int]) -> np.ndar
     return window_table(wan_levels(window.steps, config.noise_shift), window.noisy_chunks)
 
 
+def guided_frames(config: AnyModelConfig, told_size: tuple[int, int]) -> int | None:
+    """Latent frames at the end of the window that guidance can be for; None: all (see `WindowConfig.guidance_above`).
+
+    Args:
+      config, told_size: see `window_levels`.
+    """
+    window = config.window
+    if window.guidance_above == 0:
+        return None
+    highest = window_levels(config, told_size).max(axis=0)
+    return int(np.sum(highest > window.guidance_above)) * window.chunk_size
+
+
 def clip_levels(config: AnyModelConfig, steps: int, told_size: tuple[int, int], latent_frames: int) -> jax.Array:
     """The levels of a clip of one level before each step and after the last: float32 [steps + 1], falling to 0."""
     if isinstance(config, ModelConfig):

@@ -34,5 +34,38 @@ def guided(velocity: Velocity, scale: ArrayLike) -> Velocity:
     return guided_velocity
 
 
+def guided_above(
+    conditional: Velocity, unconditional: Velocity, scale: ArrayLike, level: float, frames: int
+) -> Velocity:
+    """A velocity in which latent frames at or below `level` follow the prompt alone, without guidance.
+
+    In a progressive window those are the first ones, so the second prediction is of the other end alone: it is made in
+    less time, and does not see what lies before.
+
+    Args:
+      conditional, unconditional: of the prompts, and of the null caption.
+      scale: see `guide`.
+      level: 0..1.
+      frames: the most latent frames of the window that can lie above `level`, whole chunks.
+    """
+
+    def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
+        t, slots = latents.shape[1], prompt_index.shape[0]
+        size = min(frames, t)
+        start = jnp.clip(num_valid - size, 0, t - size)
+
+        def end(array: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(array, start, size, axis=1)
+
+        whole = conditional(latents, levels, num_valid, prompt_index)
+        prompts = jax.lax.dynamic_slice_in_dim(prompt_index, start * slots // t, size * slots // t)
+        plain = unconditional(end(latents), end(levels), jnp.minimum(num_valid, size), prompts)
+        is_guided = (end(levels) > level)[:, :, None, None, None]
+        changed = jnp.where(is_guided, guide(end(whole), plain, scale), end(whole))
+        return jax.lax.dynamic_update_slice_in_dim(whole, changed, start, axis=1)
+
+    return velocity
+
+
 def _doubled(array: jax.Array) -> jax.Array:
     return jnp.concatenate([array, array])

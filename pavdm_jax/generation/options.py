@@ -94,6 +94,9 @@ class Options:
     """of the progressive method: latent frames of a network call, in a longer window"""
     context_noise: float | None = None
     """of the progressive method: level to which finished chunks are noised as context; 0.02 is usual against drift"""
+    guidance_above: float | None = None
+    """of the progressive method: noise level, 0 to 1, above which latent frames are guided; those at or below it, which
+    are nearly finished, follow the prompt alone, and a step takes less time (0, all are guided)"""
     fixed_length: bool = False
     """of the progressive method: begin and end with a full window (the paper's base design); the start clip's last
     chunks are noised and made again"""
@@ -113,7 +116,16 @@ class Options:
     """which devices share the work: auto (all), single, or such as data=2,sequence=4; videos differ by rounding only"""
 
 
-OF_WINDOW = ("schedule", "chunk_size", "noisy_chunks", "context_chunks", "partition", "context_noise", "fixed_length")
+OF_WINDOW = (
+    "schedule",
+    "chunk_size",
+    "noisy_chunks",
+    "context_chunks",
+    "partition",
+    "context_noise",
+    "guidance_above",
+    "fixed_length",
+)
 """Options of the progressive method alone."""
 
 OF_CLIPS = ("clip_frames", "context_frames", "keep_latents", "edit_ratio")

@@ -13,7 +13,7 @@ from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 
 from pavdm_jax.diffusion.flow import Velocity
-from pavdm_jax.diffusion.guidance import guided
+from pavdm_jax.diffusion.guidance import guided, guided_above
 from pavdm_jax.diffusion.partitions import partitioned
 from pavdm_jax.diffusion.replacement import extend_by_replacement
 from pavdm_jax.diffusion.sampler import FinishedChunk, WindowState, gaussian_noise, initial_state, sample_segment
@@ -22,7 +22,7 @@ from pavdm_jax.diffusion.window import ShiftInputs
 from pavdm_jax.distributed.partitioning import replicate, shard_batch
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.attention import Backend
-from pavdm_jax.models.caption import Caption, concatenate, take
+from pavdm_jax.models.caption import Caption, concatenate, halves, take
 from pavdm_jax.models.networks import networks
 from pavdm_jax.models.wan_vae import WanVAE, decode_next
 from pavdm_jax.wan_config import WanVAEConfig
@@ -98,6 +98,7 @@ class Conditions:
       config: the architecture; static.
       dtype: in which matrix products are computed; static.
       backend: of attention, for the devices that the program runs on (see `choose_backend`); static.
+      guided_frames: see `family_levels.guided_frames`; static.
     """
 
     params: dict
@@ -109,19 +110,29 @@ class Conditions:
     config: AnyModelConfig = struct.field(pytree_node=False)
     dtype: DTypeLike = struct.field(pytree_node=False)
     backend: Backend = struct.field(pytree_node=False)
+    guided_frames: int | None = struct.field(pytree_node=False, default=None)
 
     def velocity(self) -> Velocity:
         """The network's velocity, with classifier-free guidance if there is a scale, of latents and levels."""
+        if self.guidance_scale is None:
+            return self._velocity(self.caption)
+        if self.guided_frames is None:
+            return guided(self._velocity(self.caption), self.guidance_scale)
+        conditional, unconditional = map(self._velocity, halves(self.caption))
+        level = self.config.window.guidance_above
+        return guided_above(conditional, unconditional, self.guidance_scale, level, self.guided_frames)
+
+    def _velocity(self, caption: Caption) -> Velocity:
         network = networks(self.config, self.dtype, backend=self.backend)
 
         def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
             b = latents.shape[0]
-            caption = self.caption if self.caption.length.shape[1] == 1 else take(self.caption, prompt_index)
+            taken = caption if caption.length.shape[1] == 1 else take(caption, prompt_index)
             fps, height, width = (jnp.full((b,), value) for value in (self.fps, self.height, self.width))
             valid = jnp.full((b,), num_valid)
-            return network.velocity(self.params, latents, levels, caption, fps, height, width, valid)
+            return network.velocity(self.params, latents, levels, taken, fps, height, width, valid)
 
-        return velocity if self.guidance_scale is None else guided(velocity, self.guidance_scale)
+        return velocity
 
 
 @functools.partial(jax.jit, donate_argnames="state")

@@ -7,7 +7,7 @@ from numbers import Integral
 
 import numpy as np
 
-from pavdm_jax.config import SCHEDULES, ClipConfig
+from pavdm_jax.config import SCHEDULES, ClipConfig, WindowConfig
 from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
@@ -107,6 +107,11 @@ class Request:
 MAX_GUIDANCE = 1000
 
 
+def has_two_halves(guidance_scale: float, window: WindowConfig) -> bool:
+    """Whether the predictions with the prompt and without are one call of twice the batch, which devices can share."""
+    return guidance_scale != 1 and window.guidance_above == 0
+
+
 def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | None = None, **options) -> Request:
     """Check a prompt and `Options`, fill in the model's defaults, and read the start clip.
 
@@ -128,10 +133,9 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
     guidance_scale = config.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
     if not abs(guidance_scale) <= MAX_GUIDANCE:
         raise ConfigError(f"guidance_scale must be a number up to {MAX_GUIDANCE}, not {guidance_scale}")
-    if guidance_scale == 1 and asked.negative_prompt is not None:
-        raise ConfigError(
-            "a negative prompt works by guidance, and guidance_scale is 1, which is none; give a higher one"
-        )
+    for what, value in (("a negative prompt", asked.negative_prompt), ("guidance_above", asked.guidance_above)):
+        if guidance_scale == 1 and value is not None:
+            raise ConfigError(f"{what} works by guidance, and guidance_scale is 1, which is none; give a higher one")
     frames = asked.frames if asked.seconds is None else seconds_to_frames(asked.seconds, fps)
     if frames is not None:
         check_frames(frames)
@@ -144,6 +148,7 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
         raise ConfigError(
             f"{frames} frames are asked for, and the start clip has {start.shape[1]} or more already; ask for more"
         )
+    two_halves = has_two_halves(guidance_scale, config.window)
     return Request(
         config=config,
         prompts=tuple(timeline for timeline in timelines for _ in range(asked.samples)),
@@ -163,7 +168,7 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
         clip=_clip(config, asked),
         dtype=asked.dtype,
         segment=asked.segment,
-        mesh=generation_mesh(asked.mesh, videos=min(at_once or videos, videos), guided=guidance_scale != 1),
+        mesh=generation_mesh(asked.mesh, min(at_once or videos, videos), guided=two_halves),
     )
 
 
@@ -175,8 +180,8 @@ def _own_config(config: AnyModelConfig, asked: Options) -> AnyModelConfig:
 
     window = config.window if asked.schedule is None else SCHEDULES[asked.schedule]
     if asked.method == "progressive":
-        sizes = ("chunk_size", "noisy_chunks", "context_chunks", "partition", "context_noise", "steps")
-        window = dataclasses.replace(window, **given(*sizes))
+        names = (field.name for field in dataclasses.fields(window))
+        window = dataclasses.replace(window, **given(*names))
     text = dataclasses.replace(config.text, **given("aesthetic_score", "motion_score", "camera_motion"))
     return dataclasses.replace(config, window=window, text=text)
 

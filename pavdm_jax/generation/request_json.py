@@ -14,7 +14,7 @@ from pavdm_jax.distributed.mesh import generation_mesh
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.options import Options
-from pavdm_jax.generation.request import Request
+from pavdm_jax.generation.request import Request, has_two_halves
 
 SCORES = ("aesthetic_score", "motion_score", "camera_motion")
 
@@ -78,7 +78,7 @@ def read_request(
             "fixed_length": fixed_length,
             "clip": clip,
             "segment": Options.segment,
-            "mesh": generation_mesh(Options.mesh, videos=1, guided=said["guidance_scale"] != 1),
+            "mesh": generation_mesh(Options.mesh, videos=1, guided=has_two_halves(said["guidance_scale"], window)),
         }
         return Request(**fields | changes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax.cli import enable_cache
+from pavdm_jax.diffusion.family_levels import guided_frames
 from pavdm_jax.diffusion.sampler import WindowState
 from pavdm_jax.distributed.mesh import make_mesh, use_mesh
 from pavdm_jax.distributed.placement import place_params, place_replicated
@@ -174,8 +175,13 @@ class VideoStream(ABC):
         fps, height, width = map(np.float32, (request.fps, *request.told_size))
         scale = np.float32(request.guidance_scale) if request.guided else None
         dtype = DTYPES[request.dtype]
-        backend = choose_backend(self._mesh.devices.flat[0], dtype, config.transformer.head_width)
-        return Conditions(params, caption, fps, height, width, scale, config=config, dtype=dtype, backend=backend)
+        static = {
+            "config": config,
+            "dtype": dtype,
+            "guided_frames": guided_frames(config, request.told_size),
+            "backend": choose_backend(self._mesh.devices.flat[0], dtype, config.transformer.head_width),
+        }
+        return Conditions(params, caption, fps, height, width, scale, **static)
 
     def _start_frames(self) -> list[np.ndarray]:
         """The frames of the start clip that are kept; nothing from the second call on."""

@@ -33,6 +33,13 @@ def concatenate(captions: Sequence[Caption]) -> Caption:
     )
 
 
+def halves(caption: Caption) -> tuple[Caption, Caption]:
+    """What `concatenate` made of two captions of equal batch."""
+    keys, values = jnp.split(caption.keys, 2, -5), jnp.split(caption.values, 2, -5)
+    length = jnp.split(caption.length, 2, 0)
+    return Caption(keys[0], values[0], length[0]), Caption(keys[1], values[1], length[1])
+
+
 def take(caption: Caption, prompt_index: jax.Array) -> Caption:
     """The prompts `prompt_index`, int [slots], of a caption, so that p = slots; an index ≥ p takes the last prompt."""
     return Caption(

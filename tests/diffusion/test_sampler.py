@@ -10,7 +10,7 @@ import pytest
 from pavdm_jax.config import WindowConfig
 from pavdm_jax.diffusion import sampler
 from pavdm_jax.diffusion.flow import shift_levels
-from pavdm_jax.diffusion.guidance import guide, guided
+from pavdm_jax.diffusion.guidance import guide, guided, guided_above
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.window import plan_shifts, segments
 
@@ -230,3 +230,21 @@ def test_guidance_doubles_the_batch_and_extrapolates():
     answer = guided(velocity, 7.0)(latents, levels, jnp.int32(3), jnp.zeros(3, jnp.int32))
     np.testing.assert_allclose(answer, 1 + 7 * (3 - 1) * latents)
     np.testing.assert_allclose(guide(latents, 5 * latents, 0.0), 5 * latents)
+
+
+def test_below_a_level_frames_follow_the_prompt_alone_and_are_not_predicted_twice():
+    calls = []
+
+    def velocity(factor):
+        def answer(latents, levels, num_valid, prompt_index):
+            calls.append((latents.shape[1], int(num_valid), prompt_index.tolist()))
+            return factor * latents * (levels >= 0)[..., None, None, None]
+
+        return answer
+
+    latents = jnp.arange(1.0, 9.0).reshape(1, 8, 1, 1, 1)
+    levels = jnp.array([[0, 0, 0.3, 0.3, 0.6, 0.6, 0, 0]])  # of three chunks; the last slot is empty
+    partly = guided_above(velocity(3.0), velocity(1.0), 7.0, 0.3, 4)
+    answer = partly(latents, levels, jnp.int32(6), jnp.array([0, 0, 1, 2]))
+    np.testing.assert_allclose(answer.ravel()[:6], [3, 6, 9, 12, 5 * 15, 6 * 15])
+    assert calls == [(8, 6, [0, 0, 1, 2]), (4, 4, [0, 1])]

@@ -186,18 +186,35 @@ def test_a_negative_prompt_takes_the_place_of_the_null_caption():
         video(negative_prompt=PROMPT, guidance_scale=1.0)
 
 
-@pytest.mark.parametrize(("scale", "passes"), [(1.0, 1), (3.0, 2)])
-def test_without_guidance_a_step_is_one_pass(scale, passes, monkeypatch):
-    stream, seen, apply = generate_stream(tiny_model(), PROMPT, CHUNK, guidance_scale=scale), [], networks._apply
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [
+        ({"guidance_scale": 1.0}, [(1, 20)]),
+        ({"guidance_scale": 3.0}, [(2, 20)]),
+        # Of the three noisy chunks two are above the level, at least in a shift's first step.
+        ({"guidance_scale": 3.0, "guidance_above": 0.1}, [(1, 20), (1, 10)]),
+    ],
+)
+def test_a_step_predicts_twice_only_what_is_guided(options, passes, monkeypatch):
+    stream, seen, apply = generate_stream(tiny_model(), PROMPT, CHUNK, **options), [], networks._apply
 
     def counted(network, params, latents, *inputs):
-        seen.append(len(latents))
+        seen.append(latents.shape[:2])
         return apply(network, params, latents, *inputs)
 
     monkeypatch.setattr(networks, "_apply", counted)
     latents = jnp.zeros((1, 20, *stream._cell))
     velocity = jax.eval_shape(stream._conditions.velocity(), latents, latents[..., 0, 0, 0], 20, jnp.zeros(4, int))
-    assert (seen, velocity.shape) == ([passes], latents.shape)
+    assert (seen, velocity.shape) == (passes, latents.shape)
+
+
+def test_guidance_may_be_left_out_below_a_level():
+    timeline = [(0, PROMPT), (1, OTHER)]
+    options = {"frames": 5 * CHUNK, "guidance_scale": 3.0}
+    partly, seldom = (video(timeline, **options, guidance_above=level) for level in (0.1, 0.999))
+    assert differ(partly, video(timeline, **options))
+    assert differ(partly, seldom)
+    np.testing.assert_array_equal(partly, video(timeline, **options, guidance_above=0.1, segment=3))
 
 
 @pytest.mark.parametrize("score", [{"aesthetic_score": 5.0}, {"motion_score": 3.0}, {"camera_motion": "pan right"}])
@@ -379,6 +396,9 @@ def test_prompts_that_are_no_longer_needed_are_forgotten():
         ({"method": "noisy-replacement", "edit_ratio": 0.5}, "options of method replacement"),
         ({"context_noise": 1.0}, "context_noise is a level"),
         ({"context_noise": 0.02, "context_chunks": 0}, "needs a context"),
+        ({"guidance_above": 1.0}, "guidance_above is a level"),
+        ({"guidance_above": 0.3, "guidance_scale": 1.0}, "guidance_above works by guidance"),
+        ({"guidance_above": 0.3, "method": "replacement"}, "guidance_above is an option of method progressive"),
         ({"partition": 7}, "partition 7 does not divide"),
         ({"negative_prompt": " "}, "negative prompt is empty"),
         ({"negative_prompt": ["a", "b"]}, "2 negative prompts are given for 1 prompts"),
