@@ -17,6 +17,7 @@ from pavdm_jax import train
 from pavdm_jax.ahead_of_time.chips import CHIPS, GIB
 from pavdm_jax.ahead_of_time.training import abstract_program
 from pavdm_jax.checkpoints.load import load
+from pavdm_jax.diffusion.family_levels import guided_frames
 from pavdm_jax.distributed.mesh import MeshConfig, train_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.claims import check_claims
@@ -140,7 +141,21 @@ def test_the_comparison_of_distillations_samples_the_students_as_their_configs_m
         assert request.guided == (system.checkpoint == "demo")
 
 
-@pytest.mark.parametrize("name", ["comparison_shapes", "comparison_embedded", "comparison_distilled"])
+def test_the_comparison_of_guidance_leaves_out_what_its_names_say():
+    comparison = read_comparison(str(CONFIGS / "comparison_guidance.py"))
+    model, second_pass = load("demo", parts=()).config, {}
+    for system in comparison.systems:
+        request = make_request(model, comparison.prompts[0], frames=comparison.frames, **system.options)
+        kind, number = system.name.split("-")
+        value = request.guidance_scale if kind == "scale" else request.config.window.guidance_above
+        assert value == float(number)
+        second_pass[system.name] = guided_frames(request.config, request.told_size)
+    assert [second_pass[f"above-{level}"] for level in (0.3, 0.6, 0.7)] == [25, 20, 15]
+
+
+@pytest.mark.parametrize(
+    "name", ["comparison_shapes", "comparison_embedded", "comparison_distilled", "comparison_guidance"]
+)
 def test_a_comparison_is_no_config_to_train(name):
     with pytest.raises(ConfigError, match="does not define `config = TrainConfig"):
         read(name)
