@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from support.nightly import nightly
 from support.small_videos import gradient, write_csv, write_video
 from support.tiny_model import SHAPES, tiny_model
 
@@ -107,9 +108,11 @@ def same_result(run, other):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours, theirs)
 
 
-def test_a_run_whose_process_dies_or_is_told_to_stop_goes_on_in_another_number(folder):
-    run = folder / "two"
-    first, second = start(folder, "two", 2)
+@pytest.mark.parametrize("later", [2, pytest.param(4, marks=nightly)])
+def test_a_run_whose_process_dies_or_is_told_to_stop_goes_on_in_another_number(folder, later):
+    name = f"two, then {later}"
+    run = folder / name
+    first, second = start(folder, name, 2)
     wait_for_step(run, SAVE_EVERY + 2, first)
     second.kill()
     killed = time.time()
@@ -120,11 +123,11 @@ def test_a_run_whose_process_dies_or_is_told_to_stop_goes_on_in_another_number(f
     assert "start all of them again" in said.strip().splitlines()[-1]
     assert len(log(run)) < STEPS and not (run / "model").exists()
 
-    started = start(folder, "two", 4)
+    started = start(folder, name, later)
     wait_for_step(run, 2 * SAVE_EVERY + 1, started[0])
-    started[3].send_signal(signal.SIGTERM)  # one process is told, all of them stop after the same step
+    started[-1].send_signal(signal.SIGTERM)  # one process is told, all of them stop after the same step
     said = finish(started)
-    assert [process.returncode for process in started] == [0] * 4, said
+    assert [process.returncode for process in started] == [0] * later, said
     assert "going on from the checkpoint of step" in said[0]
     stopped = log(run)[-1][0]
     assert 2 * SAVE_EVERY < stopped < STEPS

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from support.command_line import mistake
+from support.nightly import nightly
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import make_video
@@ -122,6 +124,28 @@ def test_kill_and_resume_give_the_same_file(checkpoint, tmp_path):
     assert killed.read_bytes() == whole.read_bytes()
     assert not record.exists()
     assert not partial.exists()
+
+
+@nightly
+def test_fifty_kills_at_random_moments_do_not_change_a_video(checkpoint, tmp_path):
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", str(1500 * CHUNK), "--quiet"]
+    killed, whole, chance = tmp_path / "killed.mp4", tmp_path / "whole.mp4", random.Random(2)
+    command = [sys.executable, "-m", "pavdm_jax", *arguments, "--output", str(killed), "--resume"]
+    record = tmp_path / "killed.resume.npz"
+    for kill in range(50):
+        began = record.stat().st_mtime_ns if record.exists() else 0
+        process = subprocess.Popen(command, env={**os.environ, "PAVDM_CACHE": jax.config.jax_compilation_cache_dir})
+        at = time.monotonic() + 300
+        while (not record.exists() or record.stat().st_mtime_ns == began) and time.monotonic() < at:
+            assert process.poll() is None, f"over after {kill} kills"
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0.0, 0.3))
+        process.kill()
+        process.wait()
+        assert not killed.exists()
+    assert run(*arguments, "--output", killed, "--resume") == 0
+    assert run(*arguments, "--output", whole) == 0
+    assert killed.read_bytes() == whole.read_bytes()
 
 
 @pytest.fixture

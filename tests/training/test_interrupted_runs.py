@@ -13,6 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from support.nightly import nightly
 from support.tiny_model import tiny_model
 
 from pavdm_jax.checkpoints.load import load
@@ -22,6 +23,7 @@ from pavdm_jax.models.model import PARTS
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 STEPS, SAVE_EVERY = 20, 3
+KILLS, LONG = 50, 300
 
 CONFIG = """
 import dataclasses
@@ -52,19 +54,19 @@ config = TrainConfig(
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs")
     save_model(path / "start", tiny_model())
-    text = CONFIG.format(steps=STEPS, start=str(path / "start"), save_every=SAVE_EVERY)
-    (path / "config.py").write_text(text)
+    for name, steps in (("config.py", STEPS), ("long.py", LONG)):
+        (path / name).write_text(CONFIG.format(steps=steps, start=str(path / "start"), save_every=SAVE_EVERY))
     return path
 
 
-def start(folder, name):
+def start(folder, name, config="config.py"):
     """A training process of a run; all share a compilation cache."""
     command = [
         sys.executable,
         "-m",
         "pavdm_jax.train",
         "--config",
-        str(folder / "config.py"),
+        str(folder / config),
         "--output",
         str(folder / name),
     ]
@@ -139,6 +141,27 @@ def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(
     assert losses.keys() == {int(path.name) for path in kept.iterdir()} >= {STEPS - 2, STEPS}
     assert losses.keys() == {int(path.name) for path in (folder / "whole" / "stages" / "0-spatial").iterdir()}
     assert f"lowest loss: {kept / str(min(losses, key=losses.get))}" in said
+
+
+@nightly
+def test_fifty_kills_after_finished_checkpoints_do_not_change_a_run(folder):
+    assert start(folder, "long", "long.py").wait(600) == 0
+    run, chance = folder / "often", random.Random(1)
+    for kill in range(KILLS):
+        process = start(folder, "often", "long.py")
+        at_least = saved(run) + 1  # a checkpoint more than the one that it began with, but for its last moments
+        while saved(run) < at_least:
+            assert process.poll() is None, f"after {kill} kills, at step {saved(run)}: {process.communicate()}"
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0.0, 0.2))
+        process.kill()
+        process.communicate()
+    assert saved(run) < LONG, "it was over before the last kill"
+    _, said = (process := start(folder, "often", "long.py")).communicate(timeout=600)
+    assert process.returncode == 0, said
+    ours, theirs = load(run, PARTS), load(folder / "long", PARTS)
+    jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+    assert rows(run) == rows(folder / "long")
 
 
 def test_a_full_disk_ends_a_run_with_a_message(folder):
