@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.nightly import at_night
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import generate, generate_stream
@@ -36,7 +37,7 @@ def differ(one, other):
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", ["fifo", *at_night(*(sorted(SCHEDULES.keys() - {"fifo"})))])
 def test_every_named_window_starts_from_text_and_from_a_clip(schedule):
     made = video(frames=2 * CHUNK + 3, schedule=schedule)
     assert made.shape == (2 * CHUNK + 3, 16, 24, 3)
