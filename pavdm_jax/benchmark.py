@@ -6,6 +6,7 @@ compilation cache, a warm one that of the cold start. Other measurements have op
     pavdm benchmark --real --output FILE.json                      published sizes, random weights, on this chip
     pavdm benchmark --compile-only v5e:1x1 h100:1                  memory of generation on chips of other machines
     pavdm benchmark --loader --config tpu_v4 --step-seconds 0.8    the loader against a training step
+    pavdm benchmark --against CHECKOUT                             beside PyTorch, with the reference's code
 """
 
 import json
@@ -19,12 +20,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from pavdm_jax import storage
+from pavdm_jax.ahead_of_time import against, on_chip
 from pavdm_jax.ahead_of_time import generation as ahead_of_time
-from pavdm_jax.ahead_of_time import on_chip
 from pavdm_jax.ahead_of_time.generation import HEADER, CompileConfig, compile_only, row
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
@@ -207,6 +209,9 @@ def run(arguments: Sequence[str]) -> int:
     elif "--real" in arguments:
         rest = [argument for argument in arguments if argument != "--real"]
         measure_real(read_command(on_chip.RealConfig, rest, f"{PROGRAM} --real", on_chip.__doc__))
+    elif any(argument.split("=")[0] == "--against" for argument in arguments):
+        jax.config.update("jax_platforms", "cpu")  # where PyTorch computes, too
+        measure_against(read_command(against.AgainstConfig, arguments, PROGRAM, against.__doc__))
     elif "--loader" in arguments:
         rest = [argument for argument in arguments if argument != "--loader"]
         benchmark_loader(*read_command_and_config(LoaderConfig, rest, f"{PROGRAM} --loader", benchmark_loader.__doc__))
@@ -217,22 +222,33 @@ def run(arguments: Sequence[str]) -> int:
 
 def measure_real(config: on_chip.RealConfig) -> None:
     """Measure this machine's accelerator, and write JSON when `output` is given."""
-    numbers = on_chip.measure_chip(config, lambda line: print(line, flush=True))
-    if config.output is not None:
-        storage.write(Path(config.output), (json.dumps(numbers, indent=1) + "\n").encode())
+    _write(config.output, on_chip.measure_chip(config, lambda line: print(line, flush=True)))
+
+
+def measure_against(config: against.AgainstConfig) -> None:
+    """Measure this and the reference's code, and write JSON when `output` is given."""
+    rows = against.measure_against(config, lambda line: print(line, flush=True))
+    _write(config.output, _machine() | {"rows": rows})
 
 
 def measure_all(config: BenchmarkConfig) -> None:
     """Measure, and write JSON when `output` is given."""
     measurements = benchmark(config)
-    if config.output is not None:
-        numbers = {
-            "machine": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "date": time.strftime("%Y-%m-%d"),
-            "measurements": [asdict(measurement) for measurement in measurements],
-        }
-        storage.write(Path(config.output), (json.dumps(numbers, indent=1) + "\n").encode())
+    _write(config.output, _machine() | {"measurements": [asdict(measurement) for measurement in measurements]})
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _write(output: str | None, numbers: dict[str, Any]) -> None:
+    """Write JSON where a file is named."""
+    if output is not None:
+        storage.write(Path(output), (json.dumps(numbers, indent=1) + "\n").encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

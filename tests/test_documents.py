@@ -22,7 +22,10 @@ WORDS = {"PROMPT": "'a red circle'", "START": "clip.mp4", "NAME": "tpu_v4", "TOP
 
 WORK = {
     "precompute": ("precompute", ["precompute"]),
-    "benchmark": ("benchmark", ["measure_all", "measure_real", "benchmark_loader", "compile_only"]),
+    "benchmark": (
+        "benchmark",
+        ["measure_all", "measure_real", "measure_against", "benchmark_loader", "compile_only"],
+    ),
     "evaluate make": ("evaluation.make", ["run"]),
     "evaluate score": ("evaluation.score", ["score"]),
 }
