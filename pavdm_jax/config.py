@@ -196,17 +196,13 @@ class TextConfig:
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
-
 MAX_LATENT_FRAMES, MAX_STEPS = 10_000, 10_000
 """Of a window, and of the sampling of a latent frame: more is a slip of the keyboard."""
 
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """The attention window and its progressive noise levels (arXiv 2410.08151, section 3).
-
-    The defaults are the paper's "O" setting, for Open-Sora.
-    """
+    """The attention window and its noise levels (arXiv 2410.08151, section 3); by default the paper's "O" setting."""
 
     chunk_size: int = 5  # latent frames that share a level and leave the window together
     noisy_chunks: int = 6  # chunks being denoised, from nearly clean to pure noise
@@ -215,11 +211,12 @@ class WindowConfig:
     context_noise: float = 0.0  # level to which the context is noised, and which the network is told; 0 keeps it clean
     guidance_above: float = 0.0  # level above which latent frames are guided; 0 guides all of them
     partition: int | None = None  # latent frames of a network call, where the window is longer than it (FIFO-Diffusion)
+    lag: int | None = None  # steps from a chunk's beginning to the next one's, which waits in the window (SkyReels-V2)
 
     def __post_init__(self) -> None:
         if not 0 <= self.context_noise < 1:
             raise ConfigError(f"context_noise is a level from 0 to below 1, not {self.context_noise}; try 0.02")
-        if self.context_noise > 0 and self.context_chunks <= 0:
+        if self.context_noise > 0 and self.context_chunks <= 0 and self.lag is None:
             raise ConfigError(f"context_noise {self.context_noise} needs a context; give context_chunks 1")
         if not 0 <= self.guidance_above < 1:
             raise ConfigError(f"guidance_above is a level from 0 to below 1, not {self.guidance_above}; try 0.3")
@@ -238,7 +235,9 @@ class WindowConfig:
             raise ConfigError(f"a window of {size} latent frames is too long; use at most {most}")
         if self.steps > MAX_STEPS:
             raise ConfigError(f"steps must be at most {MAX_STEPS}, not {self.steps}")
-        if self.steps % self.noisy_chunks != 0:
+        if self.lag is not None and self.lag < 1:
+            raise ConfigError(f"lag must be at least 1 step, not {self.lag}")
+        if self.lag is None and self.steps % self.noisy_chunks != 0:
             below = self.steps // self.noisy_chunks * self.noisy_chunks
             near = " or ".join(str(n) for n in (below, below + self.noisy_chunks) if n)
             raise ConfigError(
@@ -248,7 +247,7 @@ class WindowConfig:
     @property
     def steps_per_shift(self) -> int:
         """Network calls of a shift, r."""
-        return self.steps // self.noisy_chunks
+        return self.steps // self.noisy_chunks if self.lag is None else min(self.lag, self.steps)
 
     @property
     def slots(self) -> int:

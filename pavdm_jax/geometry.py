@@ -52,19 +52,20 @@ def _whole(latents: int, vae: AnyVAEConfig) -> int:
     return -(-latents // vae.decoded_together) * vae.decoded_together
 
 
-def num_chunks(num_frames: int, config: AnyModelConfig) -> int:
-    """Chunks to generate for `num_frames` pixel frames; what is decoded beyond these is cut off.
+def new_latents(num_frames: int, vae: AnyVAEConfig, known: int = 0) -> int:
+    """Latent frames to generate for `num_frames` pixel frames behind `known` latent frames.
+
+    What is decoded beyond these is cut off.
 
     Raises:
       ConfigError: `num_frames` is below 1.
     """
     if num_frames < 1:
         raise ConfigError(f"a video of {num_frames} frames cannot be made; ask for at least 1")
-    vae = config.vae
-    micro_clips, rest = divmod(num_frames, vae.micro_frames)
+    micro_clips, rest = divmod(decoded_frames(known, vae) + num_frames, vae.micro_frames)
     # Of the last, incomplete one, the latent frame that holds the last frame: the first holds one, the others four.
     latents = micro_clips * vae.micro_latents + (1 - (1 - rest) // vae.time_downsample if rest else 0)
-    return -(-_whole(latents, vae) // config.window.chunk_size)
+    return _whole(latents, vae) - _whole(known, vae)
 
 
 def window_frames(config: AnyModelConfig) -> int:

@@ -112,6 +112,7 @@ def run(command: RedoCommand) -> int:
     from pavdm_jax.checkpoints.fingerprint import model_fingerprint
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.generation.positions import find_state
+    from pavdm_jax.generation.progressive import make_plan
     from pavdm_jax.generation.prompts import encode_prompts, encode_texts
     from pavdm_jax.generation.recording import Branch, Recording, check_outputs, check_record, make_files
     from pavdm_jax.generation.request_json import read_request
@@ -129,6 +130,12 @@ def run(command: RedoCommand) -> int:
     model = load(command.checkpoint, parts=())
     seed = {} if command.seed is None else {"seeds": (command.seed,)}
     request = read_request(said, model.config, lambda count: read_video(video, 0, count), **seed)
+    progressive, round_number = request.method == "progressive", int(position["round"])
+    if progressive and command.prompt is None and not make_plan(request).takes_noise(round_number):
+        raise ConfigError(
+            f"all of {video} is in the window at second {command.from_second:g}, so that another --seed would change "
+            "nothing; give --prompt, or make the video again"
+        )
     # The text encoder is at work before the rest is read: together they might not fit.
     (features,) = encode_prompts(model, request, progress=not command.quiet)
     if command.prompt is not None:

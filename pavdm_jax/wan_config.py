@@ -131,35 +131,6 @@ class WanVAEConfig:
         return math.ceil(reach + (level + 2) / rate)  # the last level, and the last convolution
 
 
-@dataclass(frozen=True)
-class BlockScheduleConfig:
-    """SkyReels-V2's own schedules, in which whole blocks of latent frames wait their turn inside the window.
-
-    Without a lag all frames are denoised alike. With one, each block begins `lag` steps after the one before it; a
-    window shorter than the video follows them, and holds finished blocks as long as there is room.
-    """
-
-    window_size: int = 25  # latent frames that the network sees at once (base_num_frames)
-    steps: int = 30  # network calls that each latent frame receives
-    lag: int = 0  # steps between the beginnings of two blocks (ar_step); 0 begins all at once
-    block_size: int = 1  # latent frames that are denoised alike (causal_block_size)
-    given_noise: float = 0.0  # level to which given frames are noised before every step (addnoise_condition / 1000)
-
-    def __post_init__(self) -> None:
-        for name in ("window_size", "steps", "block_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.lag < 0:
-            raise ConfigError(f"lag must be 0 or more, not {self.lag}")
-        if not 0 <= self.given_noise < 1:
-            raise ConfigError(f"given_noise is a level from 0 to below 1, not {self.given_noise}; try 0.02")
-        if self.window_size % self.block_size:
-            raise ConfigError(
-                f"window_size {self.window_size} is not divisible by block_size {self.block_size}; use "
-                f"{max(1, self.window_size // self.block_size) * self.block_size}"
-            )
-
-
 # --- the whole model --------------------------------------------------------------------------------------------------
 
 

@@ -1,21 +1,17 @@
 """Frames, latent frames and chunks; sizes and their names."""
 
-import dataclasses
 import json
 
 import pytest
 from support.golden_data import GOLDEN
 
 from pavdm_jax import geometry, resolutions
-from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, VAEConfig, tiny
+from pavdm_jax.config import OPEN_SORA_1_2, VAEConfig, tiny
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.wan_config import WanVAEConfig
 
 VAE = OPEN_SORA_1_2.vae
 NAMED = json.loads((GOLDEN / "resolutions.json").read_text())
-
-
-def with_chunk_size(chunk_size: int) -> ModelConfig:
-    return dataclasses.replace(OPEN_SORA_1_2, window=dataclasses.replace(OPEN_SORA_1_2.window, chunk_size=chunk_size))
 
 
 @pytest.mark.parametrize(
@@ -31,11 +27,16 @@ def test_latent_frames_with_remainders(frames, latents):
 
 def test_every_length_has_just_enough_chunks():
     for chunk_size in (1, 3, 5, 10):
-        config = with_chunk_size(chunk_size)
         for frames in range(1, 200):
-            latents = geometry.num_chunks(frames, config) * chunk_size
+            latents = -(-geometry.new_latents(frames, VAE) // chunk_size) * chunk_size
             assert (latents - chunk_size) // 5 * 17 < frames <= latents // 5 * 17
-    assert geometry.num_chunks(1440, OPEN_SORA_1_2) == geometry.num_chunks(1445, OPEN_SORA_1_2) == 85
+    assert geometry.new_latents(1440, VAE) == geometry.new_latents(1445, VAE) == 85 * 5
+
+
+@pytest.mark.parametrize(("frames", "new"), [(1, 1), (4, 1), (5, 2), (80, 20), (81, 21)])
+def test_behind_known_latent_frames_of_a_causal_vae_each_new_one_is_four_frames(frames, new):
+    assert geometry.new_latents(frames, WanVAEConfig(), known=5) == new
+    assert geometry.new_latents(frames, VAE, known=5) == geometry.new_latents(frames, VAE)
 
 
 @pytest.mark.parametrize(("frames", "latents"), [(1, 1), (5, 2), (13, 4), (17, 5), (18, 6), (22, 7), (34, 10)])
@@ -62,7 +63,7 @@ def test_seconds_become_frames():
         lambda: geometry.seconds_to_frames(float("inf"), 24),
         lambda: geometry.seconds_to_frames(0, 24),
         lambda: geometry.seconds_to_frames(2, 0),
-        lambda: geometry.num_chunks(0, OPEN_SORA_1_2),
+        lambda: geometry.new_latents(0, VAE),
         lambda: geometry.latent_frames(0, VAE),
         lambda: resolutions.resolution("241p", "9:16"),
         lambda: resolutions.resolution("240p", "9:15"),
@@ -118,5 +119,4 @@ def test_unknown_names_list_the_known_ones():
 
 def test_a_vae_of_sixteen_frames_in_five_latent_frames():
     """The paper's M setting: chunks of 5 latent frames are 16 frames each."""
-    config = dataclasses.replace(OPEN_SORA_1_2, vae=VAEConfig(micro_frames=16, micro_latents=5))
-    assert geometry.num_chunks(1440, config) == 90
+    assert geometry.new_latents(1440, VAEConfig(micro_frames=16, micro_latents=5)) == 90 * 5

@@ -1,161 +1,109 @@
-"""SkyReels-V2's own schedules as plans of the sliding window: all frames at once, or blocks one after the other.
+"""SkyReels-V2's own schedules as plans of the sliding window, in which chunks wait as pure noise until they begin.
 
-Rows are network calls. In row r block b, of which the first p are given, is at step r − lag · (b − p): it waits as pure
-noise before step 0, is updated in each of the steps, and is done behind the last. The window holds all blocks that have
-begun, and more if there is room. Source: SkyReels-V2 skyreels_v2_infer/pipelines/diffusion_forcing_pipeline.py,
-`generate_timestep_matrix`; its pipelines never let the window slide.
+In its asynchronous schedule a chunk (`causal_block_size` latent frames) begins `lag` steps (`ar_step`) after the one
+before it. The window holds all chunks that have begun, and more, behind or before them, as long as there is room. The
+synchronous schedule is a window of one chunk, the whole video. Source: SkyReels-V2
+skyreels_v2_infer/pipelines/diffusion_forcing_pipeline.py, `generate_timestep_matrix`; its pipelines never let the
+window slide.
 
-Once the window has filled this is the progressive plan (`window.plan_shifts`). Differences: blocks that wait are in the
-window, at the level of noise; at the end of the video finished blocks stay in it; given frames are held.
+Once the window has filled this is the progressive plan (`window.plan_shifts`). Differences: chunks that wait are in the
+window, at the level of noise; at the end of the video finished chunks stay in it; given frames are held, and noised for
+the network before every step (`addnoise_condition`).
 """
 
 import dataclasses
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
-from pavdm_jax.diffusion.sampler import Noise, WindowState, initial_state
-from pavdm_jax.diffusion.solvers import Solver
-from pavdm_jax.diffusion.window import ShiftInputs
+from pavdm_jax.config import WindowConfig
+from pavdm_jax.diffusion.window import ShiftInputs, num_shifts, shifts_per_chunk
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.wan_config import BlockScheduleConfig
 
 
-@struct.dataclass
-class StepTables:
-    """What happens to each latent frame of the video in each row.
+def plan_blocks(
+    config: WindowConfig,
+    levels: np.ndarray,
+    num_chunks: int,
+    num_given: int = 0,
+    prompt_starts: Sequence[int] = (0,),
+    held: int = 0,
+    start: int = 0,
+    stop: int | None = None,
+) -> ShiftInputs:
+    """The shifts `start` to `stop` of a video, of `lag` steps each, after which the next chunk begins.
 
-    Attributes:
-      steps: int32 [rows, t]: the solver's step, from 0; −1 while the frame waits, `config.steps` when it is done or
-        given.
-      updated: bool [rows, t].
-      windows: int32 [rows, 2]: the latent frames that the network sees, the second number behind the last.
-    """
-
-    steps: np.ndarray
-    updated: np.ndarray
-    windows: np.ndarray
-
-
-def num_rows(config: BlockScheduleConfig, num_frames: int, given_frames: int = 0) -> int:
-    """Network calls of a video of `num_frames` latent frames.
-
-    Raises:
-      ConfigError: a length that this schedule cannot have; the message names the nearest.
-    """
-    blocks, given = _count(config, num_frames, given_frames)
-    return config.steps + _lag(config) * (blocks - given - 1)
-
-
-def step_tables(config: BlockScheduleConfig, num_frames: int, given_frames: int = 0) -> StepTables:
-    """The schedule of a video of `num_frames` latent frames, of which the first ones are given; see `num_rows`."""
-    blocks, given = _count(config, num_frames, given_frames)
-    rows = np.arange(num_rows(config, num_frames, given_frames))
-    steps, windows = _steps(config, rows, blocks, given), _windows(config, rows, blocks, given)
-    steps = np.repeat(steps, config.block_size, axis=1)
-    updated = (steps >= 0) & (steps < config.steps)
-    return StepTables(_int32(steps), updated, _int32(windows * config.block_size))
-
-
-def plan_blocks(config: BlockScheduleConfig, levels: np.ndarray, num_frames: int, given_frames: int = 0) -> ShiftInputs:
-    """The same schedule as a plan of shifts.
-
-    Without a lag it is one shift of one chunk, the whole video. With one, a block is a chunk, and a shift has `lag`
-    steps, after which the next block begins. Steps behind the last row, in the last shift, change nothing.
+    Steps behind a chunk's last one, in its last shift, change nothing. The window before the first shift is
+    `initial_state` of `before_first`.
 
     Args:
-      config: of the schedule.
-      levels: [steps + 1] float32, falling from the first noise level to 0; blocks wait at the first.
-      num_frames: latent frames of the video, the given ones included.
-      given_frames: latent frames at its start that are given.
+      config: sizes of the window, which has a lag; `context_noise` is the level to which given frames are noised.
+      levels: [steps + 1] float32, falling from the first noise level to 0; chunks wait at the first.
+      num_chunks, num_given, prompt_starts, held, start, stop: as for `plan_shifts`.
 
     Returns:
-      The shifts along the leading axis, as NumPy arrays. The window before the first is `waiting_window`.
+      The shifts along the leading axis, as NumPy arrays.
 
     Raises:
-      ConfigError: a length that this schedule cannot have, or levels of another number of steps.
+      ConfigError: there is nothing to generate, the video leaves the window unfinished (see `check_lag`), or the levels
+        are of another number of steps.
     """
     if levels.shape != (config.steps + 1,):
         raise ConfigError(f"the levels have shape {levels.shape}; {config.steps} steps need ({config.steps + 1},)")
-    blocks, given = _count(config, num_frames, given_frames)
-    lag, size = _lag(config), config.block_size
-    if lag == 0:  # all blocks are one chunk, whose given head is held
-        lag, size, blocks, given = config.steps, num_frames, 1, 0
-    updating = -(-config.steps // lag)  # shifts from the beginning of a block to its end
-    shifts = np.arange(blocks - given - 1 + updating)
-    slots = min(config.window_size // size, blocks) if size < num_frames else 1
-    end = np.minimum(blocks, np.maximum(slots, given + 1 + np.arange(len(shifts) + 1)))
-    first = end - slots
-    chunks = first[:-1, None] + np.arange(slots)
-    steps = lag * (shifts[:, None, None] - (chunks - given)[:, None, :]) + np.arange(lag + 1)[:, None]
-    steps = np.where(chunks[:, None, :] < given, config.steps, steps)
-    emitted = given + shifts - updating + 1
+    check_lag(config, num_chunks)
+    total = num_shifts(config, num_chunks, num_given)
+    shifts = np.arange(start, total if stop is None else min(stop, total))
+    lag, k = config.steps_per_shift, config.chunk_size
+
+    end = _end(config, shifts, num_chunks, num_given)
+    first, next_first = (
+        np.maximum(0, behind - config.slots) for behind in (end, _end(config, shifts + 1, num_chunks, num_given))
+    )
+    chunks = first[:, None] + np.arange(config.slots)
+    present = chunks < end[:, None]
+    steps = lag * (shifts[:, None, None] - (chunks - num_given)[:, None, :]) + np.arange(lag + 1)[:, None]
+    unfinished = (present & (chunks >= num_given))[:, None, :]
+    emitted = num_given + shifts - shifts_per_chunk(config) + 1
+    prompts = np.searchsorted(np.asarray(prompt_starts), chunks, side="right") - 1
+    given_frames = num_given * k + held
     return ShiftInputs(
-        levels=levels[np.clip(steps, 0, config.steps)].astype(np.float32),
-        num_valid=np.full(len(shifts), slots * size, np.int32),
-        chunks=_int32(chunks),
-        entering=_int32(np.where(np.diff(end, prepend=end[0])[:-1] > 0, end[:-1] - 1, -1)),
-        emitted=_int32(np.where(emitted >= given, emitted, -1)),
-        roll=_int32(np.diff(first)),
-        prompt_index=np.zeros(chunks.shape, np.int32),
-        held=_int32(np.maximum(0, given_frames - first[:-1] * size)),
-        held_level=np.full(len(shifts), config.given_noise, np.float32),
+        levels=np.where(unfinished, levels[np.clip(steps, 0, config.steps)], 0).astype(np.float32),
+        num_valid=_int32((end - first) * k),
+        chunks=_int32(np.where(present, chunks, -1)),
+        entering=_int32(np.where(end > _end(config, shifts - 1, num_chunks, num_given), end - 1, -1)),
+        emitted=_int32(np.where(emitted >= num_given, emitted, -1)),
+        roll=_int32(next_first - first),
+        prompt_index=_int32(np.where(present, prompts, 0)),
+        held=_int32(np.maximum(0, given_frames - first * k)),
+        held_level=np.full(len(shifts), config.context_noise, np.float32),
         first_step=_int32(shifts * lag),
         context_noise=np.zeros(len(shifts), np.float32),
     )
 
 
-def waiting_window(
-    noise: Noise, keys: jax.Array, given: jax.Array, first_shift: ShiftInputs, solver: Solver
-) -> WindowState:
-    """The window before the first shift of `plan_blocks`: the given latent frames [b, t, h, w, c], and pure noise."""
-    k = jax.eval_shape(noise, jnp.int32(0)).shape[1]
-    whole = given.shape[1] // k
-    is_noise = jnp.broadcast_to(first_shift.chunks >= whole, first_shift.levels.shape).astype(jnp.float32)
-    head = None if given.shape[1] == whole * k else given
-    first_shift = dataclasses.replace(first_shift, levels=is_noise)
-    return initial_state(noise, keys, given[:, : whole * k], first_shift, head, solver)
+def before_first(first_shift: ShiftInputs, num_given: int) -> ShiftInputs:
+    """The first shift of `plan_blocks` as `initial_state` takes it: those that wait are pure noise."""
+    is_noise = np.broadcast_to(first_shift.chunks >= num_given, np.shape(first_shift.levels))
+    return dataclasses.replace(first_shift, levels=is_noise.astype(np.float32))
 
 
-def _steps(config: BlockScheduleConfig, rows: np.ndarray, blocks: int, given: int) -> np.ndarray:
-    """[rows, blocks]; see `StepTables.steps`."""
-    number = np.arange(blocks) - given
-    steps = np.clip(rows[:, None] - _lag(config) * number, -1, config.steps)
-    return np.where(number < 0, config.steps, steps)
+def check_lag(config: WindowConfig, num_chunks: int) -> None:
+    """Check that the chunks of a video are finished before they leave the window.
 
-
-def _windows(config: BlockScheduleConfig, rows: np.ndarray, blocks: int, given: int) -> np.ndarray:
-    """[rows, 2], in blocks; see `StepTables.windows`."""
-    room = config.window_size // config.block_size
-    begun = np.sum(_steps(config, rows, blocks, given) >= 0, axis=1)
-    end = np.minimum(blocks, np.maximum(room, begun))
-    return np.stack([np.maximum(0, end - room), end], axis=1)
-
-
-def _lag(config: BlockScheduleConfig) -> int:
-    return min(config.lag, config.steps)
-
-
-def _count(config: BlockScheduleConfig, num_frames: int, given_frames: int) -> tuple[int, int]:
-    """Blocks of a video, and how many of them are given."""
-    size, room = config.block_size, config.window_size // config.block_size
-    for name, frames in (("num_frames", num_frames), ("given_frames", given_frames)):
-        if frames % size:
-            raise ConfigError(
-                f"{name} {frames} is no whole number of blocks of {size} latent frames; use "
-                f"{frames // size * size} or {(frames // size + 1) * size}"
-            )
-    if not 0 <= given_frames < num_frames:
-        raise ConfigError(f"{given_frames} given latent frames leave nothing to generate of {num_frames}")
-    if num_frames > config.window_size and config.lag * room < config.steps:
-        least = -(-config.steps // room)
+    Raises:
+      ConfigError: they are not; the message names the least lag that would do.
+    """
+    if num_chunks > config.slots < shifts_per_chunk(config):
         raise ConfigError(
-            f"with a lag of {config.lag} blocks would leave the window of {config.window_size} latent frames "
-            f"unfinished; use a lag of {least} or more, or a window of {num_frames}"
+            f"with a lag of {config.steps_per_shift} of {config.steps} steps, chunks would leave the window of "
+            f"{config.slots} chunks unfinished; use a lag of {-(-config.steps // config.slots)} or more, more "
+            f"noisy_chunks, or a video of at most {config.window_size} latent frames"
         )
-    return num_frames // size, given_frames // size
+
+
+def _end(config: WindowConfig, shifts: np.ndarray, num_chunks: int, num_given: int) -> np.ndarray:
+    """The chunk behind the window's last one: all that have begun are in it, and the first ones in any case."""
+    return np.minimum(num_chunks, np.maximum(config.slots, num_given + 1 + shifts))
 
 
 def _int32(array: np.ndarray) -> np.ndarray:

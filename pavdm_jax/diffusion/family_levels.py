@@ -21,11 +21,15 @@ from pavdm_jax.families import AnyModelConfig
 def window_levels(config: AnyModelConfig, told_size: tuple[int, int]) -> np.ndarray:
     """The levels of a full window, [steps_per_shift, noisy_chunks] float32 (see `noise_levels.level_table`).
 
+    Of a window whose chunks wait, those of one chunk: [steps + 1] float32, falling to 0.
+
     Args:
       config: with the window.
       told_size: height and width in pixels that the network is told.
     """
     window = config.window
+    if window.lag is not None:
+        return np.asarray(clip_levels(config, window.steps, told_size, window.seen_at_once))
     if isinstance(config, ModelConfig):
         table = shift_levels(level_table(window), *told_size, window.seen_at_once, config.noise_base_size)
         return np.asarray(table)
@@ -41,6 +45,8 @@ def guided_frames(config: AnyModelConfig, told_size: tuple[int, int]) -> int | N
     window = config.window
     if window.guidance_above == 0:
         return None
+    if window.lag is not None:  # all of them, at the start, while they wait
+        return window.window_size
     highest = window_levels(config, told_size).max(axis=0)
     return int(np.sum(highest > window.guidance_above)) * window.chunk_size
 

@@ -69,6 +69,11 @@ def gaussian_noise(keys: jax.Array, shape: tuple[int, ...]) -> Noise:
     return noise
 
 
+def noise_of_held(keys: jax.Array, shape: tuple[int, ...]) -> Noise:
+    """Of `shape` (t, h, w, c), what held frames are noised with (see `shift_step`): other values than any chunk's."""
+    return gaussian_noise(jax.vmap(lambda key: jax.random.fold_in(key, 2**31))(keys), shape)
+
+
 def initial_state(
     noise: Noise,
     keys: jax.Array,

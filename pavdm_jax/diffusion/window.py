@@ -51,10 +51,15 @@ class ShiftInputs:
     context_noise: jax.Array | np.ndarray
 
 
+def shifts_per_chunk(config: WindowConfig) -> int:
+    """Shifts from a chunk's beginning to its end: as many as there are noisy chunks, where none waits."""
+    return -(-config.steps // config.steps_per_shift)
+
+
 def num_shifts(config: WindowConfig, num_chunks: int, num_given: int) -> int:
     """The shifts that a video of `num_chunks` chunks takes when the first `num_given` are given.
 
-    Each new chunk enters in a shift of its own, and the last one leaves `noisy_chunks` − 1 shifts later.
+    Each new chunk begins in a shift of its own, and the last one leaves `shifts_per_chunk` - 1 shifts later.
 
     Raises:
       ConfigError: `num_given` is negative, or no chunk is left to generate.
@@ -66,7 +71,7 @@ def num_shifts(config: WindowConfig, num_chunks: int, num_given: int) -> int:
             f"a video of {num_chunks} chunks leaves nothing to generate after {num_given} given ones; ask for a longer "
             "video"
         )
-    return num_chunks - num_given + config.noisy_chunks - 1
+    return num_chunks - num_given + shifts_per_chunk(config) - 1
 
 
 def plan_shifts(

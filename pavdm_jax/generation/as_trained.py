@@ -11,9 +11,12 @@ def needed_pattern(request: Request) -> LevelPattern:
     """The noise levels of a request's network calls; of the baselines, those of clips that continue another one."""
     window, clip, vae = request.config.window, request.clip, request.config.vae
     if request.method == "progressive":
+        if (window.noisy_chunks, window.context_chunks) == (1, 0):
+            return LevelPattern("uniform", window.window_size, request.held_latents)
         context = window.context_chunks * window.chunk_size
         sampling = window.steps_per_shift, request.guidance_scale
-        return LevelPattern("progressive", window.seen_at_once, context, window.chunk_size, *sampling)
+        levels = "progressive" if window.lag is None else "waiting"
+        return LevelPattern(levels, window.seen_at_once, context, window.chunk_size, *sampling)
     context = latent_frames(clip.context_frames, vae) if request.method == "replacement" else 0
     return LevelPattern("uniform", latent_frames(clip.frames, vae), context)
 

@@ -58,11 +58,15 @@ class _ByMicroClips:
         return [decode_frames(self._params, clip, config=self._config) for clip in micro_clips]
 
 
+DECODED_AT_ONCE = 5
+"""The most latent frames of one call, which bounds the memory of decoding a long chunk."""
+
+
 class _Continued:
     """Wan's: what its decoder remembers of the video goes from call to call, and can be made from a few latents.
 
-    Every call is for a chunk, also when it is made again from the latents that are kept, so that the same programs run
-    and a resumed video has the same frames, bit for bit.
+    Every call is for a chunk, or for pieces of a long one, also when it is made again from the latents that are kept,
+    so that the same programs run and a resumed video has the same frames, bit for bit.
     """
 
     def __init__(self, config: WanModelConfig, params: dict, empty: jax.Array):
@@ -78,12 +82,16 @@ class _Continued:
             for at in range(0, self.kept.shape[1], self._chunk):
                 self._next(self.kept[:, at : at + self._chunk])
         self._keep(jnp.concatenate([self.kept, latents], axis=1))
-        return [self._next(latents)]
+        return self._next(latents)
 
     def _keep(self, latents: jax.Array) -> None:
         chunks = -(-self._vae.decoder_reach // self._chunk)
         self.kept = latents[:, max(0, latents.shape[1] - chunks * self._chunk) :]
 
-    def _next(self, latents: jax.Array) -> jax.Array:
-        frames, self._past = decode_next_frames(self._params, latents, self._past, config=self._vae)
-        return frames
+    def _next(self, latents: jax.Array) -> list[jax.Array]:
+        made = []
+        for at in range(0, latents.shape[1], DECODED_AT_ONCE):
+            piece = latents[:, at : at + DECODED_AT_ONCE]
+            frames, self._past = decode_next_frames(self._params, piece, self._past, config=self._vae)
+            made.append(frames)
+        return made

@@ -32,6 +32,9 @@ MAX_SEGMENT = 1000
 METHODS = ("progressive", "replacement", "noisy-replacement")
 """Values of the option `method`."""
 
+WAITING_SCHEDULES = ("synchronous", "asynchronous")
+"""SkyReels-V2's own schedules, windows with a `lag`: the whole video as one chunk, and chunks one after the other."""
+
 IMAGES = ("hold", "latent")
 """Values of the option `image`."""
 
@@ -83,7 +86,8 @@ class Options:
     with levels that do not differ; for the paper's comparison use weights that were trained for each"""
     schedule: str | None = None
     """a named window of the progressive method: pa-o and pa-m (the paper's settings), no-context and no-chunks (its
-    ablations), fifo (FIFO-Diffusion)"""
+    ablations), fifo (FIFO-Diffusion); or a schedule of SkyReels-V2: synchronous (all frames at once), asynchronous
+    (the model's own window, in which chunks wait until they begin, see lag)"""
     chunk_size: int | None = None
     """of the progressive method: latent frames that share a level"""
     noisy_chunks: int | None = None
@@ -97,6 +101,9 @@ class Options:
     guidance_above: float | None = None
     """of the progressive method: noise level, 0 to 1, above which latent frames are guided; those at or below it, which
     are nearly finished, follow the prompt alone, and a step takes less time (0, all are guided)"""
+    lag: int | None = None
+    """of schedule asynchronous: steps from the beginning of one chunk to that of the next (ar_step); steps divided by
+    the noisy chunks when none is given"""
     fixed_length: bool = False
     """of the progressive method: begin and end with a full window (the paper's base design); the start clip's last
     chunks are noised and made again"""
@@ -116,16 +123,10 @@ class Options:
     """which devices share the work: auto (all), single, or such as data=2,sequence=4; videos differ by rounding only"""
 
 
-OF_WINDOW = (
-    "schedule",
-    "chunk_size",
-    "noisy_chunks",
-    "context_chunks",
-    "partition",
-    "context_noise",
-    "guidance_above",
-    "fixed_length",
-)
+OF_SIZES = ("chunk_size", "noisy_chunks", "context_chunks", "partition")
+"""Options of the progressive method alone that schedule synchronous does not leave open."""
+
+OF_WINDOW = ("schedule", *OF_SIZES, "context_noise", "guidance_above", "lag", "fixed_length")
 """Options of the progressive method alone."""
 
 OF_CLIPS = ("clip_frames", "context_frames", "keep_latents", "edit_ratio")
@@ -153,15 +154,30 @@ def read_options(options: dict) -> Options:
     for name, values in (("method", METHODS), ("dtype", DTYPES), ("image", IMAGES)):
         if getattr(asked, name) not in values:
             raise ConfigError(f"{name} '{getattr(asked, name)}' is not known; use {' or '.join(values)}")
-    if asked.schedule not in (None, *SCHEDULES):
-        raise ConfigError(f"schedule '{asked.schedule}' is not known; use {' or '.join(SCHEDULES)}")
+    schedules = (*SCHEDULES, *WAITING_SCHEDULES)
+    if asked.schedule not in (None, *schedules):
+        raise ConfigError(f"schedule '{asked.schedule}' is not known; use {' or '.join(schedules)}")
     foreign = OF_CLIPS if asked.method == "progressive" else OF_WINDOW
     for name in foreign:
         if getattr(asked, name) != getattr(defaults, name):
             whose = "the methods replacement and noisy-replacement" if foreign is OF_CLIPS else "method progressive"
             raise ConfigError(f"{name} is an option of {whose}; method is {asked.method}")
+    _check_schedule(asked)
     if asked.method == "noisy-replacement" and (asked.keep_latents or asked.edit_ratio):
         raise ConfigError(
             "keep_latents and edit_ratio are options of method replacement; noisy-replacement keeps latents"
         )
     return asked
+
+
+def _check_schedule(asked: Options) -> None:
+    """Raise `ConfigError` for options that the schedule does not have."""
+    if asked.lag is not None and asked.schedule != "asynchronous":
+        raise ConfigError(f"lag {asked.lag} is an option of schedule asynchronous; schedule is {asked.schedule}")
+    if asked.fixed_length and asked.schedule in WAITING_SCHEDULES:
+        raise ConfigError(f"fixed_length is not possible with schedule {asked.schedule}; leave it out")
+    for name in OF_SIZES if asked.schedule == "synchronous" else ():
+        if getattr(asked, name) is not None:
+            raise ConfigError(
+                f"{name} is not possible with schedule synchronous, one chunk of all frames; leave it out"
+            )

@@ -16,7 +16,14 @@ from pavdm_jax.diffusion.flow import Velocity
 from pavdm_jax.diffusion.guidance import guided, guided_above
 from pavdm_jax.diffusion.partitions import partitioned
 from pavdm_jax.diffusion.replacement import extend_by_replacement
-from pavdm_jax.diffusion.sampler import FinishedChunk, WindowState, gaussian_noise, initial_state, sample_segment
+from pavdm_jax.diffusion.sampler import (
+    FinishedChunk,
+    WindowState,
+    gaussian_noise,
+    initial_state,
+    noise_of_held,
+    sample_segment,
+)
 from pavdm_jax.diffusion.solvers import EULER, Solver
 from pavdm_jax.diffusion.window import ShiftInputs
 from pavdm_jax.distributed.partitioning import replicate, shard_batch
@@ -143,10 +150,12 @@ def run_segment(
 
     The memory of `state` is given to the new state: it must not be used again.
     """
-    chunk = (conditions.config.window.chunk_size, *state.latents.shape[2:])
-    velocity, partition = conditions.velocity(), conditions.config.window.partition
-    velocity = velocity if partition is None else partitioned(velocity, partition)
-    return replicate(sample_segment(velocity, gaussian_noise(state.key, chunk), state, plan, solver))
+    window, (_, t, *cell) = conditions.config.window, state.latents.shape
+    velocity = conditions.velocity()
+    velocity = velocity if window.partition is None else partitioned(velocity, window.partition)
+    noise = gaussian_noise(state.key, (window.chunk_size, *cell))
+    of_held = None if window.lag is None else noise_of_held(state.key, (t, *cell))
+    return replicate(sample_segment(velocity, noise, state, plan, solver, of_held))
 
 
 @functools.partial(jax.jit, static_argnames=("num_frames", "noisy_context"))

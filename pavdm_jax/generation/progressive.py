@@ -1,4 +1,4 @@
-"""The paper's method (arXiv 2410.08151, section 3) as a stream.
+"""The paper's method (arXiv 2410.08151, section 3) as a stream, and SkyReels-V2's own schedules as others of its plans.
 
 A request becomes a `Plan` in chunks and shifts, which the window slides along.
 """
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax.config import WindowConfig
+from pavdm_jax.diffusion.block_schedule import before_first, check_lag, plan_blocks
 from pavdm_jax.diffusion.family_levels import window_levels, window_solver
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.diffusion.window import ShiftInputs, num_shifts, plan_shifts, segments
@@ -20,8 +21,7 @@ from pavdm_jax.generation.programs import first_window, run_segment
 from pavdm_jax.generation.prompts import PromptFeatures, encode_texts
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
-from pavdm_jax.geometry import decodable_latents, decoded_frames, least_frames
-from pavdm_jax.geometry import num_chunks as count_chunks
+from pavdm_jax.geometry import decodable_latents, decoded_frames, least_frames, new_latents
 from pavdm_jax.models.model import Model
 
 
@@ -33,12 +33,13 @@ class Plan:
 
     Attributes:
       window: of the request.
-      table: [steps per shift, noisy chunks] noise levels after the noise shift, see `level_table`.
+      table: noise levels after the noise shift, see `window_levels`.
       num_given: chunks of the start clip that the window sees as clean context.
       num_noised: the following chunks of the start clip: they are noised to the levels of a window that is already
         full, and sampled again.
       num_chunks: chunks in all: given, noised and new.
-      held: latent frames at the head of chunk 0 that are given and kept (an image).
+      held: latent frames at the head of chunk 0 that are given and kept: an image, or the end of the start clip.
+      num_shown: of the held ones, those of the start clip, whose frames are shown already.
       num_shifts: the number of the shift after the last one.
       prompt_starts: the first chunk of each prompt.
     """
@@ -49,6 +50,7 @@ class Plan:
     num_noised: int
     num_chunks: int
     held: int
+    num_shown: int
     num_shifts: int
     prompt_starts: tuple[int, ...]
 
@@ -60,28 +62,44 @@ class Plan:
     @property
     def known_latents(self) -> int:
         """Latent frames of the start clip that the window sees."""
-        return (self.num_given + self.num_noised) * self.window.chunk_size
+        return (self.num_given + self.num_noised) * self.window.chunk_size + self.num_shown
 
     def segment(self, start: int, length: int) -> ShiftInputs:
         """`length` shifts from number `start` on; behind the last one, shifts that change nothing."""
         stop = min(start + length, self.num_shifts)
-        part = plan_shifts(
+        plan = plan_shifts if self.window.lag is None else plan_blocks
+        part = plan(
             self.window, self.table, self.num_chunks, self.num_given, self.prompt_starts, self.held, start, stop
         )
         return next(segments(part, length))
+
+    def takes_noise(self, shift: int) -> bool:
+        """Whether noise is drawn in a shift from this number on, so that another seed makes another video."""
+        if self.window.lag is None:
+            return True
+        return bool((self.segment(shift, max(1, self.num_shifts - shift)).entering >= 0).any())
+
+    def start(self) -> ShiftInputs:
+        """The first shift, as `initial_state` takes it."""
+        first = jax.tree.map(lambda array: array[0], self.segment(self.first_shift, 1))
+        return first if self.window.lag is None else before_first(first, self.num_given)
 
 
 def make_plan(request: Request) -> Plan:
     """Count the chunks and shifts of a request.
 
     Raises:
-      ConfigError: the start clip is too short, or a prompt begins after the end of the video.
+      ConfigError: the start clip is too short, a prompt begins after the end of the video, or chunks would leave the
+        window unfinished.
     """
     config, window = request.config, request.config.window
     num_given, num_noised = _known_chunks(request)
+    num_shown = request.held_latents if request.image is None else 0
     num_new = ENDLESS_CHUNKS
     if request.frames is not None:
-        num_new = count_chunks(request.frames - request.given_frames, config)
+        known = (num_given + num_noised) * window.chunk_size + num_shown
+        new = new_latents(request.frames - request.given_frames, config.vae, known)
+        num_new = -(-(num_shown + new) // window.chunk_size)
     unfinished = window.noisy_chunks - 1 if request.fixed_length else 0
     num_chunks = num_given + num_noised + num_new + unfinished
     plan = Plan(
@@ -90,16 +108,22 @@ def make_plan(request: Request) -> Plan:
         num_given=num_given,
         num_noised=num_noised,
         num_chunks=num_chunks,
-        held=0 if request.image is None else 1,
+        held=request.held_latents,
+        num_shown=num_shown,
         num_shifts=num_shifts(window, num_chunks, num_given) - unfinished,
         prompt_starts=(0,),
     )
+    if window.lag is not None:
+        check_lag(window, num_chunks)
     return replace(plan, prompt_starts=_prompt_starts(request, plan, num_chunks - unfinished))
 
 
 def _known_chunks(request: Request) -> tuple[int, int]:
     """Chunks of the start clip that are context, and chunks that are noised (see `Plan`)."""
     window, vae = request.config.window, request.config.vae
+    if window.lag is not None and window.context_chunks == 0:
+        _check_held(request)
+        return 0, 0
     wanted = window.noisy_chunks - 1 if request.fixed_length or window.context_chunks == 0 else 0
     least = window.context_chunks + wanted if request.fixed_length else 1
     shortest = decoded_frames(least * window.chunk_size, vae)
@@ -115,6 +139,19 @@ def _known_chunks(request: Request) -> tuple[int, int]:
         raise ConfigError(f"the start clip has {len(request.start[0])} frames; at least {shortest} frames are needed")
     num_noised = min(wanted, available)
     return min(window.context_chunks, available - num_noised), num_noised
+
+
+def _check_held(request: Request) -> None:
+    """Check that the end of a start clip can be held at the head of the first chunk, which is to be made."""
+    held, chunk = request.held_latents, request.config.window.chunk_size
+    if request.start is not None and held == 0:
+        least = decoded_frames(1, request.config.vae)
+        raise ConfigError(f"the start clip has {request.given_frames} frames; at least {least} frames are needed")
+    if held >= chunk and request.start is not None:
+        raise ConfigError(
+            f"the {held} latent frames of the start clip's end leave nothing to make of a chunk of {chunk}; give "
+            "context_chunks 1"
+        )
 
 
 def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
@@ -157,7 +194,7 @@ class ProgressiveStream(VideoStream):
 
     def _first_state(self) -> WindowState:
         plan, request, vae = self.plan, self.request, self.request.config.vae
-        known = jnp.zeros((request.batch, 0, *self._cell))
+        known, held = jnp.zeros((request.batch, 0, *self._cell)), None
         if plan.known_latents and request.start is not None:
             begin = request.given_frames - decoded_frames(plan.known_latents, vae)
             latents = self._encode(request.start[:, begin:])
@@ -166,10 +203,12 @@ class ProgressiveStream(VideoStream):
             self._decoding.begin(latents[:, :first_made])
             self.kept_frames = begin + least_frames(first_made // vae.decoded_together * vae.decoded_together, vae)
             known = latents[:, latents.shape[1] - plan.known_latents :]
-        held = None if request.image is None else self._encode(request.image)
-        first_shift = jax.tree.map(lambda array: array[0], plan.segment(plan.first_shift, 1))
+            if plan.num_shown:
+                known, held = known[:, plan.num_shown :], known
+        if request.image is not None:
+            held = self._encode(request.image)
         keys, chunk = sample_keys(request.seeds), (plan.window.chunk_size, *self._cell)
-        return self._call(first_window, keys, known, first_shift, held, self._solver, chunk=chunk)
+        return self._call(first_window, keys, known, plan.start(), held, self._solver, chunk=chunk)
 
     def advance(self) -> list[np.ndarray]:
         segment = self.plan.segment(self.round, self.request.segment)
@@ -178,7 +217,8 @@ class ProgressiveStream(VideoStream):
         made = self._start_frames()
         for i, number in enumerate(segment.emitted.tolist()):
             if number >= 0:
-                made += self._decode_finished(finished.latents[i])
+                shown = self.plan.num_shown if number == 0 else 0
+                made += self._decode_finished(finished.latents[i][:, shown:])
         return [frames for frames in made if frames.shape[1]]
 
     def _next_change(self) -> int:

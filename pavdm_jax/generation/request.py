@@ -10,11 +10,18 @@ import numpy as np
 from pavdm_jax.config import SCHEDULES, ClipConfig, WindowConfig
 from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.families import AnyModelConfig
+from pavdm_jax.families import AnyModelConfig, AnyVAEConfig
 from pavdm_jax.generation.options import Options, check_frames, read_options
 from pavdm_jax.generation.start_clips import read_starts
 from pavdm_jax.generation.timeline import Timeline, read_prompts
-from pavdm_jax.geometry import check_size, decoded_size, seconds_to_frames
+from pavdm_jax.geometry import (
+    check_size,
+    decodable_latents,
+    decoded_size,
+    latent_frames,
+    new_latents,
+    seconds_to_frames,
+)
 from pavdm_jax.resolutions import resolution
 from pavdm_jax.text.captions import is_blank
 from pavdm_jax.video.images import MAX_PIXELS
@@ -79,6 +86,17 @@ class Request:
         return 0 if self.start is None else self.start.shape[1]
 
     @property
+    def held_latents(self) -> int:
+        """Latent frames at the head of the first chunk that are given while the rest of it is made.
+
+        They are an image; or the end of a start clip, where chunks wait in a window without context.
+        """
+        if self.image is not None:
+            return 1
+        held = self.config.window.lag is not None and self.config.window.context_chunks == 0
+        return _held_of_start(self.given_frames, self.config.vae) if held else 0
+
+    @property
     def texts(self) -> list[str]:
         """The prompts of the first sample's timeline, of the second's, and so on."""
         return [text for timeline in self.prompts for _, text in timeline]
@@ -139,7 +157,8 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
     frames = asked.frames if asked.seconds is None else seconds_to_frames(asked.seconds, fps)
     if frames is not None:
         check_frames(frames)
-    config = _own_config(config, asked)
+    text = dataclasses.replace(config.text, **_given(asked, "aesthetic_score", "motion_score", "camera_motion"))
+    config = dataclasses.replace(config, text=text)
     height, width, told_size = _size(config, asked)
     if height * width > MAX_PIXELS:
         raise ConfigError(f"frames of {height}x{width} pixels are too large; at most {MAX_PIXELS} pixels are possible")
@@ -148,6 +167,8 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
         raise ConfigError(
             f"{frames} frames are asked for, and the start clip has {start.shape[1]} or more already; ask for more"
         )
+    given = 0 if start is None else start.shape[1]
+    config = dataclasses.replace(config, window=_window(config, asked, frames, given))
     two_halves = has_two_halves(guidance_scale, config.window)
     return Request(
         config=config,
@@ -172,18 +193,43 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
     )
 
 
-def _own_config(config: AnyModelConfig, asked: Options) -> AnyModelConfig:
-    """The model's config with what the request changes."""
+def _given(asked: Options, *names: str) -> dict:
+    """The options of these names that have a value."""
+    return {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
 
-    def given(*names: str) -> dict:
-        return {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
 
-    window = config.window if asked.schedule is None else SCHEDULES[asked.schedule]
-    if asked.method == "progressive":
-        names = (field.name for field in dataclasses.fields(window))
-        window = dataclasses.replace(window, **given(*names))
-    text = dataclasses.replace(config.text, **given("aesthetic_score", "motion_score", "camera_motion"))
-    return dataclasses.replace(config, window=window, text=text)
+def _window(config: AnyModelConfig, asked: Options, frames: int | None, given_frames: int) -> WindowConfig:
+    """The model's window with what the request changes.
+
+    Args:
+      config: of the model.
+      asked: the options.
+      frames: pixel frames of the whole video; None is a video without end.
+      given_frames: pixel frames of the start clip.
+    """
+    window = SCHEDULES.get(asked.schedule or "", config.window)
+    if asked.method != "progressive":
+        return window
+    changed = _given(asked, *(field.name for field in dataclasses.fields(window)))
+    if asked.schedule == "synchronous":
+        if frames is None:
+            raise ConfigError(
+                "schedule synchronous makes all frames at once, which a video without end cannot have; give frames, or "
+                "use schedule asynchronous"
+            )
+        held = _held_of_start(given_frames, config.vae)
+        whole = held + new_latents(frames - given_frames, config.vae, held)
+        # A shift is a step, so that a run can be resumed between any two.
+        changed |= {"chunk_size": whole, "noisy_chunks": 1, "context_chunks": 0, "partition": None, "lag": 1}
+    elif asked.schedule == "asynchronous":  # chunks that begin evenly, unless a lag is given
+        steps, noisy = (changed.get(name, getattr(window, name)) for name in ("steps", "noisy_chunks"))
+        changed = {"lag": max(1, -(-steps // max(1, noisy)))} | changed
+    return dataclasses.replace(window, **changed)
+
+
+def _held_of_start(frames: int, vae: AnyVAEConfig) -> int:
+    """Latent frames of a start clip's end that are held: those of 17 pixel frames, as in SkyReels-V2, or fewer."""
+    return min(latent_frames(vae.still_frames, vae), decodable_latents(frames, vae))
 
 
 def _clip(config: AnyModelConfig, asked: Options) -> ClipConfig:

@@ -13,8 +13,8 @@ class LevelPattern:
     """The noise levels of the latent frames that the transformer sees at once.
 
     Attributes:
-      levels: "progressive", rising along the window chunk by chunk; "uniform", one level for all that is noisy; or
-        "any", a level for each latent frame by itself.
+      levels: "progressive", rising along the window chunk by chunk; "waiting", the same with chunks behind them that
+        are pure noise; "uniform", one level for all that is noisy; or "any", a level for each latent frame by itself.
       latents: latent frames of a full window or clip; of "any", the most; None: of any length.
       context: the first latent frames, clean; 0: none is clean; None: frames anywhere may be (Open-Sora's masks).
       chunk_size: latent frames that share a level; None where all do.
@@ -36,10 +36,11 @@ class LevelPattern:
         clean = {None: "some of them clean", 0: "none of them clean"}.get(
             self.context, f"the first {self.context} clean"
         )
-        if self.levels == "progressive":
+        if self.levels in ("progressive", "waiting"):
+            waiting = "" if self.levels == "progressive" else ", some waiting as noise"
             steps = "" if self.steps_per_shift is None else f", steps a shift: {self.steps_per_shift}"
             scale = "" if self.guidance_scale is None else f", guidance scale: {self.guidance_scale:g}"
-            return f"levels that rise along {size} in chunks of {self.chunk_size}, {clean}{steps}{scale}"
+            return f"levels that rise along {size} in chunks of {self.chunk_size}{waiting}, {clean}{steps}{scale}"
         return f"one level for {size}, {clean}"
 
     def covers(self, needed: "LevelPattern") -> bool:

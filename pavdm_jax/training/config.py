@@ -231,6 +231,11 @@ class TrainConfig:
     mesh: str = "auto"  # "auto": all devices; "single"; or such as "data=4,fsdp=16" (configs/README.md)
 
     def __post_init__(self) -> None:
+        if self.model.window.lag is not None:
+            raise ConfigError(
+                f"model.window.lag {self.model.window.lag} is of sampling only; train a window without it, and give "
+                "--schedule asynchronous for a video"
+            )
         if self.mesh not in ("auto", "single"):
             parse_mesh(self.mesh)
         if not self.output:

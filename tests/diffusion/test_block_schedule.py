@@ -9,14 +9,13 @@ import pytest
 from support import golden_data
 
 from pavdm_jax.config import WindowConfig
-from pavdm_jax.diffusion.block_schedule import num_rows, plan_blocks, step_tables, waiting_window
-from pavdm_jax.diffusion.sampler import sample_segment
+from pavdm_jax.diffusion.block_schedule import before_first, check_lag, plan_blocks
+from pavdm_jax.diffusion.sampler import initial_state, sample_segment
 from pavdm_jax.diffusion.solvers import EULER, UniPC
 from pavdm_jax.diffusion.wan_levels import wan_levels, window_table
-from pavdm_jax.diffusion.window import plan_shifts
+from pavdm_jax.diffusion.window import num_shifts, plan_shifts
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.wan import wan_timesteps
-from pavdm_jax.wan_config import BlockScheduleConfig
 
 SETTINGS, GOLDEN = golden_data.load("skyreels/timestep_matrices")
 CASES = {case["name"]: case for case in SETTINGS["cases"]}
@@ -25,33 +24,33 @@ CELL = (2, 3, 4)
 
 
 def schedule(case):
-    return BlockScheduleConfig(
-        window_size=case["base_latents"],
-        steps=case["steps"],
-        lag=case["ar_step"],
-        block_size=case["causal_block_size"],
-    )
+    """The window of a case, and the chunks given before it and the frames held in it."""
+    given = case["num_pre_ready"]
+    if case["ar_step"] == 0:
+        return WindowConfig(case["num_latents"], 1, 0, case["steps"], lag=1), 0, given
+    size = case["causal_block_size"]
+    window = WindowConfig(size, case["base_latents"] // size, 0, case["steps"], lag=case["ar_step"])
+    return window, given // size, 0
 
 
 def plan_of(case):
+    window, given, held = schedule(case)
     levels = wan_levels(case["steps"], case["shift"])
-    return plan_blocks(schedule(case), levels, case["num_latents"], case["num_pre_ready"])
+    return plan_blocks(window, levels, case["num_latents"] // window.chunk_size, given, held=held)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_tables_are_the_reference_s(name):
-    case = CASES[name]
-    tables = step_tables(schedule(case), case["num_latents"], case["num_pre_ready"])
-    assert num_rows(schedule(case), case["num_latents"], case["num_pre_ready"]) == case["rows"] == len(tables.steps)
-    np.testing.assert_array_equal(tables.steps + 1, TABLES[f"{name}/step_index"])
-    np.testing.assert_array_equal(tables.updated, TABLES[f"{name}/update_mask"] > 0)
-    np.testing.assert_array_equal(tables.windows, TABLES[f"{name}/valid_interval"])
+def first_window(noise, video, case, solver):
+    """Before the first shift, with the given frames of `video`."""
+    window, given, held = schedule(case)
+    first = before_first(jax.tree.map(lambda array: array[0], plan_of(case)), given)
+    known = video[:, : given * window.chunk_size]
+    return initial_state(noise, jnp.zeros(1), known, first, video[:, :held] if held else None, solver)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_plan_of_shifts_is_the_reference_s_tables_row_by_row(name):
     case, plan = CASES[name], plan_of(CASES[name])
-    size = case["causal_block_size"] if case["ar_step"] else case["num_latents"]
+    size = schedule(case)[0].chunk_size
     steps, slots = plan.levels.shape[1] - 1, plan.levels.shape[2]
     rows = 0
     for i in range(len(plan.num_valid)):
@@ -80,7 +79,8 @@ def test_an_exact_velocity_makes_every_frame_what_it_should_be(name, solver):
     """Of the oracle of a known video: noise, updates, windows and emission fit together."""
     case, plan = CASES[name], plan_of(CASES[name])
     frames, given = case["num_latents"], case["num_pre_ready"]
-    chunk = case["causal_block_size"] if case["ar_step"] else frames
+    window, whole, _ = schedule(case)
+    chunk = window.chunk_size
     rng = np.random.default_rng(0)
     video, noises = (jnp.asarray(rng.normal(size=(1, frames, *CELL)), jnp.float32) for _ in range(2))
     solver = UniPC.of(wan_levels(case["steps"], case["shift"])) if solver == "unipc" else EULER
@@ -88,8 +88,7 @@ def test_an_exact_velocity_makes_every_frame_what_it_should_be(name, solver):
     def noise(number):
         return jax.lax.dynamic_slice_in_dim(noises, number * chunk, chunk, axis=1)
 
-    first = jax.tree.map(lambda array: array[0], plan)
-    state = waiting_window(noise, jnp.zeros(1), video[:, :given], first, solver)
+    state = first_window(noise, video, case, solver)
     seen = int(plan.num_valid[0])
     start = int(plan.chunks[0, 0]) * chunk
     expected = jnp.where(jnp.arange(frames)[None, :, None, None, None] < given, video, noises)
@@ -112,7 +111,7 @@ def test_an_exact_velocity_makes_every_frame_what_it_should_be(name, solver):
     _, finished = run(state, plan)
     kept = np.asarray(finished.number).ravel() >= 0
     made = np.concatenate(list(np.asarray(finished.latents)[:, 0][kept]), axis=1)
-    whole = np.concatenate([video[:, : given if chunk < frames else 0], made], axis=1)
+    whole = np.concatenate([video[:, : whole * chunk], made], axis=1)
     np.testing.assert_allclose(whole, video, atol=2e-4)
 
 
@@ -134,8 +133,8 @@ def test_once_the_window_has_filled_the_plan_is_the_progressive_one():
 
 
 def test_a_given_frame_is_shown_noised_anew_at_every_step_and_stays_clean():
-    config = BlockScheduleConfig(window_size=6, steps=4, lag=2, block_size=2, given_noise=0.25)
-    plan = plan_blocks(config, wan_levels(4, 8.0), 6, 2)
+    config = WindowConfig(2, 3, 0, 4, context_noise=0.25, lag=2)
+    plan = plan_blocks(config, wan_levels(4, 8.0), 3, 1)
     given, drawn = jnp.ones((1, 2, *CELL)), jnp.zeros((1, 2, *CELL))
     seen = []
 
@@ -145,14 +144,14 @@ def test_a_given_frame_is_shown_noised_anew_at_every_step_and_stays_clean():
         )
         return jnp.zeros_like(latents)
 
-    first = jax.tree.map(lambda array: array[0], plan)
-    state = waiting_window(lambda number: drawn, jnp.zeros(1), given, first, EULER)
+    first = before_first(jax.tree.map(lambda array: array[0], plan), 1)
+    state = initial_state(lambda number: drawn, jnp.zeros(1), given, first)
     held_noise = lambda number: jnp.full((1, 6, *CELL), 10.0 * number)  # noqa: E731
     run = jax.jit(lambda state: sample_segment(velocity, lambda number: drawn, state, plan, EULER, held_noise))
     state, _ = run(state)
     jax.effects_barrier()
     np.testing.assert_array_equal(state.latents[:, :2], given)
-    assert len(seen) == num_rows(config, 6, 2) == 6
+    assert len(seen) == 6
     for number, (latents, levels) in enumerate(seen):
         np.testing.assert_array_equal(latents, np.full(2, 0.75 + 2.5 * number, np.float32))
         np.testing.assert_array_equal(levels, np.full(2, 0.25, np.float32))
@@ -162,7 +161,7 @@ def test_the_memory_of_a_solver_moves_with_the_window():
     case = CASES["rolling_context_k3"]
     plan, solver = plan_of(case), UniPC.of(wan_levels(case["steps"], case["shift"]))
     noise = lambda number: jnp.full((1, 2, *CELL), 1.0 + number)  # noqa: E731
-    state = waiting_window(noise, jnp.zeros(1), jnp.zeros((1, 0, *CELL)), jax.tree.map(lambda a: a[0], plan), solver)
+    state = first_window(noise, jnp.zeros((1, 0, *CELL)), case, solver)
     head = jax.tree.map(lambda array: array[:5], plan)
     state, _ = jax.jit(lambda s: sample_segment(lambda x, *_: jnp.ones_like(x), noise, s, head, solver))(state)
     # Shift 4 has ended with a roll: the newest slot has no memory, those before it have one.
@@ -171,30 +170,38 @@ def test_the_memory_of_a_solver_moves_with_the_window():
     assert (memory[:-1] > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("changes", "frames", "given", "message"),
-    [
-        ({"block_size": 5}, 24, 0, "num_frames 24 is no whole number of blocks of 5 latent frames; use 20 or 25"),
-        ({"block_size": 5}, 25, 3, "given_frames 3 is no whole number of blocks of 5 latent frames; use 0 or 5"),
-        ({}, 25, 25, "25 given latent frames leave nothing to generate of 25"),
-        ({"lag": 1}, 30, 0, "use a lag of 2 or more, or a window of 30"),
-        ({}, 30, 0, "use a lag of 2 or more, or a window of 30"),
-    ],
-)
-def test_lengths_that_a_schedule_cannot_have(changes, frames, given, message):
-    config = dataclasses.replace(BlockScheduleConfig(), **changes)
-    with pytest.raises(ConfigError, match=message):
-        plan_blocks(config, wan_levels(30, 8.0), frames, given)
+@pytest.mark.parametrize("name", ["rolling_k6_c5", "rolling_prefix"])
+def test_a_plan_can_be_made_in_pieces_and_a_longer_video_begins_as_a_shorter_one(name):
+    """Up to the shift in which the shorter one has no chunk left to bring in."""
+    case, (window, given, held) = CASES[name], schedule(CASES[name])
+    levels, chunks = wan_levels(case["steps"], case["shift"]), case["num_latents"] // window.chunk_size
+    total = num_shifts(window, chunks, given)
+    pieces = [plan_blocks(window, levels, chunks, given, held=held, start=at, stop=at + 3) for at in range(0, total, 3)]
+    jax.tree.map(
+        lambda whole, *parts: np.testing.assert_array_equal(whole, np.concatenate(parts)), plan_of(case), *pieces
+    )
+    endless = plan_blocks(window, levels, 2**30, given, held=held, stop=max(1, chunks - window.slots - given))
+    for ours, theirs in zip(jax.tree.leaves(endless), jax.tree.leaves(plan_of(case)), strict=True):
+        np.testing.assert_array_equal(ours, theirs[: len(ours)])
+
+
+def test_in_a_video_shorter_than_the_window_the_slots_behind_it_are_empty():
+    plan = plan_blocks(WindowConfig(5, 4, 1, 32, lag=8), wan_levels(32, 8.0), 2)
+    assert plan.chunks.tolist() == [[0, 1, -1, -1, -1]] * 5
+    assert plan.num_valid.tolist() == [10] * 5
+    assert not plan.levels[:, :, 2:].any()
+
+
+def test_a_lag_with_which_chunks_leave_unfinished_is_refused():
+    window = WindowConfig(5, 4, 1, 30, lag=5)
+    check_lag(window, 5)
+    with pytest.raises(ConfigError, match=r"lag of 5 of 30 steps.* use a lag of 6 or more.* at most 25 latent frames"):
+        plan_blocks(window, wan_levels(30, 8.0), 6)
+    check_lag(dataclasses.replace(window, lag=6), 6)
 
 
 def test_settings_that_cannot_be():
-    for changes, message in (
-        ({"steps": 0}, "steps must be at least 1, not 0"),
-        ({"lag": -1}, "lag must be 0 or more, not -1"),
-        ({"given_noise": 20}, "given_noise is a level from 0 to below 1, not 20; try 0.02"),
-        ({"block_size": 4}, "window_size 25 is not divisible by block_size 4; use 24"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            BlockScheduleConfig(**changes)
+    with pytest.raises(ConfigError, match="lag must be at least 1 step"):
+        WindowConfig(lag=0)
     with pytest.raises(ConfigError, match=r"the levels have shape \(31,\); 12 steps need \(13,\)"):
-        plan_blocks(BlockScheduleConfig(steps=12), wan_levels(30, 8.0), 25)
+        plan_blocks(WindowConfig(steps=12, lag=3), wan_levels(30, 8.0), 5)

@@ -56,7 +56,6 @@ def test_the_model_knows_how_it_was_trained(converted):
 
 
 def test_the_public_pipeline_makes_the_references_video(converted, monkeypatch):
-    """One chunk that is the whole clip: the reference's synchronous schedule is a window, too."""
     settings, arrays = golden_data.load("skyreels/end_to_end")
     start = jnp.asarray(channels_last(arrays["inputs"]["latents"][None]))
     monkeypatch.setattr(programs, "gaussian_noise", lambda keys, shape: lambda number: start)
@@ -71,10 +70,7 @@ def test_the_public_pipeline_makes_the_references_video(converted, monkeypatch):
         steps=settings["steps"],
         guidance_scale=settings["guidance_scale"],
         negative_prompt=settings["negative_prompt"],
-        chunk_size=start.shape[1],
-        noisy_chunks=1,
-        context_chunks=0,
-        context_noise=0.0,
+        schedule="synchronous",
         mesh="single",
     )
     jax.clear_caches()

@@ -31,6 +31,8 @@ RN = LevelPattern("uniform", 15, 5)
         ({"schedule": "no-context"}, LevelPattern("progressive", 30, 0, 5)),
         ({"schedule": "no-chunks"}, LevelPattern("progressive", 30, 0, 1)),
         ({"schedule": "fifo"}, LevelPattern("progressive", SCHEDULES["fifo"].partition, 5, 1)),
+        ({"schedule": "asynchronous"}, LevelPattern("waiting", 35, 5, 5)),
+        ({"schedule": "synchronous", "frames": 119}, LevelPattern("uniform", 35, 0)),
         ({"method": "noisy-replacement"}, RW),
         ({"method": "replacement"}, RN),
         ({"method": "replacement", "keep_latents": True}, RN),

@@ -123,3 +123,9 @@ def test_a_damaged_record_and_one_of_an_earlier_version_are_refused_with_the_rem
     (folder / RECORD).rename(folder / "train_config.txt")
     with pytest.raises(ConfigError, match=r"earlier version of pavdm_jax .*--init-from .*run --output NEW"):
         check_claim(folder, CONFIG)
+
+
+def test_a_window_whose_chunks_wait_is_of_sampling_only():
+    waiting = dataclasses.replace(TINY, window=dataclasses.replace(TINY.window, lag=2))
+    with pytest.raises(ConfigError, match=r"model\.window\.lag 2 is of sampling only; train a window without it"):
+        dataclasses.replace(CONFIG, model=waiting)
