@@ -13,10 +13,14 @@ PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#5
 LINES = ("-", "--", "-.", ":")
 MARKERS = "os^Dv<>pP*X"
 COLUMNS = 3
+MOST_BANDS = 3
+"""Of more systems than that, bands would hide each other: the first one alone has its band."""
 
 
 def curves_figure(systems: dict[str, Any], labels: dict[str, str] | None = None) -> Any:
     """A panel for each score with its mean and 95 % band over time, and one for similarity against distance.
+
+    Of many systems the first one's band is drawn alone, which the legend says; the others' intervals are in the tables.
 
     Args:
       systems: by name, the summaries as they are in the JSON file.
@@ -26,6 +30,7 @@ def curves_figure(systems: dict[str, Any], labels: dict[str, str] | None = None)
       A `matplotlib.figure.Figure`.
     """
     labels = labels or {}
+    bands = len(systems) if len(systems) <= MOST_BANDS else 1
     names = list(dict.fromkeys(name for summary in systems.values() for name in summary["curves"]))
     rows = math.ceil((len(names) + 1) / COLUMNS)
     figure = import_extra("matplotlib.figure").Figure(figsize=(4 * COLUMNS, 2.8 * rows + 0.5), layout="constrained")
@@ -33,16 +38,19 @@ def curves_figure(systems: dict[str, Any], labels: dict[str, str] | None = None)
     for panel, name in zip(panels, names, strict=False):
         for number, summary in enumerate(systems.values()):
             points = summary["curves"].get(name, [])
-            _draw(panel, number, summary["clip_seconds"], points)
+            _draw(panel, number, summary["clip_seconds"], points, number < bands)
         panel.set(title=name.replace("_", " "), xlabel="seconds", ylabel=textwrap.fill(labels.get(name, ""), 22))
     panel = panels[len(names)]
     for number, summary in enumerate(systems.values()):
-        _draw(panel, number, [int(distance) for distance in summary["similarity"]], summary["similarity"].values())
+        distances = [int(distance) for distance in summary["similarity"]]
+        _draw(panel, number, distances, summary["similarity"].values(), number < bands)
     panel.set(title="similarity of two frames", xlabel="frames between them", ylabel="SSIM")
     for unused in panels[len(names) + 1 :]:
         unused.set_axis_off()
     handles = [panels[0].plot([], [], **_style(number), label=name)[0] for number, name in enumerate(systems)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(systems)), frameon=False)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(systems)), frameon=False)
+    if bands < len(systems):
+        legend.set_title(f"The band is the 95 % interval of {next(iter(systems))}.")
     return figure
 
 
@@ -79,22 +87,21 @@ def frames_figure(frames: dict[str, dict[str, dict[float, np.ndarray]]]) -> Any:
 
 def _style(number: int) -> dict[str, Any]:
     """Neighbours differ in colour, line and marker."""
-    line = (number + number // len(PALETTE)) % len(LINES)
     return {
         "color": PALETTE[number % len(PALETTE)],
-        "linestyle": LINES[line],
+        "linestyle": LINES[number % len(LINES)],  # 4 lines and 7 colours: 28 pairs
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 3.5,
         "linewidth": 1.4,
     }
 
 
-def _draw(panel: Any, number: int, places: list[float], points: Any) -> None:
-    """A curve and its band; points without a value are gaps."""
+def _draw(panel: Any, number: int, places: list[float], points: Any, with_band: bool) -> None:
+    """A curve, and its band if it has one; points without a value are gaps."""
     drawn = [(at, point) for at, point in zip(places, points, strict=False) if point["mean"] is not None]
     panel.plot([at for at, _ in drawn], [point["mean"] for _, point in drawn], **_style(number))
     band = [(at, point["low"], point["high"]) for at, point in drawn if point["low"] is not None]
-    if band:
+    if band and with_band:
         panel.fill_between(*zip(*band, strict=True), color=PALETTE[number % len(PALETTE)], alpha=0.13, linewidth=0)
     panel.grid(alpha=0.25, linewidth=0.5)
     panel.spines[["top", "right"]].set_visible(False)

@@ -110,12 +110,17 @@ def test_curves_have_the_values_and_bands_of_their_systems():
     assert second.get_xydata().tolist() == [[0, 3], [4, 5]]
     band = panel.collections[0].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == (0, 5)
+    many = plots.curves_figure({str(number): summary([1.0, 2.0, 4.0]) for number in range(5)})
+    assert len(many.axes[0].lines) == 5 + 5  # the legend's, too
+    assert len(many.axes[0].collections) == 1
+    assert many.legends[0].get_title().get_text() == "The band is the 95 % interval of 0."
 
 
 def test_a_dozen_systems_can_be_told_apart():
     styles = [tuple(sorted(plots._style(number).items())) for number in range(40)]
     assert len(set(styles)) == 40
     assert len({plots._style(number)["color"] for number in range(7)}) == 7
+    assert len({(style["color"], style["linestyle"]) for style in map(plots._style, range(28))}) == 28
 
 
 def test_a_page_must_be_html(tmp_path):
