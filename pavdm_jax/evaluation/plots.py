@@ -42,7 +42,7 @@ def curves_figure(systems: dict[str, Any], labels: dict[str, str] | None = None)
         panel.set(title=name.replace("_", " "), xlabel="seconds", ylabel=textwrap.fill(labels.get(name, ""), 22))
     panel = panels[len(names)]
     for number, summary in enumerate(systems.values()):
-        distances = [int(distance) for distance in summary["similarity"]]
+        distances = [float(distance) for distance in summary["similarity"]]
         _draw(panel, number, distances, summary["similarity"].values(), number < bands)
     panel.set(title="similarity of two frames", xlabel="frames between them", ylabel="SSIM")
     for unused in panels[len(names) + 1 :]:
