@@ -142,19 +142,21 @@ def programs(config: AnyModelConfig, request: Request, device: jax.Device) -> li
             {},
             shift_flops(config, request.height, request.width),
         ),
-        _decoding(config, params["vae"], cell),
+        _decoding(config, params["vae"], cell, dtype),
     ]
 
 
-def _decoding(config: AnyModelConfig, params: Any, cell: tuple[int, ...]) -> GenerationProgram:
+def _decoding(config: AnyModelConfig, params: Any, cell: tuple[int, ...], dtype: Any) -> GenerationProgram:
     """Decoding a micro clip; of a causal VAE, the next chunk of a video."""
     if not isinstance(config, WanModelConfig):
         latents = jax.ShapeDtypeStruct((1, config.vae.decoded_together, *cell), jnp.float32)
-        return GenerationProgram("decode", decode_frames, {"params": params, "latents": latents}, {"config": config})
+        arrays = {"params": params, "latents": latents}
+        return GenerationProgram("decode", decode_frames, arrays, {"config": config, "dtype": dtype})
     latents = jax.ShapeDtypeStruct((1, config.window.chunk_size, *cell), jnp.float32)
-    first = functools.partial(decode_next_frames, config=config.vae)
+    static = {"config": config.vae, "dtype": dtype}
+    first = functools.partial(decode_next_frames, **static)
     arrays = {"params": params, "latents": latents, "past": jax.eval_shape(first, params, latents)[1]}
-    return GenerationProgram("decode", decode_next_frames, arrays, {"config": config.vae})
+    return GenerationProgram("decode", decode_next_frames, arrays, static)
 
 
 def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[dict]:

@@ -22,7 +22,7 @@ from pavdm_jax.generation.prompts import PromptFeatures, encode_texts
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
 from pavdm_jax.geometry import check_clip, check_context, latent_frames
-from pavdm_jax.models.model import Model
+from pavdm_jax.models.model import DTYPES, Model
 
 
 class ClipStream(VideoStream):
@@ -115,7 +115,8 @@ class ClipStream(VideoStream):
 
     def _decode(self, latents: jax.Array) -> np.ndarray:
         """The frames of latents that are coded by themselves."""
-        return np.asarray(self._call(decode_frames, self.model.params["vae"], latents, config=self.request.config))
+        named = {"config": self.request.config, "dtype": DTYPES[self.request.dtype]}
+        return np.asarray(self._call(decode_frames, self.model.params["vae"], latents, **named))
 
     def _next_context(self, latents: jax.Array, decoded: list[np.ndarray]) -> jax.Array:
         frames = self.request.clip.context_frames

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.programs import decode_frames, decode_next_frames
@@ -31,18 +32,21 @@ class Decoding(Protocol):
         ...
 
 
-def start_decoding(config: AnyModelConfig, params: dict, empty: jax.Array) -> Decoding:
-    """Decoding of a video from its beginning; `params` are the VAE's, `empty` is [b, 0, h, w, c]."""
+def start_decoding(config: AnyModelConfig, params: dict, empty: jax.Array, dtype: DTypeLike) -> Decoding:
+    """Decoding of a video from its beginning; `params` are the VAE's, `empty` is [b, 0, h, w, c].
+
+    The VAE computes in `dtype`, and Wan's remembers in it what it has seen: half as much in bfloat16.
+    """
     if isinstance(config, WanModelConfig):
-        return _Continued(config, params, empty)
-    return _ByMicroClips(config, params, empty)
+        return _Continued(config, params, empty, dtype)
+    return _ByMicroClips(config, params, empty, dtype)
 
 
 class _ByMicroClips:
     """Open-Sora's: latent frames wait until they fill a micro clip."""
 
-    def __init__(self, config: AnyModelConfig, params: dict, empty: jax.Array):
-        self._config, self._params, self.kept = config, params, empty
+    def __init__(self, config: AnyModelConfig, params: dict, empty: jax.Array, dtype: DTypeLike):
+        self._config, self._params, self.kept, self._dtype = config, params, empty, dtype
 
     def begin(self, latents: jax.Array) -> None:
         size = self._config.vae.decoded_together
@@ -55,7 +59,7 @@ class _ByMicroClips:
         whole = latents.shape[1] // size * size
         self.kept = latents[:, whole:]
         micro_clips = (latents[:, at : at + size] for at in range(0, whole, size))
-        return [decode_frames(self._params, clip, config=self._config) for clip in micro_clips]
+        return [decode_frames(self._params, clip, config=self._config, dtype=self._dtype) for clip in micro_clips]
 
 
 DECODED_AT_ONCE = 5
@@ -69,7 +73,8 @@ class _Continued:
     so that the same programs run and a resumed video has the same frames, bit for bit.
     """
 
-    def __init__(self, config: WanModelConfig, params: dict, empty: jax.Array):
+    def __init__(self, config: WanModelConfig, params: dict, empty: jax.Array, dtype: DTypeLike):
+        self._dtype = dtype
         self._vae, self._params, self._chunk, self.kept = config.vae, params, config.window.chunk_size, empty
         self._past: Any = None
 
@@ -92,6 +97,8 @@ class _Continued:
         made = []
         for at in range(0, latents.shape[1], DECODED_AT_ONCE):
             piece = latents[:, at : at + DECODED_AT_ONCE]
-            frames, self._past = decode_next_frames(self._params, piece, self._past, config=self._vae)
+            frames, self._past = decode_next_frames(
+                self._params, piece, self._past, config=self._vae, dtype=self._dtype
+            )
             made.append(frames)
         return made

@@ -116,7 +116,8 @@ class Options:
     edit_ratio: float = 0.0
     """of replacement: the level below which the context is denoised with the rest; 0 keeps it"""
     dtype: str = "float32"
-    """in which the transformer and the text encoder compute, and their matrices are kept, float32 or bfloat16"""
+    """in which the networks compute, and their matrices are kept, float32 or bfloat16; norms and noise levels are
+    float32 in any case, and so is the encoding of a start clip. Decoding in bfloat16 takes half the memory"""
     segment: int = 2
     """shifts of one compiled call; frames come out after each"""
     mesh: str = "auto"

@@ -177,24 +177,26 @@ def run_clip(
     )
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def decode_frames(params: dict, latents: jax.Array, *, config: AnyModelConfig) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def decode_frames(
+    params: dict, latents: jax.Array, *, config: AnyModelConfig, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
     """Decode latents [b, t, h, w, c] that are coded by themselves into frames, uint8 [b, f, h, w, 3].
 
-    Of Open-Sora they are a micro clip. `params` are the VAE's.
+    Of Open-Sora they are a micro clip. `params` are the VAE's, `dtype` is that in which it computes.
     """
-    return replicate(_to_uint8(networks(config).decode(params, latents)))
+    return replicate(_to_uint8(networks(config, dtype).decode(params, latents)))
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="past")
+@functools.partial(jax.jit, static_argnames=("config", "dtype"), donate_argnames="past")
 def decode_next_frames(
-    params: dict, latents: jax.Array, past: Any = None, *, config: WanVAEConfig
+    params: dict, latents: jax.Array, past: Any = None, *, config: WanVAEConfig, dtype: DTypeLike = jnp.float32
 ) -> tuple[jax.Array, Any]:
     """The frames, uint8 [b, f, h, w, 3], of a video's next latents, by a causal VAE; and what the next call needs.
 
-    See `wan_vae.decode_next`; the memory of `past` is given to the new one.
+    See `wan_vae.decode_next`; the memory of `past`, which is in `dtype`, is given to the new one.
     """
-    frames, past = decode_next(WanVAE(config), params, latents, past)
+    frames, past = decode_next(WanVAE(config, jnp.dtype(dtype)), params, latents, past)
     return replicate((_to_uint8(frames), past))
 
 

@@ -14,7 +14,7 @@ from pavdm_jax.diffusion.sampler import WindowState
 from pavdm_jax.distributed.mesh import make_mesh, use_mesh
 from pavdm_jax.distributed.placement import place_params, place_replicated
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.decoding import start_decoding
+from pavdm_jax.generation.decoding import Decoding, start_decoding
 from pavdm_jax.generation.programs import Conditions, encode_frames, guidance_caption
 from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
@@ -58,7 +58,7 @@ class VideoStream(ABC):
         self._conditions = self._make_conditions(prompts)
         self._changes: list[tuple[int, tuple[str, ...]]] = []  # prompts from `set_prompt`, and where they begin
         self._pending: list[np.ndarray] = []
-        self._decoding = start_decoding(request.config, self.model.params["vae"], self._no_latents)
+        self._decoding = self._start_decoding()
 
     @abstractmethod
     def advance(self) -> list[np.ndarray]:
@@ -148,7 +148,7 @@ class VideoStream(ABC):
         remembered = [jnp.array(saved[f"{OF_SOLVER}{number}"]) for number in range(len(leaves))]
         state = WindowState(jnp.array(saved["latents"]), self._state.key, memory.unflatten(remembered))
         self._state, kept = place_replicated((state, jnp.array(saved["finished"])), self._mesh)
-        self._decoding = start_decoding(self.request.config, self.model.params["vae"], self._no_latents)
+        self._decoding = self._start_decoding()
         self._decoding.begin(kept)
         self.round, self.frames_done = int(saved["round"]), int(saved["frames_done"])
         self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
@@ -195,6 +195,10 @@ class VideoStream(ABC):
         """Latents [b, t, h, w, c] of uint8 frames [b, f, h, w, 3], or [1, f, h, w, 3] for all samples."""
         frames = np.broadcast_to(frames, (self.request.batch, *frames.shape[1:]))
         return self._call(encode_frames, self.model.params["vae"], frames, config=self.request.config)
+
+    def _start_decoding(self) -> Decoding:
+        dtype = DTYPES[self.request.dtype]
+        return start_decoding(self.request.config, self.model.params["vae"], self._no_latents, dtype)
 
     def _decode_finished(self, latents: jax.Array) -> list[np.ndarray]:
         """The frames that the next latents of the video finish, up to its end."""

@@ -84,7 +84,8 @@ def networks(
 
     Args:
       config: the architecture.
-      dtype, remat, backend: of the transformer, see `STDiT3` and `WanTransformer`.
+      dtype: in which the transformer and the VAE compute.
+      remat, backend: of the transformer, see `STDiT3` and `WanTransformer`.
     """
     if isinstance(config, ModelConfig):
         return OpenSora(config, dtype, remat, backend)
@@ -97,7 +98,7 @@ class OpenSora(Networks):
     def __init__(self, config: ModelConfig, dtype: DTypeLike, remat: str, backend: Backend):
         self._config = config
         self._transformer = STDiT3(config.stdit3, dtype, remat, backend)
-        self._vae = VideoVAE(config.vae)
+        self._vae = VideoVAE(config.vae, jnp.dtype(dtype))
 
     def null_caption(self, params: dict, lengths: jax.Array) -> Caption:
         """The trained one, cut to the prompts' lengths as upstream does (Open-Sora opensora/models/stdit/stdit3.py)."""
@@ -137,7 +138,7 @@ class Wan(Networks):
 
     def __init__(self, config: WanModelConfig, dtype: DTypeLike, remat: str, backend: Backend):
         self._transformer = WanTransformer(config.wan, dtype, remat, backend)
-        self._vae = WanVAE(config.vae)
+        self._vae = WanVAE(config.vae, jnp.dtype(dtype))
         self._config = config
 
     def null_caption(self, params: dict, lengths: jax.Array) -> Caption:

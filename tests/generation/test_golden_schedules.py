@@ -83,7 +83,7 @@ def golden_stream(name, solver, monkeypatch):
 
     shown = []
 
-    def decode(params, latents, past, config):
+    def decode(params, latents, past, config, dtype):
         made = 4 * latents.shape[1] - 3 * (past is None)
         shown.append(np.asarray(latents))
         return jnp.zeros((1, made, *size, 3), jnp.uint8), True

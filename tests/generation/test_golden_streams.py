@@ -73,7 +73,7 @@ def golden_stream(name, monkeypatch):
     monkeypatch.setattr(ProgressiveStream, "_encode", lambda self, frames: jnp.asarray(latents))
     shown = []
     frames_of = np.zeros((1, vae.micro_frames, request.height, request.width, 3), np.uint8)
-    monkeypatch.setattr(decoding, "decode_frames", lambda params, clip, config: shown.append(clip) or frames_of)
+    monkeypatch.setattr(decoding, "decode_frames", lambda params, clip, config, dtype: shown.append(clip) or frames_of)
     lengths = np.asarray(inputs["text_mask"], np.int32).sum(1, keepdims=True)
     prompts = PromptFeatures(np.asarray(inputs["y"], np.float32), lengths)
     model = Model({"stdit3": network_params(stdit3, arrays["weights"]), "vae": {}}, config, None)
