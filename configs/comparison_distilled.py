@@ -1,13 +1,12 @@
 """The embedded model and what was distilled from it, by steps a shift: quality and time of fewer network calls.
 
-    pavdm train --config demo_distilled_guidance
-    pavdm train --config demo_distilled
+    pavdm train --config demo_distilled          # after demo_distilled_guidance; without it, its system is left out
     pavdm evaluate make configs/comparison_distilled.py --output distilled/ --prompts 4
     pavdm evaluate score distilled/ --world simple --output scores.json --report report.html
 
-Names end in the steps of a shift. A step of the embedded model is two passes of the network, as it is guided; a step of
-the distilled models is one. So passes a shift are 10, 4, 2 of `guided`, 5, 2, 1 of `distilled-guidance`, and 1 of
-`distilled-shift`.
+`distilled-guidance` is the embedded model demo-distilled. Names end in the steps of a shift. A step of the embedded
+model is two passes of the network, as it is guided; a step of the distilled models is one. So passes a shift are 10, 4,
+2 of `guided`, 5, 2, 1 of `distilled-guidance`, and 1 of `distilled-shift`.
 """
 
 from pavdm_jax.config import demo
@@ -26,7 +25,7 @@ def system(name: str, checkpoint: str, steps_of_a_shift: int) -> System:
 comparison = Comparison(
     systems=(
         *(system("guided", "demo", steps) for steps in (5, 2, 1)),
-        *(system("distilled-guidance", "runs/demo_distilled_guidance", steps) for steps in (5, 2, 1)),
+        *(system("distilled-guidance", "demo-distilled", steps) for steps in (5, 2, 1)),
         system("distilled-shift", "runs/demo_distilled", 1),
     ),
     prompts=tuple(held_out_prompts(20, seed=1000, canvas=64, world=SIMPLE)),

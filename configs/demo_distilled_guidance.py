@@ -3,8 +3,8 @@
     pavdm train --config configs/demo_distilled_guidance.py
     pavdm "a red circle moves left" --checkpoint runs/demo_distilled_guidance
 
-Hardware: two CPU cores. Run once, with less: 300 steps of two clips, of 160 scenes, in 21 minutes beside much other
-work. How it compares with its teacher is in configs/README.md; 600 steps of four clips are not tried.
+Hardware: two CPU cores. Run once with `--data.samples 160`: 63 minutes beside much other work, 20 of the processor. The
+result is the embedded model demo-distilled; how it compares with its teacher is in configs/README.md.
 """
 
 from dataclasses import replace

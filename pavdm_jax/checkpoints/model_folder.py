@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
 EMBEDDED = Path(__file__).parents[1] / "assets"
-"""The folder of the models in the package; `load("demo")` reads `assets/demo`."""
+"""The folder of the models in the package: `load("demo")` reads `assets/demo`, `load("demo-distilled")` its student."""
 
 
 def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.float32) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from support.abstract_meshes import abstract_mesh, bytes_of_a_device
 
@@ -23,9 +24,10 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.claims import check_claims
 from pavdm_jax.evaluation.comparison import read_comparison
 from pavdm_jax.evaluation.held_out import held_out_prompts
-from pavdm_jax.generation.as_trained import needed_pattern
+from pavdm_jax.generation.as_trained import needed_pattern, unlike_training
 from pavdm_jax.generation.request import make_request
 from pavdm_jax.geometry import latent_frames
+from pavdm_jax.models.model import PARTS
 from pavdm_jax.training.config import VideoData, read_config
 from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks
 from pavdm_jax.training.trained_with import level_patterns
@@ -129,8 +131,9 @@ def test_the_claims_of_a_comparison_are_about_its_systems_and_about_scores(name)
 def test_the_comparison_of_distillations_samples_the_students_as_their_configs_make_them():
     comparison = read_comparison(str(CONFIGS / "comparison_distilled.py"))
     for system in comparison.systems:
-        if system.checkpoint == "demo":
-            model, patterns = load("demo", parts=()).config, load("demo", parts=()).trained_with
+        if not system.checkpoint.startswith("runs/"):
+            embedded = load(system.checkpoint, parts=())
+            model, patterns = embedded.config, embedded.trained_with
         else:
             config = read(Path(system.checkpoint).name)
             assert config.output == system.checkpoint
@@ -139,6 +142,15 @@ def test_the_comparison_of_distillations_samples_the_students_as_their_configs_m
         assert any(pattern.covers(needed_pattern(request)) for pattern in patterns), system.name
         assert request.config.window.steps_per_shift == int(system.name[-1])
         assert request.guided == (system.checkpoint == "demo")
+
+
+def test_the_embedded_student_has_its_teachers_other_parts_and_takes_two_passes_a_shift():
+    student, teacher = load("demo-distilled", PARTS), load("demo", PARTS)
+    for part in ("vae", "t5"):
+        jax.tree.map(np.testing.assert_array_equal, student.params[part], teacher.params[part])
+    request = make_request(student.config, "a red circle")
+    assert (request.guided, request.config.window.steps_per_shift) == (False, 2)
+    assert unlike_training(student.trained_with, request) is None
 
 
 def test_the_comparison_of_guidance_leaves_out_what_its_names_say():
