@@ -17,26 +17,47 @@ from pavdm_jax.models.model import abstract_params
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 
-@pytest.mark.parametrize("family", ["open-sora-1.2", pytest.param("skyreels-v2-df-1.3b", marks=nightly)])
-def test_a_small_scale_is_measured_from_end_to_end(family, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(on_chip, "MOST_CLIPS", 1)  # each number of clips is compiled
-    output = tmp_path / "chip.json"
-    arguments = ["--real", "--family", family, "--scale", "0.02", "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
-    with pytest.raises(SystemExit) as end:
-        benchmark.main()
-    assert end.value.code == 0
-    numbers = json.loads(output.read_text())
-    assert (numbers["family"], numbers["size"], numbers["dtype"]) == (family, "16x16", "bfloat16")
-    made, error, trained = numbers["generation"], numbers["numerics"], numbers["training"]
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """What the command writes about a family, with these options."""
+
+    def run(family, *options):
+        monkeypatch.setattr(on_chip, "MOST_CLIPS", 1)  # each number of clips is compiled
+        output = tmp_path / "chip.json"
+        arguments = ["--real", "--family", family, "--scale", "0.02", "--output", str(output), *options]
+        monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+        with pytest.raises(SystemExit) as end:
+            benchmark.main()
+        assert end.value.code == 0
+        numbers = json.loads(output.read_text())
+        assert (numbers["family"], numbers["size"], numbers["dtype"]) == (family, "16x16", "bfloat16")
+        return numbers
+
+    return run
+
+
+def check_generation(made):
     assert made["frames_a_chunk"] in (17, 20)
     assert made["frames_per_second"] == pytest.approx(
         made["frames_a_chunk"] / (made["seconds_a_shift"] + made["decode_seconds_a_chunk"])
     )
     assert made["estimated_seconds_for_1440_frames"] > 72 * made["seconds_a_shift"]
-    assert 0 < error["relative_error_of_a_forward"] < 0.1  # bfloat16 rounds, and computes the same
-    assert trained["steps_per_second"] > 0
+
+
+def test_after_its_minutes_no_further_measurement_is_begun(measured, capsys):
+    numbers = measured("open-sora-1.2", "--minutes", "0.1")
+    check_generation(numbers["generation"])
+    assert numbers["training"] == "not begun: 0.1 minutes are over"
     assert "generation: seconds_a_shift" in capsys.readouterr().out
+
+
+@nightly
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_a_small_scale_is_measured_from_end_to_end(family, measured):
+    numbers = measured(family)
+    check_generation(numbers["generation"])
+    assert 0 < numbers["numerics"]["relative_error_of_a_forward"] < 0.1  # bfloat16 rounds, and computes the same
+    assert numbers["training"]["steps_per_second"] > 0
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

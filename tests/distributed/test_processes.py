@@ -108,7 +108,8 @@ def same_result(run, other):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours, theirs)
 
 
-@pytest.mark.parametrize("later", [2, pytest.param(4, marks=nightly)])
+@nightly
+@pytest.mark.parametrize("later", [2, 4])
 def test_a_run_whose_process_dies_or_is_told_to_stop_goes_on_in_another_number(folder, later):
     name = f"two, then {later}"
     run = folder / name

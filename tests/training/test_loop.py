@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from support.nightly import nightly
 from support.tiny_model import SHAPES, tiny_model
 
 from pavdm_jax import train
@@ -133,6 +134,7 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(runs, monkeypatch):
     assert [{name: whole_row[name] for name in row} for row, whole_row in zip(rows, whole_rows, strict=True)] == rows
 
 
+@nightly
 def test_the_spatial_loss_falls_from_random_weights(tmp_path):
     stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 20, 2, SPEED)
     loop.fit(TrainConfig(SHAPES, (stage,), output=str(tmp_path / "run"), log_every=1))
@@ -158,6 +160,7 @@ def test_a_run_that_fails_at_its_start_leaves_its_folder_to_another_config(runs,
         loop.fit(dataclasses.replace(config(runs, "x", stage), output=str(tmp_path)))
 
 
+@nightly
 def test_a_run_gets_more_steps_as_if_it_had_had_them_from_the_beginning(runs):
     """The rate does not decay here; what is said where it does is tested with the run's record."""
     speed = dataclasses.replace(SPEED, decay=False)
