@@ -15,7 +15,6 @@ from pavdm_jax.diffusion.partitions import partitioned
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import make_request
-from pavdm_jax.models import networks
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
 
@@ -174,48 +173,6 @@ def test_a_context_may_be_longer_than_what_is_new(keep_latents):
 
 
 # --- prompts, images, sizes -------------------------------------------------------------------------------------------
-
-
-def test_a_negative_prompt_takes_the_place_of_the_null_caption():
-    plain, away = video(), video(negative_prompt=OTHER)
-    assert differ(plain, away)
-    np.testing.assert_array_equal(away, video(negative_prompt=[OTHER]))
-    # Guidance between equal prompts is no guidance.
-    same = video(negative_prompt=PROMPT, guidance_scale=5.0)
-    assert not differ(same, video(guidance_scale=1.0))
-    with pytest.raises(ConfigError, match="guidance_scale is 1, which is none"):
-        video(negative_prompt=PROMPT, guidance_scale=1.0)
-
-
-@pytest.mark.parametrize(
-    ("options", "passes"),
-    [
-        ({"guidance_scale": 1.0}, [(1, 20)]),
-        ({"guidance_scale": 3.0}, [(2, 20)]),
-        # Of the three noisy chunks two are above the level, at least in a shift's first step.
-        ({"guidance_scale": 3.0, "guidance_above": 0.1}, [(1, 20), (1, 10)]),
-    ],
-)
-def test_a_step_predicts_twice_only_what_is_guided(options, passes, monkeypatch):
-    stream, seen, apply = generate_stream(tiny_model(), PROMPT, CHUNK, **options), [], networks._apply
-
-    def counted(network, params, latents, *inputs):
-        seen.append(latents.shape[:2])
-        return apply(network, params, latents, *inputs)
-
-    monkeypatch.setattr(networks, "_apply", counted)
-    latents = jnp.zeros((1, 20, *stream._cell))
-    velocity = jax.eval_shape(stream._conditions.velocity(), latents, latents[..., 0, 0, 0], 20, jnp.zeros(4, int))
-    assert (seen, velocity.shape) == (passes, latents.shape)
-
-
-def test_guidance_may_be_left_out_below_a_level():
-    timeline = [(0, PROMPT), (1, OTHER)]
-    options = {"frames": 5 * CHUNK, "guidance_scale": 3.0}
-    partly, seldom = (video(timeline, **options, guidance_above=level) for level in (0.1, 0.999))
-    assert differ(partly, video(timeline, **options))
-    assert differ(partly, seldom)
-    np.testing.assert_array_equal(partly, video(timeline, **options, guidance_above=0.1, segment=3))
 
 
 @pytest.mark.parametrize("score", [{"aesthetic_score": 5.0}, {"motion_score": 3.0}, {"camera_motion": "pan right"}])
