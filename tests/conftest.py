@@ -11,7 +11,8 @@ import tempfile
 
 import jax
 import pytest
-from support.quick_compiling import compile_quickly
+from jax._src import lru_cache
+from support import quick_compiling
 
 SHARED = "PAVDM_TESTS_CACHE"  # tells the processes that pytest starts of the cache
 IS_FIRST = SHARED not in os.environ
@@ -20,6 +21,7 @@ CACHE_BYTES = 2**34  # more than all tests write
 
 
 def pytest_configure():
+    quick_compiling.compile_quickly()  # compiling is most of the time of the tests
     os.environ[SHARED] = os.environ["PAVDM_CACHE"] = CACHE  # tests leave the user's cache alone
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_compilation_cache_dir", CACHE)
@@ -27,6 +29,9 @@ def pytest_configure():
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(CACHE_BYTES)  # for processes that tests start
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+        # Before it keeps a program, JAX looks at all that it has kept, in order to stay below the limit: of thousands
+        # that takes longer than most of them take to compile, and the other processes wait meanwhile.
+        lru_cache.LRUCache._evict_if_needed = lambda _, **__: None
 
 
 LONGEST = (
@@ -51,17 +56,10 @@ def pytest_unconfigure():
 
 
 @pytest.fixture(scope="module")
-def quick_compiling():
-    """For tests that compare our programs with each other, not with the reference: compiling is most of the time there.
-
-    Processes that they start compile in the same way, so that results are equal bit for bit.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch)
-        jax.clear_caches()  # or a program that other tests compiled otherwise would be used here, and round otherwise
+def fully_optimised():
+    """For tests that compare our programs with the reference: they are compiled as users compile them."""
+    with quick_compiling.fully_optimised():
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
 
 
 @pytest.fixture

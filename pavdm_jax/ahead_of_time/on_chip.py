@@ -107,19 +107,15 @@ def scaled(config: AnyModelConfig, scale: float) -> AnyModelConfig:
 
 def random_like(shapes: Any, seed: int = 0) -> Any:
     """A tree of small random arrays of such shapes, on the first device; whole numbers are 0."""
-    leaves, tree = jax.tree.flatten(shapes)
+    # Drawn by NumPy: to compile a program that draws a whole network takes minutes.
+    rng = np.random.default_rng(seed)
 
-    @jax.jit
-    def draw(key: jax.Array) -> list[jax.Array]:
-        keys = jax.random.split(key, len(leaves))
-        return [
-            (0.02 * jax.random.normal(k, leaf.shape)).astype(leaf.dtype)
-            if jnp.issubdtype(leaf.dtype, jnp.floating)
-            else jnp.zeros(leaf.shape, leaf.dtype)
-            for k, leaf in zip(keys, leaves, strict=True)
-        ]
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        return jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32), leaf.dtype)
 
-    return tree.unflatten(draw(jax.random.key(seed)))
+    return jax.tree.map(draw, shapes)
 
 
 def measure_chip(config: RealConfig, tell: Callable[[str], None] = print) -> dict[str, Any]:
@@ -191,7 +187,8 @@ def generation(request: Request, deadline: float) -> Section:
     peak = peak_flops(jax.local_devices()[0].device_kind)
     if peak is not None:
         yield "share_of_peak", flops / shift / peak / jax.device_count()
-    latents = jnp.zeros((1, config.window.chunk_size, *stream._cell))
+    # As the stream has its own, or decoding would be compiled once more.
+    latents = jax.device_put(jnp.zeros((1, config.window.chunk_size, *stream._cell)), stream._state.latents.sharding)
     frames = 0
 
     def decode() -> None:

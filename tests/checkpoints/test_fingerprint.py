@@ -22,8 +22,6 @@ from pavdm_jax.checkpoints.run_folder import check_base
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 
 def with_part(model: Model, part: str, change) -> Model:
     return model.replace(params={**model.params, part: jax.tree.map(change, model.params[part])})

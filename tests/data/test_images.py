@@ -22,8 +22,6 @@ from pavdm_jax.data.sources import PixelSource, open_feed
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.video.images import write_gif
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 MODEL = tiny()  # 16 by 24 pixels
 IMAGES = 6
 

@@ -30,8 +30,6 @@ from pavdm_jax.text.features import prompt_features
 from pavdm_jax.training.config import UniformDiffusion
 from pavdm_jax.training.denoising import denoising_loss
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 MODEL = tiny()  # 16 by 24 pixels
 
 

@@ -18,6 +18,8 @@ from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.objectives import ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
+
 CONFIG = WindowConfig(chunk_size=2, noisy_chunks=3, context_chunks=1, steps=6)
 MANY = 2000
 KEY = jax.random.key(0)

@@ -14,8 +14,6 @@ from pavdm_jax.diffusion.guidance import guide, guided, guided_above
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.window import plan_shifts, segments
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 EXACT = 2e-5
 """Float32 rounding of a division by small levels."""
 

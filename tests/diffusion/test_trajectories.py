@@ -17,6 +17,8 @@ from pavdm_jax.diffusion.guidance import guided
 from pavdm_jax.diffusion.noise_levels import level_table, uniform_levels
 from pavdm_jax.diffusion.window import num_shifts, plan_shifts, segments
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
+
 COMMON = {"height": 240, "width": 424, "fps": 24, "cfg_scale": 7.0}
 """Settings of every trajectory."""
 

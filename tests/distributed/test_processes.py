@@ -23,8 +23,6 @@ from pavdm_jax.distributed import processes
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.training import loop
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 STEPS, SAVE_EVERY, BATCH = 12, 3, 4
 
 CONFIG = """

@@ -22,8 +22,6 @@ from pavdm_jax.generation.progressive import ProgressiveStream
 from pavdm_jax.video.clips import read_video
 from pavdm_jax.video.writer import VideoWriter
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):

@@ -14,8 +14,6 @@ from pavdm_jax.generation.progressive import ProgressiveStream
 from pavdm_jax.video.clips import read_video
 from pavdm_jax.video.writer import VideoWriter, read_comment
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 FPS = 24.0
 FRAMES = 8 * CHUNK
 OTHER = "a small blue square bounces fast"

@@ -43,7 +43,6 @@ def made(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.usefixtures("quick_compiling")
 def test_what_is_missing_is_made_and_the_rest_is_left_alone(made, capsys):
     code, folder = made("--share", "1/2")
     assert code == 0
@@ -68,7 +67,6 @@ def test_what_is_missing_is_made_and_the_rest_is_left_alone(made, capsys):
     assert said["made_by"] == made_by()
 
 
-@pytest.mark.usefixtures("quick_compiling")
 def test_seconds_of_computing_are_those_of_all_sittings(made, monkeypatch):
     assert made("--share", "1/4")[0] == 0
     (video,) = made.folder.rglob("*.mp4")
@@ -101,7 +99,6 @@ def test_seconds_of_computing_are_those_of_all_sittings(made, monkeypatch):
     assert json.loads(beside.read_text())["seconds_of_computing"] is None
 
 
-@pytest.mark.usefixtures("quick_compiling")
 def test_all_systems_are_given_the_start_clips_but_those_that_begin_with_the_text(made):
     text = made.definition.read_text()
     text = text.replace('"a red circle moves left", "a small blue square_moves"', "*LINES,").replace(
@@ -129,7 +126,6 @@ def test_the_commit_is_known_in_a_clone_only(tmp_path):
     assert re.fullmatch("[0-9a-f]{12}", _commit(tmp_path) or "")
 
 
-@pytest.mark.usefixtures("quick_compiling")
 def test_systems_without_a_finished_model_are_named_in_one_line_and_left_out(made, capsys):
     definition = made.definition
     text = definition.read_text()

@@ -83,7 +83,6 @@ def test_the_embedded_model_was_finetuned_progressively():
     assert load("demo", parts=()).trained_with == (PA_O,)
 
 
-@pytest.mark.usefixtures("quick_compiling")
 def test_a_video_says_how_its_model_was_trained(tmp_path):
     trained = LevelPattern("progressive", 20, 5, 5)
     for name, patterns in (("known", (trained,)), ("unknown", ())):
@@ -106,7 +105,6 @@ def test_a_video_says_how_its_model_was_trained(tmp_path):
     assert len(seen) == 1 and "\n" not in str(seen[0].message)
 
 
-@pytest.mark.usefixtures("quick_compiling")
 def test_python_is_warned_too():
     model = tiny_model().replace(trained_with=(RW, RN))
     with pytest.warns(UserWarning, match=f"trained with {RW}; or {RN}; this request samples with levels that rise"):

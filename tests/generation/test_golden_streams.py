@@ -18,6 +18,8 @@ from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import make_request
 from pavdm_jax.models.model import Model
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
+
 NUMBER_OF_NOISES = 64
 
 

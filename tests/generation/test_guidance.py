@@ -10,8 +10,6 @@ from pavdm_jax import generate, generate_stream
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models import networks
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 OTHER = "a large green triangle moves right"
 
 

@@ -20,8 +20,6 @@ from pavdm_jax.geometry import decoded_frames
 from pavdm_jax.models.model import Model
 from pavdm_jax.wan_config import tiny_wan
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 PROGRAMS = run_segment, decode_frames, decode_next_frames
 
 

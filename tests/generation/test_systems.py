@@ -16,8 +16,6 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import make_request
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 OTHER = "a large green triangle moves right"
 
 

@@ -16,8 +16,6 @@ from pavdm_jax.video.clips import read_video
 from pavdm_jax.video.writer import read_comment
 from pavdm_jax.wan_config import tiny_wan
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 SCHEDULES = ("synchronous", "asynchronous")
 FRAMES = 61
 

@@ -20,6 +20,8 @@ from pavdm_jax.models.caption import Caption, concatenate, take
 from pavdm_jax.models.depth import REMAT_POLICIES
 from pavdm_jax.models.stdit3 import STDiT3
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
+
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Of the compiler, for programs that are compared with each other."""
 

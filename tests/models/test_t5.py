@@ -15,6 +15,8 @@ from pavdm_jax.conversion.open_sora import t5_rules
 from pavdm_jax.conversion.rules import WeightsError
 from pavdm_jax.models.t5 import T5Encoder, relative_buckets
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
+
 SETTINGS, GOLDEN = golden_data.load("t5_encoder")
 CONFIG = T5Config(
     vocab_size=SETTINGS["vocab_size"],

@@ -18,6 +18,8 @@ from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
 from pavdm_jax.wan_config import UMT5_XXL
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
+
 TOLERANCE = 1e-5
 SETTINGS, GOLDEN = golden_data.load("skyreels/umt5_a")
 CONFIG = T5Config(

@@ -18,6 +18,8 @@ from pavdm_jax.geometry import latent_frames
 from pavdm_jax.models import vae as vae_file
 from pavdm_jax.models.vae import VideoVAE, _even_groups, sample_posterior
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
+
 SETTINGS, GOLDEN = golden_data.load("vae_a")
 CONFIG = VAEConfig(
     spatial=SpatialVAEConfig(

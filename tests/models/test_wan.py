@@ -22,6 +22,8 @@ from pavdm_jax.models.embeddings import space_time_rotation
 from pavdm_jax.models.wan import Block, WanTransformer
 from pavdm_jax.wan_config import SKYREELS_V2_DF_1_3B, SKYREELS_V2_DF_14B, WanConfig
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
+
 TOLERANCE = 1e-5
 """Of a forward: two implementations of the reference differ by 4e-7, the rest is another order of summation."""
 

@@ -14,6 +14,8 @@ from pavdm_jax.conversion.wan_vae import wan_vae_rules
 from pavdm_jax.models.wan_vae import WanVAE, encode_video
 from pavdm_jax.wan_config import WanVAEConfig
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
+
 SETTINGS, GOLDEN = golden_data.load("skyreels/vae_a")
 CONFIG = WanVAEConfig(base_channels=SETTINGS["dim"])
 VAE = WanVAE(CONFIG)

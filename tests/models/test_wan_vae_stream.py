@@ -14,8 +14,6 @@ from pavdm_jax.conversion.wan_vae import wan_vae_rules
 from pavdm_jax.models.wan_vae import WanVAE, decode_next, encode_video
 from pavdm_jax.wan_config import WanVAEConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 SETTINGS, GOLDEN = golden_data.load("skyreels/vae_a")
 CONFIG = WanVAEConfig(base_channels=SETTINGS["dim"])
 VAE = WanVAE(CONFIG)

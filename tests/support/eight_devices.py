@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.golden_data import relative_error
-from support.nightly import IS_NIGHT, at_night
+from support.nightly import at_night
 from support.tiny_model import CHUNK, PROMPT, TINY, tiny_model
 from support.wan_network import trajectory_network
 
@@ -34,14 +34,13 @@ from pavdm_jax.training.program import make_program, used_parts
 from pavdm_jax.wan_config import WanVAEConfig, tiny_wan
 
 TOLERANCE = 1e-5
-EVERY_AXIS = [MeshConfig(1, 8), MeshConfig(2, 2, 2)]
-"""The mesh of published trainings, and one that splits all axes; at night each axis alone and two of them, too.
-
-A training step takes long to compile.
-"""
-
-if IS_NIGHT:
-    EVERY_AXIS += [MeshConfig(8), MeshConfig(1, 1, 8), MeshConfig(4, 2), MeshConfig(4, 1, 2), MeshConfig(1, 4, 2)]
+EVERY_AXIS = [
+    MeshConfig(2, 2, 2),
+    *at_night(
+        *(MeshConfig(*sizes) for sizes in ((8,), (1, 8), (1, 1, 8), (4, 2), (4, 1, 2), (1, 4, 2))),
+    ),
+]
+"""A mesh that splits all axes; at night each axis alone and two of them, too: a training step takes long to compile."""
 
 OTHER = "a large green triangle moves right"
 
@@ -161,8 +160,7 @@ def video(config=TINY, **options) -> np.ndarray:
     ("config", "method"),
     [
         (TINY, "progressive"),
-        (TINY, "replacement"),
-        *at_night((TINY, "noisy-replacement"), (tiny_wan(), "progressive")),
+        *at_night((TINY, "replacement"), (TINY, "noisy-replacement"), (tiny_wan(), "progressive")),
     ],
     ids=lambda value: getattr(value, "name", value),
 )
@@ -175,7 +173,7 @@ def test_a_video_of_every_method_is_that_of_one_device(config, method):
     assert (one != eight).mean() < 1e-3
 
 
-@pytest.mark.parametrize("config", [TINY, tiny_wan()], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [TINY, *at_night(tiny_wan())], ids=lambda config: config.name)
 def test_a_stream_goes_on_on_another_mesh(config):
     timeline, frames = [(0, PROMPT), (1, OTHER)], 3 * CHUNK
     stream = generate_stream(tiny_model(config), timeline, frames, mesh="data=2,sequence=4")

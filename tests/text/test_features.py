@@ -18,8 +18,6 @@ from pavdm_jax.text.captions import clean_caption
 from pavdm_jax.text.features import prompt_features
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 OTHER = "a large green triangle moves right"
 
 

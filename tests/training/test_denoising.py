@@ -24,8 +24,6 @@ from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.state import init_state
 from pavdm_jax.training.step import learning_rate, make_gradients, make_optimizer, make_train_step, metric_shapes
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 KEY = jax.random.key(0)
 
 

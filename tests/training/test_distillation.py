@@ -28,8 +28,6 @@ from pavdm_jax.training.config import (
 from pavdm_jax.training.distillation import distillation_loss, teacher_flops
 from pavdm_jax.training.trained_with import trained_with
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 STUDENT = dataclasses.replace(
     SHAPES, guidance_scale=1.0, window=dataclasses.replace(SHAPES.window, steps=SHAPES.window.noisy_chunks)
 )

@@ -20,8 +20,6 @@ from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.models.model import PARTS
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 STEPS, SAVE_EVERY = 20, 3
 KILLS, LONG = 50, 300
 

@@ -32,8 +32,6 @@ from pavdm_jax.training.loss import by_kind
 from pavdm_jax.training.program import make_loss
 from pavdm_jax.training.reconstruction import measure_normalisation, reconstruction_loss
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8, decay=False)
 
 

@@ -34,8 +34,6 @@ from pavdm_jax.training.log import StageLog
 from pavdm_jax.training.start import given_model
 from pavdm_jax.training.trained_with import level_patterns
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 CONFIGS = Path(__file__).parents[2] / "configs"
 SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
 VAE_STAGES = (

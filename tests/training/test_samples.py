@@ -11,8 +11,6 @@ from pavdm_jax.training.samples import sample_videos
 from pavdm_jax.video.clips import read_video
 from pavdm_jax.video.writer import VideoWriter
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 
 @pytest.mark.parametrize("method", ["progressive", "replacement"])
 def test_samples_are_videos_of_their_method(tmp_path, method):

@@ -25,8 +25,6 @@ from pavdm_jax.training.config import (
 )
 from pavdm_jax.wan_config import tiny_wan
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
-
 CONFIG = tiny_wan()
 
 
