@@ -147,6 +147,7 @@ def test_a_mistake_ends_all_processes(folder):
     assert "error: process 0 cannot go on, and says why" in said[1]
 
 
+@nightly
 def test_latents_are_computed_by_several_processes(folder, tmp_path):
     videos = [write_video(tmp_path / f"{n}.mp4", gradient(36, 64, 64, n)) for n in range(3)]
     manifest = write_csv(tmp_path / "clips.csv", [f"{path},a clip" for path in videos])

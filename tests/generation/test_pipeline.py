@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import pytest
+from support.nightly import at_night
 from support.tiny_model import CHUNK, PROMPT, TINY, tiny_model
 
 from pavdm_jax import generate, generate_stream
@@ -44,7 +45,7 @@ class Family:
         return generate_stream(self.model, prompt, frames, **options)
 
 
-@pytest.fixture(params=[TINY, tiny_wan()], ids=["open_sora", "wan"])
+@pytest.fixture(params=[TINY, *at_night(tiny_wan())], ids=["open_sora", "wan"])
 def family(request):
     return Family(request.param)
 

@@ -34,7 +34,7 @@ def differ(one, other):
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", ["fifo", *at_night(*(sorted(SCHEDULES.keys() - {"fifo"})))])
+@pytest.mark.parametrize("schedule", at_night(*sorted(SCHEDULES)))
 def test_every_named_window_starts_from_text_and_from_a_clip(schedule):
     made = video(frames=2 * CHUNK + 3, schedule=schedule)
     assert made.shape == (2 * CHUNK + 3, 16, 24, 3)
@@ -127,12 +127,9 @@ def test_one_partition_of_the_whole_window_is_no_partition():
 @pytest.mark.parametrize(
     "options",
     [
-        {"clip_frames": 2 * CHUNK},
-        {"context_frames": 1},
         {"context_frames": 5, "clip_frames": 2 * CHUNK},
-        {"keep_latents": True},
-        {"edit_ratio": 0.6},
         {"steps": 4},  # no multiple of the noisy chunks
+        *at_night({"clip_frames": 2 * CHUNK}, {"context_frames": 1}, {"keep_latents": True}, {"edit_ratio": 0.6}),
     ],
 )
 def test_clips_of_the_baselines_have_any_length_context_and_steps(options):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from support.nightly import at_night
 from support.tiny_model import PROMPT, TINY, tiny_model
 
 from pavdm_jax import generate, generate_stream, make_video, redo
@@ -20,7 +21,7 @@ SCHEDULES = ("synchronous", "asynchronous")
 FRAMES = 61
 
 
-@pytest.fixture(params=[TINY, tiny_wan()], ids=["open_sora", "wan"])
+@pytest.fixture(params=[*at_night(TINY), tiny_wan()], ids=["open_sora", "wan"])
 def config(request):
     return request.param
 

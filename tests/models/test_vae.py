@@ -30,7 +30,7 @@ CONFIG = VAEConfig(
     ),
 )
 VAE = VideoVAE(CONFIG)
-FRAMES = SETTINGS["frames"]
+FRAMES = [n if n in (1, 20) else at_night(n)[0] for n in SETTINGS["frames"]]
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import pytest
 from flax import traverse_util
 from support import golden_data
 from support.golden_data import channels_last, relative_error
+from support.nightly import nightly
 from support.precision import check_float32
 from support.pytorch_layout import to_params, to_tensors
 from support.wan_network import FPS, abstract_wan, wan_network_config
@@ -228,6 +229,7 @@ def test_what_must_be_float32_is_float32_in_bfloat16(golden_a):
     check_float32(jax.make_jaxpr(model.apply)({"params": golden_a.params}, *inputs))
 
 
+@nightly
 def test_what_is_recomputed_does_not_change_the_gradient(golden_a):
     def loss(remat, blocks):
         model = WanTransformer(golden_a.config, remat=remat)

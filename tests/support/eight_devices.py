@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.golden_data import relative_error
-from support.nightly import at_night
+from support.nightly import at_night, nightly
 from support.tiny_model import CHUNK, PROMPT, TINY, tiny_model
 from support.wan_network import trajectory_network
 
@@ -107,6 +107,7 @@ def test_the_program_moves_between_tokens_and_frames():
     assert "all-to-all" in program.compile().as_text()
 
 
+@nightly
 def test_the_rows_of_a_causal_vae_on_several_devices_are_those_of_one():
     """Five latent rows on four devices, in two calls."""
     vae = WanVAE(WanVAEConfig(base_channels=4))
@@ -270,10 +271,12 @@ def test_a_training_step_equals_that_of_one_device(mesh):
     same_step(mesh)
 
 
+@nightly
 def test_a_training_step_of_adapters_in_parts_with_the_text_encoder_equals_that_of_one_device():
     same_step(MeshConfig(data=2, fsdp=2, sequence=2), accumulate=2, lora=LORA, text_encoder=True)
 
 
+@nightly
 def test_a_training_step_with_the_attention_of_gpus_equals_that_of_one_device(monkeypatch):
     """cuDNN's calls see the part of one device each; in its place is JAX's attention.
 

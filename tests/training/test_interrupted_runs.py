@@ -99,6 +99,7 @@ def saved(run):
     return max((int(path.name) for path in run.glob("stages/0-spatial/*") if path.name.isdigit()), default=0)
 
 
+@nightly
 def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(folder):
     process = start(folder, "whole")
     _, said = process.communicate(timeout=300)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from support.nightly import nightly
 from support.small_videos import gradient, write_csv, write_video
 from support.tiny_model import TINY, tiny_model
 
@@ -62,6 +63,7 @@ def read_log(run):
     return [{name: x for name, x in row.items() if name not in ("seconds", "samples_per_second")} for row in rows]
 
 
+@nightly
 def test_both_losses_are_logged_and_fall_and_a_run_that_was_cut_off_ends_like_one_that_was_not(folder, monkeypatch):
     whole = loop.fit(config(folder, "whole"))
     rows = read_log(folder / "whole")

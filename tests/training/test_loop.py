@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from support.nightly import nightly
+from support.nightly import at_night, nightly
 from support.tiny_model import SHAPES, tiny_model
 
 from pavdm_jax import train
@@ -85,7 +85,9 @@ def test_the_vae_stages_make_a_model_with_measured_normalisation(runs):
 
 
 @pytest.mark.parametrize(
-    "objective", [UniformDiffusion(clip_chunks=2), ProgressiveDiffusion()], ids=lambda o: type(o).__name__
+    "objective",
+    [*at_night(UniformDiffusion(clip_chunks=2)), ProgressiveDiffusion()],
+    ids=["UniformDiffusion", "ProgressiveDiffusion"],
 )
 def test_diffusion_stages_train_the_transformer_and_the_text_encoder_only(runs, objective):
     frames = 17 * (2 if isinstance(objective, UniformDiffusion) else SHAPES.window.slots)
