@@ -4,6 +4,7 @@ Programs that several tests compile alike are compiled once: pytest's processes 
 lasts. JAX locks a cache only if its size is limited; without the lock, a process may read a half-written program.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -21,6 +22,7 @@ CACHE_BYTES = 2**34  # more than all tests write
 
 
 def pytest_configure(config):
+    gc.set_threshold(100_000, 50, 100)  # what JAX traces are many small objects, and looking through them takes a tenth
     if config.option.markexpr != "other_chips":  # their compilers refuse the flags
         quick_compiling.compile_quickly()  # compiling is most of the time of the tests
     os.environ[SHARED] = os.environ["PAVDM_CACHE"] = CACHE  # tests leave the user's cache alone
