@@ -144,7 +144,8 @@ def test_a_run_that_is_killed_and_stopped_ends_bit_for_bit_like_one_that_is_not(
 
 @nightly
 def test_fifty_kills_after_finished_checkpoints_do_not_change_a_run(folder):
-    assert start(folder, "long", "long.py").wait(600) == 0
+    _, said = (process := start(folder, "long", "long.py")).communicate(timeout=600)
+    assert process.returncode == 0, said
     run, chance = folder / "often", random.Random(1)
     for kill in range(KILLS):
         process = start(folder, "often", "long.py")
