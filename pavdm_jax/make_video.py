@@ -20,7 +20,7 @@ from pavdm_jax import resolutions, storage
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
-from pavdm_jax.generation.options import Options, check_frames
+from pavdm_jax.generation.options import Options, check_frames, check_samples
 from pavdm_jax.generation.prompts_file import PromptLine, read_prompts_file
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.models.model import DTYPES, abstract_params
@@ -116,8 +116,7 @@ class GenerateCommand:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size must be at least 1, not {self.batch_size}")
-        if self.video.samples < 1:
-            raise ConfigError(f"--samples must be at least 1, not {self.video.samples}")
+        check_samples(self.video.samples)
 
 
 def read_timeline(changes: Sequence[tuple[str, str]]) -> list[tuple[float, str]]:

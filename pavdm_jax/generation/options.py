@@ -26,6 +26,16 @@ def check_frames(frames: int) -> None:
         raise ConfigError(f"frames {frames} is not possible; ask for 1 to {MAX_FRAMES}, or for a video without end")
 
 
+MAX_SAMPLES = 10_000
+"""The most videos of a prompt: more is a slip of the keyboard."""
+
+
+def check_samples(samples: int) -> None:
+    """Raise `ConfigError` for a number of videos that cannot be asked for."""
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise ConfigError(f"samples must be 1 to {MAX_SAMPLES}, not {samples}")
+
+
 MAX_SEGMENT = 1000
 """The most shifts of one compiled call."""
 
@@ -148,8 +158,7 @@ def read_options(options: dict) -> Options:
             raise ConfigError(f"there is no option '{name}'; {hint}")
     asked, defaults = Options(**options), Options()
     check_kinds(asked, Options, "")
-    if asked.samples < 1:
-        raise ConfigError(f"samples must be at least 1, not {asked.samples}")
+    check_samples(asked.samples)
     if not 1 <= asked.segment <= MAX_SEGMENT:
         raise ConfigError(f"segment must be 1 to {MAX_SEGMENT} shifts, not {asked.segment}")
     for name, values in (("method", METHODS), ("dtype", DTYPES), ("image", IMAGES)):

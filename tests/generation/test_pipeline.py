@@ -240,6 +240,7 @@ def test_the_methods_make_different_videos(family):
         ({"height": 15}, "16"),
         ({"fps": -1.0}, "fps"),
         ({"samples": 0}, "samples"),
+        ({"samples": 10**9}, "samples"),  # filled the memory
         ({"segment": 0}, "segment"),
         ({"method": "magic"}, "use progressive"),
         ({"method": "replacement", "prompt": [(0.0, PROMPT), (0.1, PROMPT)]}, "takes one prompt"),
