@@ -32,8 +32,8 @@ def pytest_configure(config):
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(CACHE_BYTES)  # for processes that tests start
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
-        # Before it keeps a program, JAX looks at all that it has kept, in order to stay below the limit: of thousands
-        # that takes longer than most of them take to compile, and the other processes wait meanwhile.
+        # Before it keeps a program, JAX looks at all that it has kept, in order to stay below the limit: of a
+        # thousand that takes a tenth of a second, and the other processes wait meanwhile.
         lru_cache.LRUCache._evict_if_needed = lambda _, **__: None
 
 
