@@ -210,6 +210,7 @@ class WindowConfig:
     steps: int = 30  # network calls that each latent frame receives
     context_noise: float = 0.0  # level to which the context is noised, and which the network is told; 0 keeps it clean
     guidance_above: float = 0.0  # level above which latent frames are guided; 0 guides all of them
+    reuse_below: float | None = None  # level up to which they are predicted once a shift; None: in each of its steps
     partition: int | None = None  # latent frames of a network call, where the window is longer than it (FIFO-Diffusion)
     lag: int | None = None  # steps from a chunk's beginning to the next one's, which waits in the window (SkyReels-V2)
 
@@ -220,6 +221,8 @@ class WindowConfig:
             raise ConfigError(f"context_noise {self.context_noise} needs a context; give context_chunks 1")
         if not 0 <= self.guidance_above < 1:
             raise ConfigError(f"guidance_above is a level from 0 to below 1, not {self.guidance_above}; try 0.3")
+        if self.reuse_below is not None:
+            self._check_reuse(self.reuse_below)
         if self.partition is not None:
             half, rest = divmod(self.partition, 2)
             if half < 1 or rest or half % self.chunk_size or self.window_size % half:
@@ -242,6 +245,19 @@ class WindowConfig:
             near = " or ".join(str(n) for n in (below, below + self.noisy_chunks) if n)
             raise ConfigError(
                 f"steps {self.steps} is not divisible by the {self.noisy_chunks} noisy chunks of the window; use {near}"
+            )
+
+    def _check_reuse(self, level: float) -> None:
+        if not 0 <= level < 1:
+            raise ConfigError(f"reuse_below is a level from 0 to below 1, not {level}; try 0.3")
+        others = {"guidance_above": self.guidance_above, "partition": self.partition, "lag": self.lag}
+        for name, value in others.items():
+            if value:
+                raise ConfigError(f"reuse_below {level} cannot be combined with {name} {value}; leave one of them out")
+        if self.steps <= self.noisy_chunks:
+            raise ConfigError(
+                f"reuse_below {level} has nothing to use again where a shift is one step; give more than "
+                f"{self.noisy_chunks} steps, or leave it out"
             )
 
     @property

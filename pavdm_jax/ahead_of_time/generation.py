@@ -18,7 +18,7 @@ from pavdm_jax.ahead_of_time.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.ahead_of_time.compile import Report, compile_program, place
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.config import OPEN_SORA_1_2
-from pavdm_jax.diffusion.family_levels import guided_frames, window_solver
+from pavdm_jax.diffusion.family_levels import guided_frames, repeated_frames, window_solver
 from pavdm_jax.diffusion.sampler import sample_keys
 from pavdm_jax.distributed.mesh import generation_mesh, make_mesh, use_mesh
 from pavdm_jax.distributed.partitioning import replicated
@@ -125,9 +125,14 @@ def programs(config: AnyModelConfig, request: Request, device: jax.Device) -> li
     number: Any = shape((), jnp.float32)  # in the place of the numbers
     scale = number if request.guided else None
     numbers = (number, number, number, scale)
-    static = {"config": config, "dtype": dtype, "backend": backend}
-    frames = guided_frames(config, request.told_size)
-    conditions = Conditions(transformer, caption, *numbers, guided_frames=frames, **static)
+    static = {
+        "config": config,
+        "dtype": dtype,
+        "backend": backend,
+        "guided_frames": guided_frames(config, request.told_size),
+        "repeated_frames": repeated_frames(config, request.told_size),
+    }
+    conditions = Conditions(transformer, caption, *numbers, **static)
     return [
         GenerationProgram(
             "text",

@@ -15,6 +15,7 @@ from pavdm_jax.diffusion.flow import shift_levels
 from pavdm_jax.diffusion.noise_levels import level_table, uniform_levels
 from pavdm_jax.diffusion.solvers import EULER, Solver, UniPC
 from pavdm_jax.diffusion.wan_levels import wan_levels, window_table
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
 
 
@@ -49,6 +50,28 @@ def guided_frames(config: AnyModelConfig, told_size: tuple[int, int]) -> int | N
         return window.window_size
     highest = window_levels(config, told_size).max(axis=0)
     return int(np.sum(highest > window.guidance_above)) * window.chunk_size
+
+
+def repeated_frames(config: AnyModelConfig, told_size: tuple[int, int]) -> int | None:
+    """Latent frames at the end of the window that every step predicts; None: all (see `WindowConfig.reuse_below`).
+
+    Args:
+      config, told_size: see `window_levels`.
+
+    Raises:
+      ConfigError: they are all, because no chunk is ever at so low a level.
+    """
+    window = config.window
+    if window.reuse_below is None:
+        return None
+    highest = window_levels(config, told_size).max(axis=0)
+    frames = int(np.sum(highest > window.reuse_below)) * window.chunk_size
+    if frames == window.window_size:
+        raise ConfigError(
+            f"reuse_below {window.reuse_below} is below every level of this window, whose first chunk begins a shift "
+            f"at {highest.min():.2f}; give at least that, or leave it out"
+        )
+    return frames
 
 
 def clip_levels(config: AnyModelConfig, steps: int, told_size: tuple[int, int], latent_frames: int) -> jax.Array:

@@ -1,10 +1,14 @@
 """Classifier-free guidance, as a pure function over predictions."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pavdm_jax.diffusion.flow import Velocity
+from pavdm_jax.diffusion.reuse import ReusingVelocity
 
 
 def guide(conditional: jax.Array, unconditional: jax.Array, scale: ArrayLike) -> jax.Array:
@@ -32,6 +36,20 @@ def guided(velocity: Velocity, scale: ArrayLike) -> Velocity:
         return guide(conditional, unconditional, scale)
 
     return guided_velocity
+
+
+def guided_reusing(velocity: ReusingVelocity, scale: ArrayLike) -> ReusingVelocity:
+    """`guided` for a velocity that remembers; the memory is of the doubled batch."""
+
+    def predict(latents: jax.Array, levels: jax.Array, *inputs: Any) -> tuple[jax.Array, Any]:
+        twice, memory = velocity.predict(_doubled(latents), _doubled(levels), *inputs)
+        conditional, unconditional = jnp.split(twice, 2)
+        return guide(conditional, unconditional, scale), memory
+
+    def empty(shape: tuple[int, ...]) -> Any:
+        return velocity.empty((2 * shape[0], *shape[1:]))
+
+    return dataclasses.replace(velocity, predict=predict, empty=empty)
 
 
 def guided_above(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from pavdm_jax.diffusion.flow import Velocity, interpolate
+from pavdm_jax.diffusion.reuse import ReusingVelocity, by_steps
 from pavdm_jax.diffusion.solvers import EULER, Solver
 from pavdm_jax.diffusion.window import ShiftInputs
 
@@ -115,7 +116,7 @@ def initial_state(
 
 
 def shift_step(
-    velocity: Velocity,
+    velocity: Velocity | ReusingVelocity,
     noise: Noise,
     state: WindowState,
     inputs: ShiftInputs,
@@ -128,7 +129,7 @@ def shift_step(
     upstream rounds its timesteps to bfloat16.
 
     Args:
-      velocity: see `flow.Velocity`; its values behind `num_valid` are ignored.
+      velocity: see `flow.Velocity`; its values behind `num_valid` are ignored. Or one that remembers within a shift.
       noise: see `Noise`.
       state: the window before the shift.
       inputs: one entry of a plan. Its `levels` may be [r + 1, b, slots], and its `num_valid` [b], where the samples'
@@ -150,15 +151,17 @@ def shift_step(
 
     is_held = jnp.arange(t) < inputs.held
 
-    def step(r: jax.Array, solved: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-        latents, memory = solved
+    predict, nothing_kept = by_steps(velocity, state.latents)
+
+    def step(r: jax.Array, solved: tuple[jax.Array, Any, Any]) -> tuple[jax.Array, Any, Any]:
+        latents, memory, kept = solved
         now, later = (jnp.where(is_held, inputs.held_level, _frame_levels(table[row], b, t)) for row in (r, r + 1))
         seen = latents
         if held_noise is not None:
             noised = interpolate(latents, held_noise(jnp.asarray(inputs.first_step) + r), now)
             seen = jnp.where(is_held[:, None, None, None], noised, latents)
-        prediction = velocity(seen, now, num_valid, prompt_index).astype(jnp.float32)
-        return solver.step(latents, prediction, now, later, memory)
+        prediction, kept = predict(r, kept, seen, now, num_valid, prompt_index)
+        return *solver.step(latents, prediction, now, later, memory), kept
 
     entered = jax.lax.dynamic_update_slice_in_dim(
         state.latents, noise(jnp.maximum(inputs.entering, 0)), (inputs.entering - first) * k, axis=1
@@ -167,7 +170,7 @@ def shift_step(
     latents = jnp.where(enters, entered, state.latents)
     changes = jnp.any(table[1:] != table[:-1], axis=tuple(range(1, table.ndim)))
     steps = jnp.max(jnp.where(changes, jnp.arange(1, len(table)), 0))  # none in an inert shift
-    latents, memory = jax.lax.fori_loop(0, steps, step, (latents, state.memory))
+    latents, memory, _ = jax.lax.fori_loop(0, steps, step, (latents, state.memory, nothing_kept))
 
     finished = jax.lax.dynamic_slice_in_dim(latents, (emitted - first) * k, k, axis=1)
     finished = jnp.where(emitted >= 0, finished, jnp.zeros_like(finished))
@@ -185,7 +188,7 @@ def shift_step(
 
 
 def sample_segment(
-    velocity: Velocity,
+    velocity: Velocity | ReusingVelocity,
     noise: Noise,
     state: WindowState,
     plan: ShiftInputs,

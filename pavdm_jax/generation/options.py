@@ -111,6 +111,9 @@ class Options:
     guidance_above: float | None = None
     """of the progressive method: noise level, 0 to 1, above which latent frames are guided; those at or below it, which
     are nearly finished, follow the prompt alone, and a step takes less time (0, all are guided)"""
+    reuse_below: float | None = None
+    """of the progressive method: noise level, 0 to 1, up to which latent frames are predicted in the first step of a
+    shift alone; the other steps use that again and take less time. 0 is for the finished context alone"""
     lag: int | None = None
     """of schedule asynchronous: steps from the beginning of one chunk to that of the next (ar_step); steps divided by
     the noisy chunks when none is given"""
@@ -137,7 +140,7 @@ class Options:
 OF_SIZES = ("chunk_size", "noisy_chunks", "context_chunks", "partition")
 """Options of the progressive method alone that schedule synchronous does not leave open."""
 
-OF_WINDOW = ("schedule", *OF_SIZES, "context_noise", "guidance_above", "lag", "fixed_length")
+OF_WINDOW = ("schedule", *OF_SIZES, "context_noise", "guidance_above", "reuse_below", "lag", "fixed_length")
 """Options of the progressive method alone."""
 
 OF_CLIPS = ("clip_frames", "context_frames", "keep_latents", "edit_ratio")

@@ -13,9 +13,10 @@ from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 
 from pavdm_jax.diffusion.flow import Velocity
-from pavdm_jax.diffusion.guidance import guided, guided_above
+from pavdm_jax.diffusion.guidance import guided, guided_above, guided_reusing
 from pavdm_jax.diffusion.partitions import partitioned
 from pavdm_jax.diffusion.replacement import extend_by_replacement
+from pavdm_jax.diffusion.reuse import ReusingVelocity
 from pavdm_jax.diffusion.sampler import (
     FinishedChunk,
     WindowState,
@@ -106,6 +107,7 @@ class Conditions:
       dtype: in which matrix products are computed; static.
       backend: of attention, for the devices that the program runs on (see `choose_backend`); static.
       guided_frames: see `family_levels.guided_frames`; static.
+      repeated_frames: see `family_levels.repeated_frames`; static.
     """
 
     params: dict
@@ -118,6 +120,7 @@ class Conditions:
     dtype: DTypeLike = struct.field(pytree_node=False)
     backend: Backend = struct.field(pytree_node=False)
     guided_frames: int | None = struct.field(pytree_node=False, default=None)
+    repeated_frames: int | None = struct.field(pytree_node=False, default=None)
 
     def velocity(self) -> Velocity:
         """The network's velocity, with classifier-free guidance if there is a scale, of latents and levels."""
@@ -132,14 +135,36 @@ class Conditions:
     def _velocity(self, caption: Caption) -> Velocity:
         network = networks(self.config, self.dtype, backend=self.backend)
 
-        def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
-            b = latents.shape[0]
-            taken = caption if caption.length.shape[1] == 1 else take(caption, prompt_index)
-            fps, height, width = (jnp.full((b,), value) for value in (self.fps, self.height, self.width))
-            valid = jnp.full((b,), num_valid)
-            return network.velocity(self.params, latents, levels, taken, fps, height, width, valid)
+        def velocity(*inputs: jax.Array) -> jax.Array:
+            return network.velocity(self.params, *self._inputs(caption, *inputs))
 
         return velocity
+
+    def reusing_velocity(self, frames: int) -> ReusingVelocity:
+        """The same, where only the last `frames` of the window are predicted in every step."""
+        network = networks(self.config, self.dtype, backend=self.backend)
+
+        def predict(*inputs: Any) -> tuple[jax.Array, Any]:
+            *window, memory, start = inputs
+            network_inputs: tuple[Any, ...] = (*self._inputs(self.caption, *window), memory, start)
+            return network.remember(self.params, *network_inputs)
+
+        velocity = ReusingVelocity(predict, network.empty_memory, frames)
+        return velocity if self.guidance_scale is None else guided_reusing(velocity, self.guidance_scale)
+
+    def _inputs(
+        self,
+        caption: Caption,
+        latents: jax.Array,
+        levels: jax.Array,
+        num_valid: jax.Array,
+        prompt_index: jax.Array,
+    ) -> tuple:
+        """What the network takes, after its parameters."""
+        b = latents.shape[0]
+        taken = caption if caption.length.shape[1] == 1 else take(caption, prompt_index)
+        fps, height, width = (jnp.full((b,), value) for value in (self.fps, self.height, self.width))
+        return latents, levels, taken, fps, height, width, jnp.full((b,), num_valid)
 
 
 @functools.partial(jax.jit, donate_argnames="state")
@@ -151,8 +176,12 @@ def run_segment(
     The memory of `state` is given to the new state: it must not be used again.
     """
     window, (_, t, *cell) = conditions.config.window, state.latents.shape
-    velocity = conditions.velocity()
-    velocity = velocity if window.partition is None else partitioned(velocity, window.partition)
+    if conditions.repeated_frames is not None:
+        velocity = conditions.reusing_velocity(conditions.repeated_frames)
+    elif window.partition is not None:
+        velocity = partitioned(conditions.velocity(), window.partition)
+    else:
+        velocity = conditions.velocity()
     noise = gaussian_noise(state.key, (window.chunk_size, *cell))
     of_held = None if window.lag is None else noise_of_held(state.key, (t, *cell))
     return replicate(sample_segment(velocity, noise, state, plan, solver, of_held))

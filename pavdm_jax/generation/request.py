@@ -209,7 +209,7 @@ def _window(config: AnyModelConfig, asked: Options, frames: int | None, given_fr
     """
     window = SCHEDULES.get(asked.schedule or "", config.window)
     if asked.method != "progressive":
-        return window
+        return dataclasses.replace(window, reuse_below=None)  # clips have no shifts
     changed = _given(asked, *(field.name for field in dataclasses.fields(window)))
     if asked.schedule == "synchronous":
         if frames is None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavdm_jax.cli import enable_cache
-from pavdm_jax.diffusion.family_levels import guided_frames
+from pavdm_jax.diffusion.family_levels import guided_frames, repeated_frames
 from pavdm_jax.diffusion.sampler import WindowState
 from pavdm_jax.distributed.mesh import make_mesh, use_mesh
 from pavdm_jax.distributed.placement import place_params, place_replicated
@@ -179,6 +179,7 @@ class VideoStream(ABC):
             "config": config,
             "dtype": dtype,
             "guided_frames": guided_frames(config, request.told_size),
+            "repeated_frames": repeated_frames(config, request.told_size),
             "backend": choose_backend(self._mesh.devices.flat[0], dtype, config.transformer.head_width),
         }
         return Conditions(params, caption, fps, height, width, scale, **static)

@@ -89,19 +89,28 @@ def position_embedding(
     return einops.rearrange(jnp.concatenate([column, row], -1), "b h w d -> b (h w) d")
 
 
-def rotate(x: jax.Array) -> jax.Array:
+def rotate(x: jax.Array, start: jax.Array | None = None, window: int | None = None) -> jax.Array:
     """Rotary position embedding along time: rotates each pair of neighbouring channels by an angle proportional to t.
 
     Args:
       x: queries or keys, float32 [b, t, s, n, e].
+      start: int [], the place of the first latent frame in a window; None: it is the window's first.
+      window: latent frames of that window.
 
     Returns:
       float32 [b, t, s, n, e].
     """
     t, e = x.shape[1], x.shape[-1]
-    angles = np.arange(t, dtype=np.float32)[:, None] * _frequencies(e)[None, :]
-    cos, sin = (f(angles)[None, :, None, None, :] for f in (np.cos, np.sin))
+    angles = np.arange(window or t, dtype=np.float32)[:, None] * _frequencies(e)[None, :]
+    cos, sin = (places(f(angles), start, t)[None, :, None, None, :] for f in (np.cos, np.sin))
     return _rotate_pairs(x, cos, sin)
+
+
+def places(table: np.ndarray, start: jax.Array | None, frames: int, axis: int = 0) -> np.ndarray | jax.Array:
+    """Of a table of a window's latent frames along `axis`, the `frames` from place `start` on, int [], or the first."""
+    if start is None:
+        return table.take(np.arange(frames), axis)
+    return jax.lax.dynamic_slice_in_dim(jnp.asarray(table), start, frames, axis)
 
 
 class SpaceTimeRotation(NamedTuple):
@@ -116,7 +125,9 @@ class SpaceTimeRotation(NamedTuple):
     space: np.ndarray | jax.Array
 
 
-def space_time_rotation(t: int, rows: int, columns: int, head_width: int) -> SpaceTimeRotation:
+def space_time_rotation(
+    t: int, rows: int, columns: int, head_width: int, start: jax.Array | None = None, window: int | None = None
+) -> SpaceTimeRotation:
     """Rotary position embedding of Wan, for t latent frames of rows × columns tokens.
 
     With u = head_width // 6, the last 2u channels turn with the column, the 2u before them with the row, all others
@@ -127,6 +138,7 @@ def space_time_rotation(t: int, rows: int, columns: int, head_width: int) -> Spa
       rows: of the token grid.
       columns: of the token grid.
       head_width: e, even.
+      start, window: see `rotate`.
     """
     place = 2 * (head_width // 6)
     token = np.arange(rows * columns)
@@ -138,7 +150,8 @@ def space_time_rotation(t: int, rows: int, columns: int, head_width: int) -> Spa
         return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
 
     in_space = np.concatenate([angles(token // columns, place), angles(token % columns, place)], -1)
-    return SpaceTimeRotation(turns(angles(np.arange(t), head_width - 2 * place)), turns(in_space))
+    in_time = turns(angles(np.arange(window or t), head_width - 2 * place))
+    return SpaceTimeRotation(places(in_time, start, t, axis=1), turns(in_space))
 
 
 def rotate_in_space_and_time(x: jax.Array, rotation: SpaceTimeRotation) -> jax.Array:

@@ -17,6 +17,7 @@ from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import least_frames
 from pavdm_jax.models.attention import Backend
 from pavdm_jax.models.caption import Caption
+from pavdm_jax.models.frame_memory import FrameMemory, empty_memory
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.vae import VideoVAE
 from pavdm_jax.models.wan import WanTransformer, wan_timesteps
@@ -67,6 +68,26 @@ class Networks(ABC):
         num_valid: jax.Array | None,
     ) -> jax.Array:
         """The predicted velocity [b, t, h, w, c] at `levels` [b, t]; the others are [b], see the transformers."""
+
+    @abstractmethod
+    def remember(
+        self,
+        params: dict,
+        latents: jax.Array,
+        levels: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        height: jax.Array,
+        width: jax.Array,
+        num_valid: jax.Array,
+        memory: FrameMemory,
+        start: jax.Array,
+    ) -> tuple[jax.Array, FrameMemory]:
+        """The velocity of some latent frames of a window, and its memory with them; see `STDiT3.remember`."""
+
+    def empty_memory(self, shape: tuple[int, ...]) -> FrameMemory:
+        """Of a window of latents of `shape` (b, t, h, w, c), none of which is remembered."""
+        return empty_memory(self._transformer.config, shape, self._transformer.dtype)
 
     @abstractmethod
     def encode(self, params: dict, frames: jax.Array) -> jax.Array:
@@ -123,6 +144,23 @@ class OpenSora(Networks):
         output = _apply(self._transformer, params, latents, levels, caption, fps, height, width, num_valid)
         return output[..., : self._config.stdit3.latent_channels]
 
+    def remember(
+        self,
+        params: dict,
+        latents: jax.Array,
+        levels: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        height: jax.Array,
+        width: jax.Array,
+        num_valid: jax.Array,
+        memory: FrameMemory,
+        start: jax.Array,
+    ) -> tuple[jax.Array, FrameMemory]:
+        inputs = (latents, levels, caption, fps, height, width, num_valid, memory, start)
+        output, memory = _apply(self._transformer, params, *inputs, method="remember")
+        return output[..., : self._config.stdit3.latent_channels], memory
+
     def encode(self, params: dict, frames: jax.Array) -> jax.Array:
         return _apply(self._vae, params, frames, method="encode")
 
@@ -164,6 +202,22 @@ class Wan(Networks):
         num_valid: jax.Array | None,
     ) -> jax.Array:
         return _apply(self._transformer, params, latents, wan_timesteps(levels), caption, fps, num_valid)
+
+    def remember(
+        self,
+        params: dict,
+        latents: jax.Array,
+        levels: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        height: jax.Array,
+        width: jax.Array,
+        num_valid: jax.Array,
+        memory: FrameMemory,
+        start: jax.Array,
+    ) -> tuple[jax.Array, FrameMemory]:
+        inputs = (latents, wan_timesteps(levels), caption, fps, num_valid, memory, start)
+        return _apply(self._transformer, params, *inputs, method="remember")
 
     def encode(self, params: dict, frames: jax.Array) -> jax.Array:
         return encode_video(self._vae, params, frames)

@@ -13,6 +13,8 @@ On several devices the tokens of a frame are split over them. Spatial attention 
 frames are split instead (logical axes "tokens" and "frames").
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -34,6 +36,7 @@ from pavdm_jax.models.embeddings import (
     rotate,
     unpatchify,
 )
+from pavdm_jax.models.frame_memory import FrameMemory
 from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.normalisation import NORM_EPSILON, modulated_norm
 
@@ -81,14 +84,17 @@ class Block(nn.Module):
         caption: tuple[jax.Array, jax.Array, jax.Array],
         modulation: jax.Array,
         num_valid: jax.Array | None,
-    ) -> jax.Array:
-        """Map tokens [b, t, s, d] to tokens [b, t, s, d].
+        memory: FrameMemory | None = None,
+        start: jax.Array | None = None,
+    ) -> tuple[jax.Array, FrameMemory | None]:
+        """Map tokens [b, t, s, d] to tokens [b, t, s, d], and the memory to one with these latent frames.
 
         Args:
           x: [b, t, s, d].
           caption: keys and values [b, p, l, n, e] and length [b, p].
           modulation: float32 [b, t, 6, d], from the levels; to it each block adds its own table.
           num_valid: int [b], the latent frames that temporal attention sees; None: all.
+          memory, start: of a temporal block, see `STDiT3.remember`.
         """
         width = self.config.hidden_size
         table = self.param("modulation_table", normal(width**-0.5), (NUM_MODULATIONS, width))
@@ -99,15 +105,18 @@ class Block(nn.Module):
         out_init = zeros if self.temporal else XAVIER
 
         y = modulated_norm(x, shift_attention, scale_attention, self.dtype)
-        y = checkpoint_name(self._self_attention(y, num_valid), ATTENTION_OUTPUT)
+        y, memory = self._self_attention(y, num_valid, memory, start)
+        y = checkpoint_name(y, ATTENTION_OUTPUT)
         x = _gated_sum(x, gate_attention, _linear(width, self.dtype, "attention_out", out_init)(y))
         y = checkpoint_name(self._cross_attention(x, *caption), ATTENTION_OUTPUT)
         x = x + _linear(width, self.dtype, "cross_out", out_init)(y)
         y = modulated_norm(x, shift_mlp, scale_mlp, self.dtype)
         y = nn.gelu(_linear(self.config.mlp_size, self.dtype, "mlp_in")(y), approximate=True)
-        return _gated_sum(x, gate_mlp, _linear(width, self.dtype, "mlp_out", out_init)(y))
+        return _gated_sum(x, gate_mlp, _linear(width, self.dtype, "mlp_out", out_init)(y)), memory
 
-    def _self_attention(self, x: jax.Array, num_valid: jax.Array | None) -> jax.Array:
+    def _self_attention(
+        self, x: jax.Array, num_valid: jax.Array | None, memory: FrameMemory | None, start: jax.Array | None
+    ) -> tuple[jax.Array, FrameMemory | None]:
         b, t, s, d = x.shape
         n, e = self.config.num_heads, self.config.head_width
         if not self.temporal:
@@ -118,11 +127,16 @@ class Block(nn.Module):
         if not self.temporal:
             q, k, v = (a.astype(self.dtype) for a in (q, k, v))
             y = attention(q, k, v, axes=FRAMES_APART[:2], backend=self.backend)
-            return constrain(y.reshape(b, t, s, d), *TOKENS_APART)
-        q, k, v = (a.astype(self.dtype).swapaxes(1, 2) for a in (rotate(q), rotate(k), v))
+            return constrain(y.reshape(b, t, s, d), *TOKENS_APART), memory
+        window = None if memory is None else memory.keys.shape[1]
+        q, k, v = (a.astype(self.dtype) for a in (rotate(q, start, window), rotate(k, start, window), v))
+        if memory is not None and start is not None:
+            memory = memory.replaced(k, v, start)
+            k, v = memory.keys, memory.values
+        q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))
         kv_length = None if num_valid is None else jnp.broadcast_to(num_valid[:, None], (b, s))
         y = attention(q, k, v, kv_length, ("batch", "tokens"), self.backend)
-        return y.reshape(b, s, t, d).swapaxes(1, 2)
+        return y.reshape(b, s, t, d).swapaxes(1, 2), memory
 
     def _cross_attention(self, x: jax.Array, keys: jax.Array, values: jax.Array, length: jax.Array) -> jax.Array:
         b, t, s, d = x.shape
@@ -140,15 +154,14 @@ class Pair(nn.Module):
     backend: Backend
 
     @nn.compact
-    def __call__(self, x, keys, values, length, modulation, num_valid):
-        """See `Block.__call__`; keys and values [2, b, p, l, n, e] are this pair's."""
-        x = Block(self.config, False, self.dtype, self.backend, name="spatial")(
+    def __call__(self, x, keys, values, length, modulation, num_valid, memory, start):
+        """See `Block.__call__`; keys and values [2, b, p, l, n, e] and the memory are this pair's."""
+        x, _ = Block(self.config, False, self.dtype, self.backend, name="spatial")(
             x, (keys[0], values[0], length), modulation, num_valid
         )
-        x = Block(self.config, True, self.dtype, self.backend, name="temporal")(
-            x, (keys[1], values[1], length), modulation, num_valid
+        return Block(self.config, True, self.dtype, self.backend, name="temporal")(
+            x, (keys[1], values[1], length), modulation, num_valid, memory, start
         )
-        return x, None
 
 
 def _gated_sum(x: jax.Array, gate: jax.Array, y: jax.Array) -> jax.Array:
@@ -184,7 +197,7 @@ class STDiT3(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        axes = (0, 0, nn.broadcast, nn.broadcast, nn.broadcast)
+        axes = (0, 0, nn.broadcast, nn.broadcast, nn.broadcast, 0, nn.broadcast)
         self.blocks = over_depth(Pair, config.depth, axes, self.remat)(config, self.dtype, self.backend)
 
         self.patch_embed = _linear(config.hidden_size, self.dtype)
@@ -252,6 +265,45 @@ class STDiT3(nn.Module):
         Raises:
           ConfigError: the caption's batch or number of prompts does not fit the latents.
         """
+        return self._predict(latents, levels, caption, fps, height, width, num_valid)[0]
+
+    def remember(
+        self,
+        latents: jax.Array,
+        levels: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        height: jax.Array,
+        width: jax.Array,
+        num_valid: jax.Array,
+        memory: FrameMemory,
+        start: jax.Array,
+    ) -> tuple[jax.Array, FrameMemory]:
+        """Predict the velocity of some latent frames of a window, and remember them; the others are remembered.
+
+        Args:
+          latents, levels, caption, fps, height, width: see `__call__`, of these latent frames alone.
+          num_valid: int [b], the latent frames of the whole window that count.
+          memory: of the window.
+          start: int [], the place of the first of these latent frames in the window.
+
+        Returns:
+          Their velocity, and the memory with them. With all frames of the window it is what `__call__` predicts.
+        """
+        return self._predict(latents, levels, caption, fps, height, width, num_valid, memory, start)
+
+    def _predict(
+        self,
+        latents: jax.Array,
+        levels: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        height: jax.Array,
+        width: jax.Array,
+        num_valid: jax.Array | None,
+        memory: FrameMemory | None = None,
+        start: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
         config = self.config
         b, t, h, w, _ = latents.shape
         check_caption(caption, b, t)
@@ -264,11 +316,11 @@ class STDiT3(nn.Module):
         time = self.level_embed(levels.astype(jnp.float32) * TIMESTEPS) + self.fps_embed(fps)[:, None]
         modulation = self.modulation(nn.silu(time)).reshape(b, t, NUM_MODULATIONS, config.hidden_size)
         keys, values = caption.keys.astype(self.dtype), caption.values.astype(self.dtype)
-        x, _ = self.blocks(x, keys, values, caption.length, modulation, num_valid)
+        x, memory = self.blocks(x, keys, values, caption.length, modulation, num_valid, memory, start)
 
         shift, scale = jnp.split(self.final_table[None, None] + time[:, :, None], 2, 2)
         x = self.final(modulated_norm(x, shift, scale, self.dtype))
-        return unpatchify(x, h, w, config.patch_size).astype(jnp.float32)
+        return unpatchify(x, h, w, config.patch_size).astype(jnp.float32), memory
 
     def init_all(self) -> jax.Array:
         """Use every parameter once, for `init(key, method="init_all")`."""

@@ -13,6 +13,8 @@ Timestep and frame-rate embeddings, modulations, norm statistics, rotations and 
 On several devices the tokens of a frame are split over them, and each device attends from its own to all keys.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -35,6 +37,7 @@ from pavdm_jax.models.embeddings import (
     two_layers,
     unpatchify,
 )
+from pavdm_jax.models.frame_memory import FrameMemory
 from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.normalisation import NORM_EPSILON, modulated_norm
 from pavdm_jax.wan_config import WanConfig
@@ -78,8 +81,10 @@ class Block(nn.Module):
         modulation: jax.Array,
         rotation: SpaceTimeRotation,
         num_valid: jax.Array | None,
-    ) -> tuple[jax.Array, None]:
-        """Map tokens [b, t, s, d] to (tokens [b, t, s, d], None), as `nn.scan` needs it.
+        memory: FrameMemory | None = None,
+        start: jax.Array | None = None,
+    ) -> tuple[jax.Array, FrameMemory | None]:
+        """Map tokens [b, t, s, d] to tokens [b, t, s, d], and the memory to one with these latent frames.
 
         Args:
           x: [b, t, s, d].
@@ -88,6 +93,7 @@ class Block(nn.Module):
           modulation: float32 [b, t, 6, d], from timestep and frame rate; to it each block adds its own table.
           rotation: of queries and keys in self-attention.
           num_valid: int [b], the latent frames that self-attention sees; None: all.
+          memory, start: see `WanTransformer.remember`.
         """
         width = self.config.hidden_size
         table = self.param("modulation_table", normal(width**-0.5), (NUM_MODULATIONS, width))
@@ -96,26 +102,37 @@ class Block(nn.Module):
         shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulations
 
         y = modulated_norm(x, shift_attention, scale_attention, self.dtype)
-        y = checkpoint_name(self._self_attention(y, rotation, num_valid), ATTENTION_OUTPUT)
+        y, memory = self._self_attention(y, rotation, num_valid, memory, start)
+        y = checkpoint_name(y, ATTENTION_OUTPUT)
         x = (x + gate_attention * _linear(width, self.dtype, "attention_out")(y)).astype(x.dtype)
         norm = nn.LayerNorm(NORM_EPSILON, dtype=jnp.float32, use_fast_variance=False, name="cross_norm")
         y = checkpoint_name(self._cross_attention(norm(x).astype(self.dtype), keys, values), ATTENTION_OUTPUT)
         x = x + _linear(width, self.dtype, "cross_out")(y)
         y = modulated_norm(x, shift_mlp, scale_mlp, self.dtype)
         y = nn.gelu(_linear(self.config.mlp_size, self.dtype, "mlp_in")(y), approximate=True)
-        return (x + gate_mlp * _linear(width, self.dtype, "mlp_out")(y)).astype(x.dtype), None
+        return (x + gate_mlp * _linear(width, self.dtype, "mlp_out")(y)).astype(x.dtype), memory
 
-    def _self_attention(self, x: jax.Array, rotation: SpaceTimeRotation, num_valid: jax.Array | None) -> jax.Array:
+    def _self_attention(
+        self,
+        x: jax.Array,
+        rotation: SpaceTimeRotation,
+        num_valid: jax.Array | None,
+        memory: FrameMemory | None,
+        start: jax.Array | None,
+    ) -> tuple[jax.Array, FrameMemory | None]:
         b, t, s, d = x.shape
         n, e = self.config.num_heads, self.config.head_width
         q = _rms_norm("query_norm")(_linear(d, self.dtype, "query")(x)).reshape(b, t, s, n, e)
         k = _rms_norm("key_norm")(_linear(d, self.dtype, "key")(x)).reshape(b, t, s, n, e)
         v = _linear(d, self.dtype, "value")(x).reshape(b, t, s, n, e)
         q, k = (rotate_in_space_and_time(a, rotation).astype(self.dtype) for a in (q, k))
+        if memory is not None and start is not None:
+            memory = memory.replaced(k, v, start)
+            k, v = memory.keys, memory.values
         # Whole on every device of a video, before frames and tokens become one axis.
-        k, v = (constrain(a, "batch").reshape(b, t * s, n, e) for a in (k, v))
+        k, v = (constrain(a, "batch").reshape(b, -1, n, e) for a in (k, v))
         y = attention(q, k, v, None if num_valid is None else num_valid * s, TOKENS_APART, self.backend)
-        return y.reshape(b, t, s, d)
+        return y.reshape(b, t, s, d), memory
 
     def _cross_attention(self, x: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
         b, t, s, d = x.shape
@@ -167,7 +184,7 @@ class WanTransformer(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        axes = (0, 0, nn.broadcast, nn.broadcast, nn.broadcast)
+        axes = (0, 0, nn.broadcast, nn.broadcast, nn.broadcast, 0, nn.broadcast)
         self.blocks = over_depth(Block, config.depth, axes, self.remat)(config, self.dtype, self.backend)
         self.patch_embed = _linear(config.hidden_size, self.dtype)
         self.level_embed = TimestepEmbedder(config.sinusoid_width, config.hidden_size)
@@ -233,6 +250,31 @@ class WanTransformer(nn.Module):
         Raises:
           ConfigError: the caption's batch or number of prompts does not fit the latents.
         """
+        return self._predict(latents, timesteps, caption, fps, num_valid)[0]
+
+    def remember(
+        self,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        num_valid: jax.Array,
+        memory: FrameMemory,
+        start: jax.Array,
+    ) -> tuple[jax.Array, FrameMemory]:
+        """Predict the velocity of some latent frames of a window, and remember them; see `STDiT3.remember`."""
+        return self._predict(latents, timesteps, caption, fps, num_valid, memory, start)
+
+    def _predict(
+        self,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        caption: Caption,
+        fps: jax.Array,
+        num_valid: jax.Array | None,
+        memory: FrameMemory | None = None,
+        start: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
         config = self.config
         b, t, h, w, _ = latents.shape
         check_caption(caption, b, t)
@@ -243,13 +285,16 @@ class WanTransformer(nn.Module):
         modulation = self.modulation(nn.silu(time)).reshape(b, t, NUM_MODULATIONS, config.hidden_size)
         if config.embeds_fps:
             modulation = modulation + self.fps_embed(fps).reshape(b, 1, NUM_MODULATIONS, config.hidden_size)
-        rotation = space_time_rotation(t, *grid_size(h, w, config.patch_size), config.head_width)
+        window = None if memory is None else memory.keys.shape[2]
+        rotation = space_time_rotation(
+            t, *grid_size(h, w, config.patch_size), config.head_width, start=start, window=window
+        )
         keys, values = caption.keys.astype(self.dtype), caption.values.astype(self.dtype)
-        x, _ = self.blocks(x, keys, values, modulation, rotation, num_valid)
+        x, memory = self.blocks(x, keys, values, modulation, rotation, num_valid, memory, start)
 
         shift, scale = jnp.split(self.final_table[None, None] + time[:, :, None], 2, 2)
         x = self.final(modulated_norm(x, shift, scale, self.dtype))
-        return -unpatchify(x, h, w, config.patch_size).astype(jnp.float32)
+        return -unpatchify(x, h, w, config.patch_size).astype(jnp.float32), memory
 
     def init_all(self) -> jax.Array:
         """Use every parameter once, for `init(key, method="init_all")`."""

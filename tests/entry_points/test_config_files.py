@@ -18,7 +18,7 @@ from pavdm_jax import train
 from pavdm_jax.ahead_of_time.chips import CHIPS, GIB
 from pavdm_jax.ahead_of_time.training import abstract_program
 from pavdm_jax.checkpoints.load import load
-from pavdm_jax.diffusion.family_levels import guided_frames
+from pavdm_jax.diffusion.family_levels import guided_frames, repeated_frames
 from pavdm_jax.distributed.mesh import MeshConfig, train_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.claims import check_claims
@@ -165,9 +165,18 @@ def test_the_comparison_of_guidance_leaves_out_what_its_names_say():
     assert [second_pass[f"above-{level}"] for level in (0.3, 0.6, 0.7)] == [25, 20, 15]
 
 
-@pytest.mark.parametrize(
-    "name", ["comparison_shapes", "comparison_embedded", "comparison_distilled", "comparison_guidance"]
-)
+def test_the_comparison_of_reuse_repeats_what_its_names_say():
+    comparison = read_comparison(str(CONFIGS / "comparison_reuse.py"))
+    model, repeated = load("demo", parts=()).config, []
+    for system in comparison.systems:
+        request = make_request(model, comparison.prompts[0], frames=comparison.frames, **system.options)
+        level = request.config.window.reuse_below
+        assert system.name == ("every-step" if level is None else f"reuse-{level}")
+        repeated.append(repeated_frames(request.config, request.told_size))
+    assert repeated == [None, 30, 25, 20, 15]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("comparison_*.py")))
 def test_a_comparison_is_no_config_to_train(name):
     with pytest.raises(ConfigError, match="does not define `config = TrainConfig"):
         read(name)

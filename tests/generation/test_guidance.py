@@ -1,20 +1,21 @@
-"""Guidance of whole videos: negative prompts, no guidance, and guidance above a noise level."""
+"""Guidance of whole videos: negative prompts, no guidance, guidance above a noise level, and reuse below one."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.tiny_model import CHUNK, PROMPT, tiny_model
+from support.tiny_model import CHUNK, PROMPT, TINY, tiny_model
 
 from pavdm_jax import generate, generate_stream
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models import networks
+from pavdm_jax.wan_config import tiny_wan
 
 OTHER = "a large green triangle moves right"
 
 
-def video(prompt=PROMPT, frames=3 * CHUNK, **options):
-    return generate(tiny_model(), prompt, frames, **options)
+def video(prompt=PROMPT, frames=3 * CHUNK, model=None, **options):
+    return generate(model or tiny_model(), prompt, frames, **options)
 
 
 def differ(one, other):
@@ -61,3 +62,13 @@ def test_guidance_may_be_left_out_below_a_level():
     assert differ(partly, video(timeline, **options))
     assert differ(partly, seldom)
     np.testing.assert_array_equal(partly, video(timeline, **options, guidance_above=0.1, segment=3))
+
+
+@pytest.mark.parametrize("config", [TINY, tiny_wan()], ids=lambda config: config.name)
+def test_nearly_finished_frames_may_be_predicted_once_a_shift(config):
+    timeline, frames = [(0, PROMPT), (1, OTHER)], 5 * CHUNK
+    options = {"frames": frames, "guidance_scale": 3.0, "steps": 9, "model": tiny_model(config)}
+    plain, context, more = (video(timeline, **options, reuse_below=level) for level in (None, 0.0, 0.9))
+    near, far = (np.abs(made.astype(int) - plain).mean() for made in (context, more))
+    assert 0 < near < far < 30
+    np.testing.assert_array_equal(more, video(timeline, **options, reuse_below=0.9, segment=3))
