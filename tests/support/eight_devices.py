@@ -174,6 +174,15 @@ def test_a_video_of_every_method_is_that_of_one_device(config, method):
     assert (one != eight).mean() < 1e-3
 
 
+@nightly
+@pytest.mark.parametrize("config", [TINY, tiny_wan()], ids=lambda config: config.name)
+def test_what_is_used_again_is_that_of_one_device(config):
+    options = {"reuse_below": 0.9, "steps": 6}
+    one, eight = (video(config, mesh=mesh, **options) for mesh in ("single", "data=2,sequence=4"))
+    assert np.abs(one.astype(int) - eight).max() <= 1
+    assert (one != video(config, mesh="single", steps=6)).any()
+
+
 @pytest.mark.parametrize("config", [TINY, *at_night(tiny_wan())], ids=lambda config: config.name)
 def test_a_stream_goes_on_on_another_mesh(config):
     timeline, frames = [(0, PROMPT), (1, OTHER)], 3 * CHUNK
