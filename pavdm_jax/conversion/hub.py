@@ -21,6 +21,10 @@ PUBLISHED = {
 }
 """The published models: the repository of every part; of SkyReels-V2 one has all, in safetensors only."""
 
+COMMITS = {"DeepFloyd/t5-v1_1-xxl": "c9c625d2ec93667ec579ede125fd3811d1f81d37"}
+"""What is downloaded where no revision is asked for: the commit that public copies of this repository, whose files are
+PyTorch's, name. Those of the other published ones are not known to us; a model folder notes which one it is of."""
+
 FILES = [
     *("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "spiece.model"),
     *("model_index.json", "transformer/*", "vae/*", "text_encoder/*", "tokenizer/*"),
@@ -43,13 +47,14 @@ def download(name: str, revision: str | None = None) -> Path:
 
     Args:
       name: of the repository.
-      revision: a commit, tag or branch; None: the newest files.
+      revision: a commit, tag or branch; None: the one in `COMMITS`, or the newest files.
 
     Raises:
       ConfigError: no such repository or revision, no access, no network, or no space.
     """
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES))
+        files = huggingface_hub.snapshot_download(name, revision=revision or COMMITS.get(name), allow_patterns=FILES)
+        return Path(files)
     except errors.GatedRepoError:
         raise ConfigError(
             f"{name} wants its licence accepted: do so at huggingface.co/{name}, then run: hf auth login"

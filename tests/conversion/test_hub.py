@@ -1,6 +1,7 @@
 """Repositories of weights, by name: published ones, others with a revision, and downloads that fail."""
 
 import json
+import re
 import shutil
 import types
 
@@ -10,7 +11,7 @@ from support.golden_data import GOLDEN
 from support.published_layouts import stdit3_folder, t5_folder, vae_folder
 
 from pavdm_jax.checkpoints.model_folder import open_model
-from pavdm_jax.conversion.hub import PUBLISHED
+from pavdm_jax.conversion.hub import COMMITS, PUBLISHED
 from pavdm_jax.models.model import PARTS
 
 
@@ -27,13 +28,14 @@ def test_the_published_repositories_are_downloaded_by_name(published, tmp_path, 
 
     def snapshot_download(name, revision, allow_patterns):
         asked[name] = revision
-        if revision is not None:  # as in the cache of huggingface_hub
+        if name == "someone/a-vae":  # as in the cache of huggingface_hub
             return str(shutil.copytree(published / "OpenSora-VAE-v1.2", tmp_path / "snapshots" / commit))
         return str(published / name.split("/")[1])
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert convert("--output", tmp_path / "model")[0] == 0
-    assert asked == dict.fromkeys(PUBLISHED["open-sora-1.2"].values())
+    assert asked == dict.fromkeys(PUBLISHED["open-sora-1.2"].values()) | COMMITS  # what is known of them
+    assert re.fullmatch("[0-9a-f]{40}", asked["DeepFloyd/t5-v1_1-xxl"])
     record = json.loads((tmp_path / "model" / "parts.json").read_text())
     assert [record[part]["source"] for part in ("stdit3", "vae", "t5")] == list(PUBLISHED["open-sora-1.2"].values())
     vae = ["--vae", "someone/a-vae", "--output", tmp_path / "model"]
