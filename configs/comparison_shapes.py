@@ -3,15 +3,23 @@
     pavdm train --config demo_vae           (then demo_base, and the configs of the systems: demo_progressive, demo_rn,
                                              demo_rw, demo_no_context, demo_no_chunks)
     pavdm train --config demo_rw --steps 10650 --output runs/demo_rw_long
-    pavdm evaluate make configs/comparison_shapes.py --output comparison/ --prompts 6      (a first pass)
     pavdm evaluate make configs/comparison_shapes.py --output comparison/
     pavdm evaluate score comparison/ --world simple --claims configs/comparison_shapes.py --report report.html
+
+A first pass in an evening, whose base is the embedded model, with less training and fewer prompts:
+
+    pavdm train --config demo_base_again
+    for system in progressive rn rw no_context no_chunks; do
+        pavdm train --config demo_$system --steps 250 --data.samples 600
+    done
+    pavdm train --config demo_rw --steps 750 --data.samples 600 --output runs/demo_rw_long
+    pavdm evaluate make configs/comparison_shapes.py --output comparison/ --prompts 6
 
 Systems whose checkpoint is not there yet are named and left out; the same command makes their videos later. All are
 given the same start clips, a chunk of the true scene, as in the paper; those called -text begin with the prompt alone.
 All were trained from the same base on the same scenes with as many steps (RW also with three times as many,
 as in the paper; RN and RW with twice as many clips a step), and every latent frame of every system is updated STEPS
-times. Hardware: two CPU cores. Never run to the end: no duration is known.
+times. Hardware: two CPU cores. The first pass has been run (`configs/results/README.md`), the whole never to its end.
 """
 
 from typing import Any

@@ -227,9 +227,8 @@ def numerics(request: Request, deadline: float) -> Section:
         def call(params: dict) -> jax.Array:
             caption = network.caption(params, jnp.asarray(features), jnp.full((1, 1), 8))
             fps, height, width = (jnp.full(1, value) for value in (request.fps, *request.told_size))
-            return network.velocity(
-                params, jnp.asarray(latents), jnp.asarray(levels), caption, fps, height, width, None
-            )
+            window = (jnp.asarray(latents), jnp.asarray(levels))
+            return network.predict(params, *window, caption, fps, height, width, None)[0]
 
         with jax.default_device(device):
             return np.asarray(call(params))

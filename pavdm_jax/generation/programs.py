@@ -136,7 +136,7 @@ class Conditions:
         network = networks(self.config, self.dtype, backend=self.backend)
 
         def velocity(*inputs: jax.Array) -> jax.Array:
-            return network.velocity(self.params, *self._inputs(caption, *inputs))
+            return network.predict(self.params, *self._inputs(caption, *inputs))[0]
 
         return velocity
 
@@ -147,7 +147,7 @@ class Conditions:
         def predict(*inputs: Any) -> tuple[jax.Array, Any]:
             *window, memory, start = inputs
             network_inputs: tuple[Any, ...] = (*self._inputs(self.caption, *window), memory, start)
-            return network.remember(self.params, *network_inputs)
+            return network.predict(self.params, *network_inputs)
 
         velocity = ReusingVelocity(predict, network.empty_memory, frames)
         return velocity if self.guidance_scale is None else guided_reusing(velocity, self.guidance_scale)

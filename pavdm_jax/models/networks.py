@@ -56,7 +56,7 @@ class Networks(ABC):
         """Training features [b, l, d] and lengths [b] with those of some samples, bool [b], as in `null_caption`."""
 
     @abstractmethod
-    def velocity(
+    def predict(
         self,
         params: dict,
         latents: jax.Array,
@@ -66,24 +66,13 @@ class Networks(ABC):
         height: jax.Array,
         width: jax.Array,
         num_valid: jax.Array | None,
-    ) -> jax.Array:
-        """The predicted velocity [b, t, h, w, c] at `levels` [b, t]; the others are [b], see the transformers."""
+        memory: FrameMemory | None = None,
+        start: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """The velocity [b, t, h, w, c] at `levels` [b, t], and the memory with these frames; the others are [b].
 
-    @abstractmethod
-    def remember(
-        self,
-        params: dict,
-        latents: jax.Array,
-        levels: jax.Array,
-        caption: Caption,
-        fps: jax.Array,
-        height: jax.Array,
-        width: jax.Array,
-        num_valid: jax.Array,
-        memory: FrameMemory,
-        start: jax.Array,
-    ) -> tuple[jax.Array, FrameMemory]:
-        """The velocity of some latent frames of a window, and its memory with them; see `STDiT3.remember`."""
+        See the transformers; memory and start are of calls on a part of a window, see `STDiT3.remember`.
+        """
 
     def empty_memory(self, shape: tuple[int, ...]) -> FrameMemory:
         """Of a window of latents of `shape` (b, t, h, w, c), none of which is remembered."""
@@ -130,7 +119,7 @@ class OpenSora(Networks):
     ) -> tuple[jax.Array, jax.Array]:
         return jnp.where(dropped[:, None, None], params["null_caption"][None], features), lengths
 
-    def velocity(
+    def predict(
         self,
         params: dict,
         latents: jax.Array,
@@ -140,23 +129,9 @@ class OpenSora(Networks):
         height: jax.Array,
         width: jax.Array,
         num_valid: jax.Array | None,
-    ) -> jax.Array:
-        output = _apply(self._transformer, params, latents, levels, caption, fps, height, width, num_valid)
-        return output[..., : self._config.stdit3.latent_channels]
-
-    def remember(
-        self,
-        params: dict,
-        latents: jax.Array,
-        levels: jax.Array,
-        caption: Caption,
-        fps: jax.Array,
-        height: jax.Array,
-        width: jax.Array,
-        num_valid: jax.Array,
-        memory: FrameMemory,
-        start: jax.Array,
-    ) -> tuple[jax.Array, FrameMemory]:
+        memory: FrameMemory | None = None,
+        start: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
         inputs = (latents, levels, caption, fps, height, width, num_valid, memory, start)
         output, memory = _apply(self._transformer, params, *inputs, method="remember")
         return output[..., : self._config.stdit3.latent_channels], memory
@@ -190,7 +165,7 @@ class Wan(Networks):
     ) -> tuple[jax.Array, jax.Array]:
         return features, jnp.where(dropped, 0, lengths)
 
-    def velocity(
+    def predict(
         self,
         params: dict,
         latents: jax.Array,
@@ -200,22 +175,9 @@ class Wan(Networks):
         height: jax.Array,
         width: jax.Array,
         num_valid: jax.Array | None,
-    ) -> jax.Array:
-        return _apply(self._transformer, params, latents, wan_timesteps(levels), caption, fps, num_valid)
-
-    def remember(
-        self,
-        params: dict,
-        latents: jax.Array,
-        levels: jax.Array,
-        caption: Caption,
-        fps: jax.Array,
-        height: jax.Array,
-        width: jax.Array,
-        num_valid: jax.Array,
-        memory: FrameMemory,
-        start: jax.Array,
-    ) -> tuple[jax.Array, FrameMemory]:
+        memory: FrameMemory | None = None,
+        start: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
         inputs = (latents, wan_timesteps(levels), caption, fps, num_valid, memory, start)
         return _apply(self._transformer, params, *inputs, method="remember")
 

@@ -265,34 +265,9 @@ class STDiT3(nn.Module):
         Raises:
           ConfigError: the caption's batch or number of prompts does not fit the latents.
         """
-        return self._predict(latents, levels, caption, fps, height, width, num_valid)[0]
+        return self.remember(latents, levels, caption, fps, height, width, num_valid)[0]
 
     def remember(
-        self,
-        latents: jax.Array,
-        levels: jax.Array,
-        caption: Caption,
-        fps: jax.Array,
-        height: jax.Array,
-        width: jax.Array,
-        num_valid: jax.Array,
-        memory: FrameMemory,
-        start: jax.Array,
-    ) -> tuple[jax.Array, FrameMemory]:
-        """Predict the velocity of some latent frames of a window, and remember them; the others are remembered.
-
-        Args:
-          latents, levels, caption, fps, height, width: see `__call__`, of these latent frames alone.
-          num_valid: int [b], the latent frames of the whole window that count.
-          memory: of the window.
-          start: int [], the place of the first of these latent frames in the window.
-
-        Returns:
-          Their velocity, and the memory with them. With all frames of the window it is what `__call__` predicts.
-        """
-        return self._predict(latents, levels, caption, fps, height, width, num_valid, memory, start)
-
-    def _predict(
         self,
         latents: jax.Array,
         levels: jax.Array,
@@ -304,6 +279,17 @@ class STDiT3(nn.Module):
         memory: FrameMemory | None = None,
         start: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
+        """Predict the velocity of some latent frames of a window, whose others are remembered.
+
+        Args:
+          latents, levels, caption, fps, height, width: see `__call__`, of these latent frames alone.
+          num_valid: int [b], the latent frames of the whole window that count; None: all.
+          memory: of the window; None: these are all of its frames, and nothing is remembered.
+          start: int [], the place of the first of these latent frames in the window, where there is a memory.
+
+        Returns:
+          Their velocity, and the memory with them. With all frames of the window it is what `__call__` predicts.
+        """
         config = self.config
         b, t, h, w, _ = latents.shape
         check_caption(caption, b, t)

@@ -250,22 +250,9 @@ class WanTransformer(nn.Module):
         Raises:
           ConfigError: the caption's batch or number of prompts does not fit the latents.
         """
-        return self._predict(latents, timesteps, caption, fps, num_valid)[0]
+        return self.remember(latents, timesteps, caption, fps, num_valid)[0]
 
     def remember(
-        self,
-        latents: jax.Array,
-        timesteps: jax.Array,
-        caption: Caption,
-        fps: jax.Array,
-        num_valid: jax.Array,
-        memory: FrameMemory,
-        start: jax.Array,
-    ) -> tuple[jax.Array, FrameMemory]:
-        """Predict the velocity of some latent frames of a window, and remember them; see `STDiT3.remember`."""
-        return self._predict(latents, timesteps, caption, fps, num_valid, memory, start)
-
-    def _predict(
         self,
         latents: jax.Array,
         timesteps: jax.Array,
@@ -275,6 +262,7 @@ class WanTransformer(nn.Module):
         memory: FrameMemory | None = None,
         start: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
+        """Predict the velocity of some latent frames of a window, whose others are remembered: `STDiT3.remember`."""
         config = self.config
         b, t, h, w, _ = latents.shape
         check_caption(caption, b, t)

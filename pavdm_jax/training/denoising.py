@@ -145,7 +145,7 @@ def denoising_loss(
 
         noisy, noise = sample_noisy(noise_key, batch["latents"], drawn.levels)
         height, width = (jnp.full((b,), value, jnp.float32) for value in (model.height, model.width))
-        velocity = network.velocity(
+        velocity, _ = network.predict(
             transformer, noisy, drawn.levels, caption, batch["fps"], height, width, drawn.num_valid
         )
         per_frame = frame_losses(velocity, velocity_target(batch["latents"], noise), drawn.loss_mask)

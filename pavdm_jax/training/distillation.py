@@ -98,7 +98,7 @@ def network_velocity(
 
     def velocity(latents: jax.Array, levels: jax.Array, num_valid: jax.Array, prompt_index: jax.Array) -> jax.Array:
         predictions = [
-            network.velocity(params, latents, levels, caption, batch["fps"], height, width, num_valid)
+            network.predict(params, latents, levels, caption, batch["fps"], height, width, num_valid)[0]
             for caption in captions
         ]
         return predictions[0] if guidance_scale == 1 else guide(predictions[0], predictions[1], guidance_scale)

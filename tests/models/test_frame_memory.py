@@ -28,11 +28,11 @@ def calls(request):
     valid = jnp.array([FRAMES, FRAMES - 1])
 
     def plain(latents):
-        return network.velocity(params, latents, levels, caption, *sizes, valid)
+        return network.predict(params, latents, levels, caption, *sizes, valid)[0]
 
     def remember(latents, memory, start):
         theirs = levels[:, start : start + latents.shape[1]]
-        return network.remember(params, latents, theirs, caption, *sizes, valid, memory, jnp.int32(start))
+        return network.predict(params, latents, theirs, caption, *sizes, valid, memory, jnp.int32(start))
 
     return latents, plain, remember, network.empty_memory(latents.shape)
 
