@@ -45,9 +45,9 @@ def test_a_negative_prompt_takes_the_place_of_the_null_caption():
 def test_a_step_predicts_twice_only_what_is_guided(options, passes, monkeypatch):
     stream, seen, apply = generate_stream(tiny_model(), PROMPT, CHUNK, **options), [], networks._apply
 
-    def counted(network, params, latents, *inputs):
+    def counted(network, params, latents, *inputs, **named):
         seen.append(latents.shape[:2])
-        return apply(network, params, latents, *inputs)
+        return apply(network, params, latents, *inputs, **named)
 
     monkeypatch.setattr(networks, "_apply", counted)
     latents = jnp.zeros((1, 20, *stream._cell))
