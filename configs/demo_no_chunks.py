@@ -3,7 +3,8 @@
     pavdm train --config configs/demo_no_chunks.py        (after configs/demo_base.py)
     pavdm "a red circle moves left" --checkpoint runs/demo_no_chunks
 
-All else as in `configs/demo_progressive.py`. Hardware: two CPU cores. Never run to the end: no quality is known.
+All else as in `configs/demo_progressive.py`. Hardware: two CPU cores. Run for 250 of its steps, see
+`configs/results/README.md`.
 """
 
 from dataclasses import replace

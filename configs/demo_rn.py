@@ -10,7 +10,7 @@ Trained at the lengths that it is sampled at: clips of three chunks, 51 frames, 
 is not finetuned (RN-O-base); this one shares steps and optimiser with `configs/demo_progressive.py`, with twice as many
 clips a step.
 
-Hardware: two CPU cores. Never run to the end: no quality is known.
+Hardware: two CPU cores. Run for 250 of its steps: `configs/results/README.md`.
 """
 
 from dataclasses import replace

@@ -9,7 +9,7 @@ Trained at the length of the clips that it is sampled at: three chunks, 51 frame
 the finetuning steps of its progressive model; here they are as many as in `configs/demo_progressive.py`, with twice as
 many clips a step.
 
-Hardware: two CPU cores. Never run to the end: no quality is known.
+Hardware: two CPU cores. Run for 250 of its steps: `configs/results/README.md`.
 """
 
 from dataclasses import replace
