@@ -1,6 +1,6 @@
 """The embedded model turned back into a base: one noise level a clip again, as before its progressive finetune.
 
-    pavdm train --config demo_base_again
+    pavdm train --config configs/demo_base_again.py
     pavdm train --config demo_rn --steps 250 --data.samples 600        (or another of the systems' configs)
 
 A base for `comparison_shapes.py` in minutes, where `demo_base` takes hours; it takes that one's place. Trained on clips

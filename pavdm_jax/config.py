@@ -215,14 +215,12 @@ class WindowConfig:
     lag: int | None = None  # steps from a chunk's beginning to the next one's, which waits in the window (SkyReels-V2)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.context_noise < 1:
-            raise ConfigError(f"context_noise is a level from 0 to below 1, not {self.context_noise}; try 0.02")
+        for name, usual in (("context_noise", 0.02), ("guidance_above", 0.3), ("reuse_below", 0.3)):
+            level = getattr(self, name)
+            if level is not None and not 0 <= level < 1:
+                raise ConfigError(f"{name} is a level from 0 to below 1, not {level}; try {usual}")
         if self.context_noise > 0 and self.context_chunks <= 0 and self.lag is None:
             raise ConfigError(f"context_noise {self.context_noise} needs a context; give context_chunks 1")
-        if not 0 <= self.guidance_above < 1:
-            raise ConfigError(f"guidance_above is a level from 0 to below 1, not {self.guidance_above}; try 0.3")
-        if self.reuse_below is not None:
-            self._check_reuse(self.reuse_below)
         if self.partition is not None:
             half, rest = divmod(self.partition, 2)
             if half < 1 or rest or half % self.chunk_size or self.window_size % half:
@@ -245,19 +243,6 @@ class WindowConfig:
             near = " or ".join(str(n) for n in (below, below + self.noisy_chunks) if n)
             raise ConfigError(
                 f"steps {self.steps} is not divisible by the {self.noisy_chunks} noisy chunks of the window; use {near}"
-            )
-
-    def _check_reuse(self, level: float) -> None:
-        if not 0 <= level < 1:
-            raise ConfigError(f"reuse_below is a level from 0 to below 1, not {level}; try 0.3")
-        others = {"guidance_above": self.guidance_above, "partition": self.partition, "lag": self.lag}
-        for name, value in others.items():
-            if value:
-                raise ConfigError(f"reuse_below {level} cannot be combined with {name} {value}; leave one of them out")
-        if self.steps <= self.noisy_chunks:
-            raise ConfigError(
-                f"reuse_below {level} has nothing to use again where a shift is one step; give more than "
-                f"{self.noisy_chunks} steps, or leave it out"
             )
 
     @property

@@ -59,11 +59,22 @@ def repeated_frames(config: AnyModelConfig, told_size: tuple[int, int]) -> int |
       config, told_size: see `window_levels`.
 
     Raises:
-      ConfigError: they are all, because no chunk is ever at so low a level.
+      ConfigError: they are all, because no chunk is ever at so low a level; or the window is one that cannot reuse.
     """
     window = config.window
     if window.reuse_below is None:
         return None
+    others = {"guidance_above": window.guidance_above, "partition": window.partition, "lag": window.lag}
+    for name, value in others.items():
+        if value:
+            raise ConfigError(
+                f"reuse_below {window.reuse_below} cannot be combined with {name} {value}; leave one of them out"
+            )
+    if window.steps_per_shift == 1:
+        raise ConfigError(
+            f"reuse_below {window.reuse_below} has nothing to use again where a shift is one step; give more than "
+            f"{window.steps} steps, or leave it out"
+        )
     highest = window_levels(config, told_size).max(axis=0)
     frames = int(np.sum(highest > window.reuse_below)) * window.chunk_size
     if frames == window.window_size:

@@ -8,6 +8,7 @@ from numbers import Integral
 import numpy as np
 
 from pavdm_jax.config import SCHEDULES, ClipConfig, WindowConfig
+from pavdm_jax.diffusion.family_levels import repeated_frames
 from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig, AnyVAEConfig
@@ -169,6 +170,7 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
         )
     given = 0 if start is None else start.shape[1]
     config = dataclasses.replace(config, window=_window(config, asked, frames, given))
+    repeated_frames(config, told_size)  # refuses a reuse that is not possible
     two_halves = has_two_halves(guidance_scale, config.window)
     return Request(
         config=config,
