@@ -48,7 +48,8 @@ def test_a_call_on_the_whole_window_is_the_plain_one(calls):
     latents, plain, remember, empty = calls
     velocity, memory = remember(latents, empty, 0)
     close(velocity, plain(latents))
-    assert all(np.abs(leaf).min(axis=(0, 1, 3, 4, 5)).shape == (FRAMES,) and np.any(leaf) for leaf in (memory.keys,))
+    for leaf in jax.tree.leaves(memory):
+        assert np.abs(leaf).max(axis=(0, 1, 3, 4, 5)).min() > 0  # of every latent frame
 
 
 def test_a_call_on_the_end_sees_the_rest_as_it_was(calls):
