@@ -37,6 +37,7 @@ from pavdm_jax.models.embeddings import (
     unpatchify,
 )
 from pavdm_jax.models.frame_memory import FrameMemory
+from pavdm_jax.models.linear import linear
 from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.normalisation import NORM_EPSILON, modulated_norm
 
@@ -169,7 +170,7 @@ def _gated_sum(x: jax.Array, gate: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _linear(width: int, dtype: DTypeLike, name: str | None = None, kernel_init=XAVIER) -> nn.Dense:
-    return nn.Dense(width, dtype=dtype, kernel_init=kernel_init, name=name)
+    return linear(width, dtype, kernel_init, name)
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
@@ -203,9 +204,7 @@ class STDiT3(nn.Module):
         self.patch_embed = _linear(config.hidden_size, self.dtype)
         self.level_embed = ScalarEmbedder(config.hidden_size)
         self.fps_embed = ScalarEmbedder(config.hidden_size)
-        self.modulation = _linear(
-            NUM_MODULATIONS * config.hidden_size, jnp.float32, kernel_init=normal(EMBEDDING_DEVIATION)
-        )
+        self.modulation = nn.Dense(NUM_MODULATIONS * config.hidden_size, kernel_init=normal(EMBEDDING_DEVIATION))
 
         caption_shape = (config.max_caption_tokens, config.caption_channels)
         self.null_caption = self.param("null_caption", normal(config.caption_channels**-0.5), caption_shape)

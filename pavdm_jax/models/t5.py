@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax.linen.initializers import normal
 
 from pavdm_jax.config import T5Config
+from pavdm_jax.models.linear import linear
 from pavdm_jax.models.logical import constrain
 
 NORM_EPSILON = 1e-6
@@ -106,7 +107,7 @@ class EncoderLayer(nn.Module):
         return self._linear("mlp_out", config.d_model, config.d_ff**-0.5)(hidden)
 
     def _linear(self, name: str, width: int, deviation: float) -> nn.Dense:
-        return nn.Dense(width, use_bias=False, dtype=self.dtype, kernel_init=normal(deviation), name=name)
+        return linear(width, self.dtype, normal(deviation), name, use_bias=False)
 
 
 def _bias_table(module: nn.Module, config: T5Config) -> jax.Array:

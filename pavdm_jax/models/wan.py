@@ -38,6 +38,7 @@ from pavdm_jax.models.embeddings import (
     unpatchify,
 )
 from pavdm_jax.models.frame_memory import FrameMemory
+from pavdm_jax.models.linear import linear
 from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.normalisation import NORM_EPSILON, modulated_norm
 from pavdm_jax.wan_config import WanConfig
@@ -299,4 +300,4 @@ def _rms_norm(name: str) -> nn.RMSNorm:
 
 
 def _linear(width: int, dtype: DTypeLike, name: str | None = None, kernel_init=None) -> nn.Dense:
-    return nn.Dense(width, dtype=dtype, kernel_init=kernel_init or xavier_uniform(), name=name)
+    return linear(width, dtype, kernel_init or xavier_uniform(), name)
