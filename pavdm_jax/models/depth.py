@@ -1,4 +1,8 @@
-"""Blocks repeated over the depth of a network: one scan over stacked parameters, compiled once whatever the depth."""
+"""Blocks repeated over the depth of a network: one scan over stacked parameters, compiled once whatever the depth.
+
+Shallow networks are compiled block by block, in about the same time: no activations are put into stacks for the
+backward pass and taken out again.
+"""
 
 from typing import Any
 
@@ -17,6 +21,10 @@ REMAT_POLICIES = {
 }
 """Which activations of a block the backward pass computes again instead of keeping them: none; all but the outputs of
 attention; all of them (least memory, a third more arithmetic)."""
+
+
+SHALLOW = 4
+"""Scans of so many steps are unrolled."""
 
 
 def over_depth(block: type[nn.Module], depth: int, in_axes: tuple, remat: str = "none") -> Any:
@@ -39,4 +47,11 @@ def over_depth(block: type[nn.Module], depth: int, in_axes: tuple, remat: str = 
     policy = REMAT_POLICIES[remat]
     body = block if policy is None else nn.remat(block, prevent_cse=False, policy=policy)
     axes: Any = in_axes  # flax takes a tuple of axes, one an argument; its annotation has an int
-    return nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=axes, length=depth)
+    return nn.scan(
+        body,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=axes,
+        length=depth,
+        unroll=depth if depth <= SHALLOW else 1,
+    )
