@@ -256,3 +256,21 @@ def test_a_cache_that_cannot_be_written_is_one_warning(tmp_path, monkeypatch):
         assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_ctrl_c_in_a_callback_is_not_lost():
+    script = """
+import signal, weakref
+from pavdm_jax.interrupts import interrupt_in_one_line
+
+class Thing:
+    pass
+
+interrupt_in_one_line()
+thing = Thing()
+kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+del thing
+print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
