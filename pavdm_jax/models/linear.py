@@ -28,29 +28,32 @@ def _product(x: jax.Array, kernel: jax.Array, dimensions: Any, **settings) -> ja
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     if precision != "bfloat16" or x.dtype != jnp.float32:
         return jax.lax.dot_general(x, kernel, dimensions, **settings)
-    return _rounded_product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[1])
+    return _rounded_product(x, kernel)
 
 
 @jax.custom_vjp
 def _rounded_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[m, i] times [i, o] in float32 from factors in bfloat16; so are both products of its gradient."""
-    return _contract(x.astype(jnp.bfloat16), 1, kernel.astype(jnp.bfloat16), 0)
+    """[..., i] times [i, o] in float32 from factors in bfloat16; so are both products of its gradient.
+
+    No axes are merged, which would undo their split over devices.
+    """
+    return _forward(x, kernel)[0]
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    return _contract(x, 1, kernel, 0), (x, kernel)
+    return _contract(x, (x.ndim - 1,), kernel, (0,)), (x, kernel)
 
 
 def _backward(factors: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = factors
     gradient = gradient.astype(jnp.bfloat16)
-    return _contract(gradient, 1, kernel, 1), _contract(x, 0, gradient, 0)
+    leading = tuple(range(x.ndim - 1))
+    return _contract(gradient, (x.ndim - 1,), kernel, (1,)), _contract(x, leading, gradient, leading)
 
 
 _rounded_product.defvjp(_forward, _backward)
 
 
-def _contract(a: jax.Array, axis: int, b: jax.Array, of_b: int) -> jax.Array:
-    dimensions = (((axis,), (of_b,)), ((), ()))
-    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+def _contract(a: jax.Array, axes: tuple[int, ...], b: jax.Array, of_b: tuple[int, ...]) -> jax.Array:
+    return jax.lax.dot_general(a, b, ((axes, of_b), ((), ())), preferred_element_type=jnp.float32)
