@@ -51,7 +51,7 @@ __all__ = [  # everything that a config file needs, with the settings of objecti
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up, cosine decay to zero, and clipping of the gradient norm."""
+    """AdamW or Muon with linear warm-up, cosine decay to zero, and clipping of the gradient norm."""
 
     learning_rate: float = 1e-4  # after the warm-up
     warmup_steps: int = 1000  # over which the rate rises linearly from 0
@@ -61,6 +61,8 @@ class OptimizerConfig:
     weight_decay: float = 0.0  # decoupled from the gradient, times the learning rate
     clip_norm: float = 1.0  # longer gradients are scaled down to this norm
     ema_decay: float = 0.99  # of the exponential moving average, which is what a stage hands on
+    # adamw; or muon, which makes the changes of the blocks' matrices orthogonal, with NAdam for all other parameters
+    algorithm: str = "adamw"
     accumulate: int = 1  # parts of a batch, one after another: the step of a large batch in the memory of a small one
 
     def __post_init__(self) -> None:
@@ -68,6 +70,8 @@ class OptimizerConfig:
             raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
         if self.warmup_steps < 0:
             raise ConfigError(f"warmup_steps must be 0 or more, not {self.warmup_steps}")
+        if self.algorithm not in ("adamw", "muon"):
+            raise ConfigError(f"the optimizer's algorithm is adamw or muon, not '{self.algorithm}'")
         if not 0 <= self.beta2 < 1:
             raise ConfigError(f"beta2 must be from 0 to below 1, not {self.beta2}")
         if not self.epsilon > 0:

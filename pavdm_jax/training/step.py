@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.training.config import OptimizerConfig
 from pavdm_jax.training.loss import Average, Loss, scalar_metric
 from pavdm_jax.training.state import TrainState
@@ -23,13 +25,42 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW after clipping of the global gradient norm, for a stage of `steps` steps."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config, steps), b2=config.beta2, eps=config.epsilon, weight_decay=config.weight_decay
-        ),
-    )
+    """The config's algorithm after clipping of the global gradient norm, for a stage of `steps` steps.
+
+    It is for parameters by path, as in `parameters.Trainable`.
+    """
+    rate = learning_rate(config, steps)
+    if config.algorithm == "muon":
+        rule = optax.contrib.muon(
+            rate,
+            adam_b2=config.beta2,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_matrices,
+            consistent_rms=MUON_RMS,
+        )
+    else:
+        rule = optax.adamw(rate, b2=config.beta2, eps=config.epsilon, weight_decay=config.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+
+
+MUON_RMS = 0.2
+"""Root mean square of Muon's changes, in learning rates: about AdamW's, so that its rates serve (arXiv 2502.16982)."""
+
+
+def _matrices(params: dict[str, jax.Array]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:
+    """Which parameters Muon is for: the linear layers of stacked blocks, [depth, in, out]; None for all others.
+
+    Raises:
+      ConfigError: there are none.
+    """
+    matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+    dimensions = {path: getattr(x, "ndim", 0) for path, x in params.items()}  # optax asks again, with the others masked
+    numbers = {path: matrix if count == 3 and path.endswith("/kernel") else None for path, count in dimensions.items()}
+    if not any(numbers.values()):
+        raise ConfigError("muon is for the matrices of blocks, of which this stage trains none; use adamw")
+    return numbers
 
 
 SMOOTHING = 0.99

@@ -8,13 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from pavdm_jax.training.config import (
-    OptimizerConfig,
-)
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.config import OptimizerConfig
 from pavdm_jax.training.loss import LossReport, scalar_metric
 from pavdm_jax.training.parameters import join
 from pavdm_jax.training.state import init_state, read_totals
-from pavdm_jax.training.step import learning_rate, make_gradients, make_train_step, metric_shapes
+from pavdm_jax.training.step import learning_rate, make_gradients, make_optimizer, make_train_step, metric_shapes
 
 KEY = jax.random.key(0)
 
@@ -84,3 +83,29 @@ def test_the_learning_rate_warms_up_and_decays_or_stays():
     for decay in (True, False):
         rate = learning_rate(dataclasses.replace(at_once, decay=decay), 100)
         np.testing.assert_allclose(rate(0), settings.learning_rate, rtol=1e-6)
+
+
+def test_muon_makes_the_changes_of_the_blocks_matrices_orthogonal():
+    settings = OptimizerConfig(1e-2, warmup_steps=0, decay=False)
+    params = {"net/blocks/qkv/kernel": jax.random.normal(KEY, (3, 8, 24)), "net/final/kernel": jnp.ones((8, 4))}
+    gradients = {path: jax.random.normal(jax.random.key(1), x.shape) for path, x in params.items()}
+    optimizer = make_optimizer(dataclasses.replace(settings, algorithm="muon"), 10)
+    changes, _ = optimizer.update(gradients, optimizer.init(params), params)
+    others = optax.nadam(settings.learning_rate, b2=settings.beta2, eps=settings.epsilon)
+    expected, _ = others.update(gradients, others.init(params), params)
+    np.testing.assert_allclose(changes["net/final/kernel"], expected["net/final/kernel"], rtol=1e-5)
+    for layer in range(3):  # each for itself; five steps of Newton and Schulz bring singular values near to each other
+        values = np.linalg.svd(changes["net/blocks/qkv/kernel"][layer], compute_uv=False)
+        assert values.max() < 2 * values.min()
+        given = np.linalg.svd(gradients["net/blocks/qkv/kernel"][layer], compute_uv=False)
+        assert given.max() > 2 * given.min()
+    rms = np.sqrt(np.mean(np.square(changes["net/blocks/qkv/kernel"])))
+    np.testing.assert_allclose(rms, 0.2 * settings.learning_rate, rtol=0.25)
+
+
+def test_muon_without_matrices_of_blocks_is_refused():
+    optimizer = make_optimizer(OptimizerConfig(algorithm="muon"), 10)
+    with pytest.raises(ConfigError, match="trains none; use adamw"):
+        optimizer.init({"final/kernel": jnp.ones((8, 4))})
+    with pytest.raises(ConfigError, match="adamw or muon, not 'sgd'"):
+        OptimizerConfig(algorithm="sgd")
