@@ -32,6 +32,7 @@ from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.request_json import describe
 from pavdm_jax.generation.stream import VideoStream, one_sample
 from pavdm_jax.models.level_pattern import name_patterns
+from pavdm_jax.models.linear import default_precision
 from pavdm_jax.models.model import Model
 from pavdm_jax.outputs import check_output, partial_path
 from pavdm_jax.video.clips import iterate_video
@@ -129,6 +130,8 @@ class Recording:
         self.keeps_states = states and request.frames is not None
         made_by = {"model": model.config.name, "weights": model_fingerprint(model), "crf": crf}
         made_by |= {"trained_with": name_patterns(model.trained_with)} | dict(history or {})
+        if (precision := default_precision()) is not None:
+            made_by["matmul_precision"] = precision
         self.identity = describe(request) | made_by
         each = [request.part(slice(n, n + 1)) for n in range(request.batch)]
         self.comments = {path: json.dumps(describe(one) | made_by) for path, one in zip(outputs, each, strict=True)}

@@ -16,6 +16,11 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 
+def default_precision() -> str | None:
+    """The user's setting; None without one."""
+    return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def linear(
     width: int, dtype: DTypeLike, kernel_init: Initializer, name: str | None = None, use_bias: bool = True
 ) -> nn.Dense:
@@ -25,8 +30,7 @@ def linear(
 
 def _product(x: jax.Array, kernel: jax.Array, dimensions: Any, **settings) -> jax.Array:
     """What `nn.Dense` asks of `dot_general`: [..., i] times [i, o]."""
-    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    if precision != "bfloat16" or x.dtype != jnp.float32:
+    if default_precision() != "bfloat16" or x.dtype != jnp.float32:
         return jax.lax.dot_general(x, kernel, dimensions, **settings)
     return _rounded_product(x, kernel)
 

@@ -205,6 +205,10 @@ def test_resuming_another_request_is_refused(checkpoint, tmp_path, monkeypatch, 
     code, line = mistake(capsys, monkeypatch, *arguments, "--resume", "--seed", 9)
     assert code == 2
     assert "seeds differ" in line
+    with jax.default_matmul_precision("bfloat16"):
+        code, line = mistake(capsys, monkeypatch, *arguments, "--resume")
+    assert code == 2
+    assert "matmul_precision differ" in line
 
 
 def test_an_edited_record_is_not_resumed(checkpoint, tmp_path, monkeypatch, capsys, ctrl_c):
