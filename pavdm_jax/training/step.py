@@ -49,8 +49,8 @@ MUON_RMS = 0.2
 """Root mean square of Muon's changes, in learning rates: about AdamW's, so that its rates serve (arXiv 2502.16982)."""
 
 
-def _matrices(params: dict[str, jax.Array]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:
-    """Which parameters Muon is for: the linear layers of stacked blocks, [depth, in, out]; None for all others.
+def _matrices(params: Any) -> Any:
+    """Which parameters, by path, Muon is for: the linear layers of stacked blocks, [depth, in, out]; None for others.
 
     Raises:
       ConfigError: there are none.
