@@ -23,7 +23,7 @@ from pavdm_jax.training.log import RunLog
 from pavdm_jax.training.preemption import Preemption
 from pavdm_jax.training.run_record import claim
 from pavdm_jax.training.stage import Run, train_stage
-from pavdm_jax.training.start import given_model, load_whole, random_start
+from pavdm_jax.training.start import given_model, load_whole, start_on_disk
 from pavdm_jax.training.step import learning_rate
 
 
@@ -62,7 +62,8 @@ def train(config: TrainConfig) -> Model:
                 if steps is not None and steps < config.stages[-1].steps:
                     log.text.info(extension(config.stages[-1], steps))
             run = Run(config, log, preemption, functools.partial(make_batches, config))
-            model, base = random_start(config, output) if given is None else (given, str(config.init_from))
+            model, base = start_on_disk(config, given, output)
+            use = _use(config, base)
             first = 0  # step of the whole run at which the stage starts
             for number, stage in enumerate(config.stages):
                 result = result_folder(output, number, stage.name)
@@ -76,9 +77,7 @@ def train(config: TrainConfig) -> Model:
             if config.stages[-1].lora is None or config.stages[-1].lora.save_merged:
                 finished = functools.partial(save_model, output / "model", model, jnp.dtype(config.model_dtype))
                 on_first(finished)
-            log.text.info(
-                f"finished {first} steps, {time.time() - began:.0f} s since this start; use it with {_use(config)}"
-            )
+            log.text.info(f"finished {first} steps, {time.time() - began:.0f} s since this start; use it with {use}")
     return model
 
 
@@ -108,9 +107,9 @@ def make_batches(
     return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, rows, feed.workers, share))
 
 
-def _use(config: TrainConfig) -> str:
-    """The options of `pavdm` that use the run's result."""
+def _use(config: TrainConfig, start: str) -> str:
+    """The options of `pavdm` that use the result of a run that began with the model `start`."""
     adapted = config.stages[-1].lora
     if adapted is None or adapted.save_merged:
         return f"--checkpoint {config.output}"
-    return f"--checkpoint {config.init_from} --lora {config.output}"
+    return f"--checkpoint {start} --lora {config.output}"

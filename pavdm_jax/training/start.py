@@ -16,6 +16,7 @@ from pavdm_jax.distributed.processes import on_first
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.model import PARTS, Model, init_params
+from pavdm_jax.models.patches import differs_in_patches_alone, resize_patches
 from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
 from pavdm_jax.training.config import TrainConfig
 
@@ -28,6 +29,8 @@ def load_whole(path: str) -> Model:
 def given_model(config: TrainConfig) -> Model | None:
     """The model of `init_from`, or None for a run from random weights.
 
+    The config may ask for patches of another size, see `models/patches.py`; such a model has no folder.
+
     Raises:
       ConfigError: it cannot be loaded, or is of another architecture, which is found before its parameters are read.
     """
@@ -37,17 +40,29 @@ def given_model(config: TrainConfig) -> Model | None:
         _check_architecture(config, open_model(config.init_from, PARTS).config)
     model = load_whole(config.init_from)
     _check_architecture(config, model.config)
+    part, old, new = model.config.transformer_part, model.config.transformer, config.model.transformer
+    if old.patch_size != new.patch_size:
+        resized = resize_patches(model.params[part], old.patch_size, new.patch_size)
+        model = model.replace(params=model.params | {part: resized}, folder=None)
     return model.replace(config=config.model)
 
 
-def random_start(config: TrainConfig, output: Path) -> tuple[Model, str]:
-    """The random model before the first step, and its folder on disk; checkpoints refer to it for frozen parameters.
+def start_on_disk(config: TrainConfig, given: Model | None, output: Path) -> tuple[Model, str]:
+    """The model before the first step, and its folder on disk; checkpoints refer to it for frozen parameters.
+
+    A model that is on no disk yet, with random weights or with patches of another size, is written to `output`/start.
 
     Raises:
       ConfigError: see `make_tokenizer`.
     """
+    if given is not None and given.folder is not None:
+        return given, str(config.init_from)
     folder = output / "start"
-    on_first(lambda: None if newest_step(output) else save_model(folder, random_model(config)))
+
+    def write() -> None:
+        save_model(folder, random_model(config) if given is None else given)
+
+    on_first(lambda: None if newest_step(output) else write())
     return load_whole(str(folder)), str(folder)
 
 
@@ -93,16 +108,17 @@ def make_tokenizer(config: TrainConfig) -> Tokenizer:
 
 
 def _check_architecture(config: TrainConfig, found: AnyModelConfig) -> None:
-    """The parameters must be of the same networks; how many frames the VAE codes at once is the config's to say."""
-    if _networks(config.model) != _networks(found):
+    """The networks must be the same but for the patches; how many frames the VAE codes at once is free."""
+    same = differs_in_patches_alone(config.model.transformer, found.transformer)
+    if not same or _other_networks(config.model) != _other_networks(found):
         raise ConfigError(
             f"init_from {config.init_from} holds the model '{found.name}' of another architecture than this config's"
         )
 
 
-def _networks(model: AnyModelConfig) -> tuple:
+def _other_networks(model: AnyModelConfig) -> tuple:
     vae = (model.vae.spatial, model.vae.temporal) if isinstance(model, ModelConfig) else model.vae
-    return model.transformer, vae, model.t5
+    return vae, model.t5
 
 
 def start_model(config: TrainConfig) -> Model:

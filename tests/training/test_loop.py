@@ -186,7 +186,7 @@ def test_mistakes_that_need_no_model_are_found_before_one_is_loaded(runs, monkey
     def forbidden(*_):
         raise AssertionError("a model was loaded or made")
 
-    for name in ("given_model", "random_start"):
+    for name in ("given_model", "start_on_disk"):
         monkeypatch.setattr(loop, name, forbidden)
     data = (
         (VideoData("nowhere.csv", 68), "there is no manifest nowhere.csv"),
@@ -202,6 +202,23 @@ def test_mistakes_that_need_no_model_are_found_before_one_is_loaded(runs, monkey
         loop.fit(config(tmp_path, "x", dataclasses.replace(VAE_STAGES[0], data=LatentData("nowhere"))))
     with pytest.raises(ConfigError, match="stage base: train names 'stdit', which is no part of the model; parts are"):
         Stage("base", ProgressiveDiffusion(), ShapesData(68), ("stdit",), 1, 1)
+
+
+def test_patches_of_another_size_begin_where_the_old_ones_ended(runs):
+    """The finer start is a folder of the run, so that its checkpoints know their frozen parameters."""
+    finer = dataclasses.replace(SHAPES, stdit3=dataclasses.replace(SHAPES.stdit3, patch_size=(1, 1)))
+    frames = 17 * SHAPES.window.slots
+    stage = Stage("finer", ProgressiveDiffusion(), ShapesData(frames, samples=2), ("stdit3/blocks",), 2, 1, SPEED)
+    given = dataclasses.replace(config(runs, "finer", stage, start="vae"), model=finer)
+    trained, start, halfway = (
+        loop.fit(given),
+        load(runs / "finer" / "start"),
+        runs / "finer" / "stages" / "0-finer" / "2",
+    )
+    assert start.config == finer and load(halfway).config == finer
+    for name in ("patch_embed", "final"):  # frozen here
+        jax.tree.map(np.testing.assert_array_equal, trained.params["stdit3"][name], start.params["stdit3"][name])
+    assert np.abs(first_value(load(halfway)) - first_value(start)).max() > 0
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(runs):

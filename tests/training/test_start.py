@@ -81,3 +81,12 @@ def test_a_model_may_be_trained_on_with_another_number_of_frames_coded_at_once(t
     deeper = dataclasses.replace(SHAPES, t5=dataclasses.replace(SHAPES.t5, num_layers=2))
     with pytest.raises(ConfigError, match="of another architecture"):
         start.given_model(dataclasses.replace(given, model=deeper))
+
+
+def test_a_model_may_be_trained_on_with_patches_of_another_size(tmp_path):
+    save_model(tmp_path / "start", tiny_model(SHAPES))
+    finer = dataclasses.replace(SHAPES.stdit3, patch_size=(1, 1))
+    given = config(ShapesData(1), init_from=str(tmp_path / "start"))
+    model = start.given_model(dataclasses.replace(given, model=dataclasses.replace(SHAPES, stdit3=finer)))
+    assert model is not None and model.config.stdit3 == finer
+    assert model.params["stdit3"]["patch_embed"]["kernel"].shape == (finer.latent_channels, finer.hidden_size)
