@@ -51,7 +51,8 @@ def encode(frames: np.ndarray, first_frame: int, rate: Fraction, crf: float) -> 
         context.color_range = _LIMITED_RANGE
         for number, pixels in enumerate(frames, first_frame):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(format=PIXEL_FORMAT, dst_colorspace="ITU709", dst_color_range="MPEG")
+            # With several threads, FFmpeg 9 (PyAV 19) now and then converts a frame otherwise beside other work.
+            frame = frame.reformat(format=PIXEL_FORMAT, dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
