@@ -1,7 +1,7 @@
 """Reading the folder of a training run, which `training/checkpoints.py` writes.
 
     RUN/train_config.json       the config of the run
-    RUN/start/                  the model that a run starts from, where it is random or has got other patches
+    RUN/start/                  the model that a run starts from, where it is random or has grown
     RUN/stages/0-NAME/STEP/     checkpoints, the step counted over the whole run: state, ema, about
     RUN/results/0-NAME/         the model after a stage that is not the last
     RUN/model/                  the finished model

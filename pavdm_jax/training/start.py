@@ -15,8 +15,8 @@ from pavdm_jax.distributed.placement import on_host
 from pavdm_jax.distributed.processes import on_first
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
+from pavdm_jax.models.growth import can_become, grow
 from pavdm_jax.models.model import PARTS, Model, init_params
-from pavdm_jax.models.patches import differs_in_patches_alone, resize_patches
 from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
 from pavdm_jax.training.config import TrainConfig
 
@@ -29,7 +29,7 @@ def load_whole(path: str) -> Model:
 def given_model(config: TrainConfig) -> Model | None:
     """The model of `init_from`, or None for a run from random weights.
 
-    The config may ask for patches of another size, see `models/patches.py`; such a model has no folder.
+    The config may ask for more blocks or other patches, see `models/growth.py`; such a model has no folder.
 
     Raises:
       ConfigError: it cannot be loaded, or is of another architecture, which is found before its parameters are read.
@@ -41,16 +41,15 @@ def given_model(config: TrainConfig) -> Model | None:
     model = load_whole(config.init_from)
     _check_architecture(config, model.config)
     part, old, new = model.config.transformer_part, model.config.transformer, config.model.transformer
-    if old.patch_size != new.patch_size:
-        resized = resize_patches(model.params[part], old.patch_size, new.patch_size)
-        model = model.replace(params=model.params | {part: resized}, folder=None)
+    if (old.depth, old.patch_size) != (new.depth, new.patch_size):
+        model = model.replace(params=model.params | {part: grow(model.params[part], old, new)}, folder=None)
     return model.replace(config=config.model)
 
 
 def start_on_disk(config: TrainConfig, given: Model | None, output: Path) -> tuple[Model, str]:
     """The model before the first step, and its folder on disk; checkpoints refer to it for frozen parameters.
 
-    A model that is on no disk yet, with random weights or with patches of another size, is written to `output`/start.
+    A model that is on no disk yet, with random weights or grown, is written to `output`/start.
 
     Raises:
       ConfigError: see `make_tokenizer`.
@@ -108,8 +107,8 @@ def make_tokenizer(config: TrainConfig) -> Tokenizer:
 
 
 def _check_architecture(config: TrainConfig, found: AnyModelConfig) -> None:
-    """The networks must be the same but for the patches; how many frames the VAE codes at once is free."""
-    same = differs_in_patches_alone(config.model.transformer, found.transformer)
+    """The networks must be the same but for what can grow; how many frames the VAE codes at once is free."""
+    same = can_become(found.transformer, config.model.transformer)
     if not same or _other_networks(config.model) != _other_networks(found):
         raise ConfigError(
             f"init_from {config.init_from} holds the model '{found.name}' of another architecture than this config's"

@@ -204,18 +204,18 @@ def test_mistakes_that_need_no_model_are_found_before_one_is_loaded(runs, monkey
         Stage("base", ProgressiveDiffusion(), ShapesData(68), ("stdit",), 1, 1)
 
 
-def test_patches_of_another_size_begin_where_the_old_ones_ended(runs):
-    """The finer start is a folder of the run, so that its checkpoints know their frozen parameters."""
-    finer = dataclasses.replace(SHAPES, stdit3=dataclasses.replace(SHAPES.stdit3, patch_size=(1, 1)))
+def test_a_grown_start_is_a_folder_of_the_run(runs):
+    """So that its checkpoints know their frozen parameters."""
+    grown = dataclasses.replace(SHAPES, stdit3=dataclasses.replace(SHAPES.stdit3, depth=3, patch_size=(1, 1)))
     frames = 17 * SHAPES.window.slots
-    stage = Stage("finer", ProgressiveDiffusion(), ShapesData(frames, samples=2), ("stdit3/blocks",), 2, 1, SPEED)
-    given = dataclasses.replace(config(runs, "finer", stage, start="vae"), model=finer)
+    stage = Stage("grown", ProgressiveDiffusion(), ShapesData(frames, samples=2), ("stdit3/blocks",), 2, 1, SPEED)
+    given = dataclasses.replace(config(runs, "grown", stage, start="vae"), model=grown)
     trained, start, halfway = (
         loop.fit(given),
-        load(runs / "finer" / "start"),
-        runs / "finer" / "stages" / "0-finer" / "2",
+        load(runs / "grown" / "start"),
+        runs / "grown" / "stages" / "0-grown" / "2",
     )
-    assert start.config == finer and load(halfway).config == finer
+    assert start.config == grown and load(halfway).config == grown
     for name in ("patch_embed", "final"):  # frozen here
         jax.tree.map(np.testing.assert_array_equal, trained.params["stdit3"][name], start.params["stdit3"][name])
     assert np.abs(first_value(load(halfway)) - first_value(start)).max() > 0

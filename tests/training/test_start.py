@@ -83,10 +83,11 @@ def test_a_model_may_be_trained_on_with_another_number_of_frames_coded_at_once(t
         start.given_model(dataclasses.replace(given, model=deeper))
 
 
-def test_a_model_may_be_trained_on_with_patches_of_another_size(tmp_path):
+def test_a_model_may_be_trained_on_with_more_blocks_or_other_patches(tmp_path):
     save_model(tmp_path / "start", tiny_model(SHAPES))
-    finer = dataclasses.replace(SHAPES.stdit3, patch_size=(1, 1))
+    grown = dataclasses.replace(SHAPES.stdit3, patch_size=(1, 1), depth=3)
     given = config(ShapesData(1), init_from=str(tmp_path / "start"))
-    model = start.given_model(dataclasses.replace(given, model=dataclasses.replace(SHAPES, stdit3=finer)))
-    assert model is not None and model.config.stdit3 == finer
-    assert model.params["stdit3"]["patch_embed"]["kernel"].shape == (finer.latent_channels, finer.hidden_size)
+    model = start.given_model(dataclasses.replace(given, model=dataclasses.replace(SHAPES, stdit3=grown)))
+    assert model is not None and model.config.stdit3 == grown
+    assert model.params["stdit3"]["patch_embed"]["kernel"].shape == (grown.latent_channels, grown.hidden_size)
+    assert model.params["stdit3"]["blocks"]["spatial"]["qkv"]["kernel"].shape[0] == 3
