@@ -1,4 +1,4 @@
-"""The embedded model with less guidance: lower scales, and none for latent frames below a noise level.
+"""The embedded model with less guidance: other scales, and none for latent frames below a noise level.
 
     pavdm evaluate make configs/comparison_guidance.py --output guidance/ --prompts 6
     pavdm evaluate score guidance/ --world simple --output scores.json --report report.html
@@ -19,7 +19,8 @@ def by_options(name: str, **options: float) -> System:
 
 comparison = Comparison(
     systems=(
-        by_options("scale-6"),
+        by_options("scale-4"),
+        by_options("scale-6", guidance_scale=6.0),
         by_options("scale-3", guidance_scale=3.0),
         by_options("scale-1", guidance_scale=1.0),
         by_options("above-0.3", guidance_above=0.3),

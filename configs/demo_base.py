@@ -4,11 +4,12 @@
 
 Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md`. One noise level a clip, with
 Open-Sora's mask strategies. The shorter the clips, the more scenes are seen in the same time, and what a caption
-means is learnt from scenes: first clips of two chunks, then of one. The progressive stage brings the long windows.
+means is learnt from scenes: first clips of two chunks, then of one. For the same reason it has half of the blocks. The
+finetunes bring the long windows, and the other half.
 """
 
-from pavdm_jax.config import demo
 from pavdm_jax.training.config import OptimizerConfig, ShapesData, Stage, TrainConfig, UniformDiffusion
+from pavdm_jax.training.presets import DEMO_BASE
 
 
 def stage(name: str, objective: UniformDiffusion, data: ShapesData, steps: int, batch_size: int) -> Stage:
@@ -17,7 +18,7 @@ def stage(name: str, objective: UniformDiffusion, data: ShapesData, steps: int, 
 
 
 config = TrainConfig(
-    model=demo(),
+    model=DEMO_BASE,
     init_from="runs/demo_vae",
     output="runs/demo_base",
     stages=(

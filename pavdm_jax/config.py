@@ -366,7 +366,7 @@ def demo() -> ModelConfig:
     return ModelConfig(
         name="demo",
         stdit3=STDiT3Config(
-            depth=3, hidden_size=192, num_heads=6, caption_channels=128, max_caption_tokens=40, base_size=64
+            depth=6, hidden_size=192, num_heads=6, caption_channels=128, max_caption_tokens=40, base_size=64
         ),
         vae=VAEConfig(
             spatial=SpatialVAEConfig(
@@ -378,7 +378,7 @@ def demo() -> ModelConfig:
         text=TextConfig(max_tokens=40, aesthetic_score=None),
         height=64,
         width=64,
-        guidance_scale=6.0,
+        guidance_scale=4.0,
         noise_base_size=192,
     )
 

@@ -23,7 +23,7 @@ REMAT_POLICIES = {
 attention; all of them (least memory, a third more arithmetic)."""
 
 
-SHALLOW = 4
+SHALLOW = 6
 """Scans of so many steps are unrolled."""
 
 
