@@ -142,7 +142,7 @@ def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
 
 def frame_pixels(frame: av.VideoFrame) -> np.ndarray:
     """The pixels of a decoded frame, uint8 [h, w, 3], rotated as the metadata says (phones store films sideways)."""
-    return np.rot90(frame.to_ndarray(format="rgb24", threads=1), frame.rotation // 90)  # one, see `fragments`
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
 TOLERANCE = 1e-3

@@ -26,6 +26,14 @@ _FRAGMENT_OPTIONS = {
     "avoid_negative_ts": "disabled",  # or every fragment would be moved to time 0
 }
 
+_ENCODER_OPTIONS = {
+    "preset": "medium",
+    "bf": "0",
+    # At widths that are no multiple of 16, the macroblock tree of some builds of x264 (PyAV 19 has one) depends on what
+    # was in the memory before, so that equal frames would not always give equal bytes.
+    "mbtree": "0",
+}
+
 _BT709, _LIMITED_RANGE = 1, 1  # H.264's numbers, ITU-T H.273
 
 
@@ -40,7 +48,7 @@ def encode(frames: np.ndarray, first_frame: int, rate: Fraction, crf: float) -> 
     """
     buffer = io.BytesIO()
     with _open(buffer, first_frame) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "medium", "bf": "0"})
+        stream = container.add_stream("libx264", rate=rate, options=_ENCODER_OPTIONS | {"crf": str(crf)})
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = PIXEL_FORMAT
@@ -51,8 +59,7 @@ def encode(frames: np.ndarray, first_frame: int, rate: Fraction, crf: float) -> 
         context.color_range = _LIMITED_RANGE
         for number, pixels in enumerate(frames, first_frame):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            # With several threads, FFmpeg 9 (PyAV 19) now and then converts a frame otherwise beside other work.
-            frame = frame.reformat(format=PIXEL_FORMAT, dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)
+            frame = frame.reformat(format=PIXEL_FORMAT, dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
