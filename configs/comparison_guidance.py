@@ -1,4 +1,4 @@
-"""The embedded model with less guidance: other scales, and none for latent frames below a noise level.
+"""The embedded model with guidance of other scales, and with none for latent frames below a noise level.
 
     pavdm evaluate make configs/comparison_guidance.py --output guidance/ --prompts 6
     pavdm evaluate score guidance/ --world simple --output scores.json --report report.html

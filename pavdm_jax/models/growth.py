@@ -40,7 +40,7 @@ def _deepen(params: dict[str, Any], old: int, new: int) -> dict[str, Any]:
             return x
         return jnp.where(is_copy.reshape(-1, *(1,) * (x.ndim - 1)), 0, x)
 
-    stacks = {name: params[name] for name in ("blocks", "caption_blocks") if name in params}
+    stacks = {name: params[name] for name in ("blocks", "caption_blocks")}
     return params | jax.tree_util.tree_map_with_path(stack, stacks)
 
 
