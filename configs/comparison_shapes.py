@@ -29,7 +29,7 @@ from pavdm_jax.evaluation.comparison import Comparison, System
 from pavdm_jax.evaluation.held_out import held_out_starts
 from pavdm_jax.evaluation.paper_claims import paper_claims
 
-WORLD = SIMPLE  # that the configs demo_* train on
+WORLD = SIMPLE  # that the configs demo_* train on, which see several shapes more often
 STEPS = 30  # as in the paper; FIFO-Diffusion and the window without chunks need as many, one for each latent frame
 START = 17  # frames: a chunk
 BASE = "runs/demo_base"

@@ -6,6 +6,7 @@ Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.
 its own: the spatial VAE on single frames, the temporal VAE on its latents, then both decoders together.
 """
 
+from pavdm_jax.config import demo
 from pavdm_jax.training.config import (
     JointReconstruction,
     OptimizerConfig,
@@ -15,7 +16,6 @@ from pavdm_jax.training.config import (
     TemporalReconstruction,
     TrainConfig,
 )
-from pavdm_jax.training.presets import DEMO_BASE
 
 
 def adamw(learning_rate: float) -> OptimizerConfig:
@@ -23,7 +23,7 @@ def adamw(learning_rate: float) -> OptimizerConfig:
 
 
 config = TrainConfig(
-    model=DEMO_BASE,
+    model=demo(),
     output="runs/demo_vae",
     stages=(
         Stage(

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, demo
-from pavdm_jax.diffusion.objectives import DistilledGuidance, DistilledShift, ProgressiveDiffusion
+from pavdm_jax.data.shapes_world import SIMPLE
+from pavdm_jax.diffusion.objectives import DistilledGuidance, DistilledShift, ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.training.config import (
     LoRAConfig,
     Objective,
@@ -16,11 +17,22 @@ from pavdm_jax.training.config import (
 )
 from pavdm_jax.wan_config import SKYREELS_V2_DF_1_3B_MODEL
 
-DEMO_BASE = replace(demo(), stdit3=replace(demo().stdit3, depth=3))
-"""The demo's architecture up to its finetunes, which grow it: half as deep, so it sees twice as much in a time."""
+DEMO_WORLD = replace(SIMPLE, shape_counts=(0.2, 0.45, 0.35))
+"""Of trainings of the demo's transformer: mostly several shapes, as these are what it learns last."""
 
 DEMO_OPTIMIZER = OptimizerConfig(1e-3, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99, algorithm="muon")
-"""Of trainings of the demo's transformer; with its samples one by one, which processors do fastest."""
+"""Of trainings of the demo's transformer. Parts of about 40 latent frames are what processors do fastest."""
+
+DEMO_SCENES = Stage(
+    "scenes",
+    UniformDiffusion(clip_chunks=1, masks=None, logit_normal=False),
+    ShapesData(17, samples=10_000, seed=5, world=DEMO_WORLD),
+    train=("stdit3", "t5"),
+    steps=4400,
+    batch_size=32,
+    optimizer=replace(DEMO_OPTIMIZER, accumulate=4),
+)
+"""In which a base learns what captions mean: the shorter the clips, the more scenes are seen in the same time."""
 
 
 def open_sora_finetune(
@@ -123,7 +135,7 @@ def demo_system(
     stage = Stage(
         _stage_name(objective),
         objective,
-        ShapesData(frames=frames, samples=1600, seed=2),
+        ShapesData(frames=frames, samples=1600, seed=2, world=DEMO_WORLD),
         train=("stdit3", "t5"),
         steps=1900,
         batch_size=batch_size,
@@ -152,7 +164,7 @@ def demo_distilled(output: str, objective: Objective, init_from: str, model: Mod
     stage = Stage(
         _stage_name(objective),
         objective,
-        ShapesData(frames=17 * 8, samples=1600, seed=2),
+        ShapesData(frames=17 * 8, samples=1600, seed=2, world=DEMO_WORLD),
         train=("stdit3",),
         steps=steps,
         batch_size=4,

@@ -10,7 +10,7 @@ from support import golden_data
 from support.golden_data import FORWARD_TOLERANCE, relative_error
 from support.pytorch_layout import to_params, to_tensors
 
-from pavdm_jax.config import T5Config
+from pavdm_jax.config import T5Config, demo
 from pavdm_jax.conversion.open_sora import t5_rules
 from pavdm_jax.conversion.rules import WeightsError
 from pavdm_jax.models.t5 import T5Encoder, relative_buckets
@@ -132,3 +132,14 @@ def test_full_size_has_the_published_parameters():
     leaves = jax.tree.leaves(abstract_params(T5Config()))
     per_layer = 4 * 4096 * 4096 + 3 * 4096 * 10240 + 2 * 4096
     assert sum(leaf.size for leaf in leaves) == 24 * per_layer + 32128 * 4096 + 32 * 64 + 4096
+
+
+def test_a_fresh_encoder_tells_which_word_stands_beside_which():
+    config = demo().t5
+    words = np.arange(10, 17)[None]  # such as: a red circle and a blue square
+    exchanged = words[:, [0, 5, 2, 3, 4, 1, 6]]
+    ids, lengths = np.concatenate([words, exchanged]), np.full(2, words.size)
+    network = T5Encoder(config)
+    features, of_exchanged = np.asarray(network.apply(network.init(jax.random.key(0), ids, lengths), ids, lengths))
+    for noun in (2, 6):
+        assert relative_error(of_exchanged[noun], features[noun]) > 0.3  # with small random biases 0.03 to 0.04
