@@ -20,5 +20,7 @@ from pavdm_jax.training.config import ShapesData, UniformDiffusion
 from pavdm_jax.training.presets import DEMO_SCENES, DEMO_WORLD, demo_system
 
 config = demo_system("runs/demo_base", UniformDiffusion(clip_chunks=3), batch_size=16)
-clips = replace(config.stages[0], data=ShapesData(17 * 8, samples=600, seed=2, world=DEMO_WORLD), steps=500)
+clips = replace(
+    config.stages[0], name="clips", data=ShapesData(17 * 8, samples=600, seed=2, world=DEMO_WORLD), steps=500
+)
 config = replace(config, init_from="demo", stages=(DEMO_SCENES, clips))

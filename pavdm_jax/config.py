@@ -378,7 +378,7 @@ def demo() -> ModelConfig:
         text=TextConfig(max_tokens=40, aesthetic_score=None),
         height=64,
         width=64,
-        guidance_scale=4.0,
+        guidance_scale=3.0,
         noise_base_size=192,
     )
 
