@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import from_json, read_model_config, to_json
@@ -34,7 +35,7 @@ EMBEDDED = Path(__file__).parents[1] / "assets"
 """The folder of the models in the package: `load("demo")` reads `assets/demo`, `load("demo-distilled")` its student."""
 
 
-def save_model(path: str | os.PathLike, model: Model, dtype: jnp.dtype = jnp.float32) -> None:
+def save_model(path: str | os.PathLike, model: Model, dtype: DTypeLike = jnp.float32) -> None:
     """Write a model folder, replacing an older one of the same name.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from pavdm_jax.distributed.placement import on_first_device
 from pavdm_jax.errors import ConfigError
@@ -24,7 +25,7 @@ class Encoder:
       text_dtype: in which the text encoder computes.
     """
 
-    def __init__(self, model: Model, text_dtype: jnp.dtype = jnp.float32):
+    def __init__(self, model: Model, text_dtype: DTypeLike = jnp.float32):
         self.model, self.text_dtype = model, jnp.dtype(text_dtype)
         # On the accelerator; the text encoder, which may be large, only when it is used.
         self._vae = jax.device_put(model.params["vae"], on_first_device())

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.linen.initializers import normal
+from jax.typing import DTypeLike
 
 from pavdm_jax.config import T5Config
 from pavdm_jax.models.linear import linear
@@ -34,7 +35,7 @@ class T5Encoder(nn.Module):
     """
 
     config: T5Config
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
@@ -70,7 +71,7 @@ class EncoderLayer(nn.Module):
     """Self-attention, then a gated feed-forward network, each after an RMSNorm and added to its input."""
 
     config: T5Config
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array | None, is_token: jax.Array) -> tuple[jax.Array, None]:
@@ -156,5 +157,5 @@ def relative_buckets(distances: np.ndarray, num_buckets: int, max_distance: int)
     return np.where(distances > 0, half, 0) + np.where(distance < exact, distance, wide)
 
 
-def _norm(dtype: jnp.dtype, name: str) -> nn.RMSNorm:
+def _norm(dtype: DTypeLike, name: str) -> nn.RMSNorm:
     return nn.RMSNorm(NORM_EPSILON, dtype=dtype, name=name)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from pavdm_jax.config import VAEConfig
 from pavdm_jax.geometry import latent_frames
@@ -48,7 +49,7 @@ class VideoVAE(nn.Module):
     """
 
     config: VAEConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         config = self.config

@@ -8,6 +8,7 @@ Images are `[b, h, w, c]`. Each level but the last halves rows and columns; a la
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from pavdm_jax.config import SpatialVAEConfig
 from pavdm_jax.models.attention import attention
@@ -22,7 +23,7 @@ class _ResBlock(nn.Module):
 
     channels: int
     num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -40,7 +41,7 @@ class _MidBlock(nn.Module):
 
     channels: int
     num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -55,7 +56,7 @@ class _MidBlock(nn.Module):
 
 class _Encoder(nn.Module):
     config: SpatialVAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -77,7 +78,7 @@ class _Encoder(nn.Module):
 
 class _Decoder(nn.Module):
     config: SpatialVAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, z):
@@ -101,7 +102,7 @@ class SpatialVAE(nn.Module):
     """
 
     config: SpatialVAEConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         config = self.config

@@ -8,6 +8,7 @@ import einops
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from pavdm_jax.config import TemporalVAEConfig
 from pavdm_jax.models.normalisation import GroupNorm
@@ -22,7 +23,7 @@ class _CausalConv(nn.Module):
     kernel: int = 3
     time_stride: int = 1
     use_bias: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -43,7 +44,7 @@ class _ResBlock(nn.Module):
 
     channels: int
     num_groups: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -58,7 +59,7 @@ class _ResBlock(nn.Module):
 
 class _Encoder(nn.Module):
     config: TemporalVAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -78,7 +79,7 @@ class _Encoder(nn.Module):
 
 class _Decoder(nn.Module):
     config: TemporalVAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, z):
@@ -102,7 +103,7 @@ class TemporalVAE(nn.Module):
     """Spatial latents of one micro clip to video latents and back."""
 
     config: TemporalVAEConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         config = self.config

@@ -12,6 +12,7 @@ import einops
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.wan_vae_layers import PAST, CausalConv, ChannelNorm, DoubleTime, HalveTime, MidBlock, ResBlock
@@ -24,7 +25,7 @@ def _spread(x: jax.Array) -> jax.Array:
 
 class _Encoder(nn.Module):
     config: WanVAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -48,7 +49,7 @@ class _Encoder(nn.Module):
 
 class _Decoder(nn.Module):
     config: WanVAEConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, z):
@@ -76,7 +77,7 @@ class WanVAE(nn.Module):
     """
 
     config: WanVAEConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         config = self.config

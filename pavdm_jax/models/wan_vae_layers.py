@@ -9,6 +9,7 @@ import einops
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from pavdm_jax.models.attention import attention
 
@@ -46,7 +47,7 @@ class CausalConv(nn.Module):
     """A 3 × 3 × 3 convolution that sees no later frame."""
 
     channels: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -58,7 +59,7 @@ class ResBlock(nn.Module):
     """norm, SiLU, conv, norm, SiLU, conv, and a 1 × 1 × 1 convolution on the way past when the channels change."""
 
     channels: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -72,7 +73,7 @@ class ResBlock(nn.Module):
 class MidBlock(nn.Module):
     """Residual block, single-head self-attention over all cells of a frame, residual block."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -91,7 +92,7 @@ class HalveTime(nn.Module):
     The kth after it is convolved from three frames, the last of which are the two that it stands for.
     """
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):
@@ -105,7 +106,7 @@ class HalveTime(nn.Module):
 class DoubleTime(nn.Module):
     """Two frames of each, but for a video's first frame, which passes untouched and is not seen by those after it."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x):

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint
@@ -30,7 +31,7 @@ from pavdm_jax.text.layerwise_t5 import encode_from_disk
 
 
 def prompt_features(
-    model: Model, prompts: Sequence[str], dtype: jnp.dtype, progress: bool = False
+    model: Model, prompts: Sequence[str], dtype: DTypeLike, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of prompts by the text encoder.
 
@@ -67,7 +68,7 @@ def prompt_features(
     return padded, lengths
 
 
-def _encode_in_memory(model: Model, captions: list[str], dtype: jnp.dtype) -> dict[str, np.ndarray]:
+def _encode_in_memory(model: Model, captions: list[str], dtype: DTypeLike) -> dict[str, np.ndarray]:
     """The features [tokens, d] of captions, by the text encoder that the model holds in memory."""
     if model.tokenizer is None:
         raise ConfigError("the model has a text encoder, but no tokenizer; give it one")
@@ -78,7 +79,7 @@ def _encode_in_memory(model: Model, captions: list[str], dtype: jnp.dtype) -> di
 
 
 def _encode_from_folder(
-    model: Model, captions: list[str], dtype: jnp.dtype, progress: bool = False
+    model: Model, captions: list[str], dtype: DTypeLike, progress: bool = False
 ) -> dict[str, np.ndarray]:
     """The features [tokens, d] of captions, from the cache, or else by the text encoder in the model's folder."""
     if model.folder is None:
@@ -138,6 +139,6 @@ def _write(path: Path, features: np.ndarray) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def encode_text(params: dict, ids: jax.Array, lengths: jax.Array, *, config: AnyModelConfig, dtype: jnp.dtype):
+def encode_text(params: dict, ids: jax.Array, lengths: jax.Array, *, config: AnyModelConfig, dtype: DTypeLike):
     """T5 features, float32 [b, l, d], of token ids [b, l]; `params` are the text encoder's."""
     return T5Encoder(config.t5, dtype).apply({"params": params}, ids, lengths)

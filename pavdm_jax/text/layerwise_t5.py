@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 from tqdm import tqdm
 
 from pavdm_jax.checkpoints.layers import PartReader
@@ -22,7 +23,7 @@ from pavdm_jax.models.t5 import NORM_EPSILON, EncoderLayer, score_bias
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
 def encoder_layer(
-    params: dict, x: jax.Array, bias: jax.Array | None, is_token: jax.Array, *, config: T5Config, dtype: jnp.dtype
+    params: dict, x: jax.Array, bias: jax.Array | None, is_token: jax.Array, *, config: T5Config, dtype: DTypeLike
 ) -> jax.Array:
     """One layer of the encoder: x float32 [b, l, d] to [b, l, d], see `EncoderLayer`."""
     return EncoderLayer(config, dtype).apply({"params": params}, x, bias, is_token)[0]
@@ -35,7 +36,7 @@ def encode_from_disk(
     lengths: np.ndarray,
     *,
     config: T5Config,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     progress: bool = False,
 ) -> list[np.ndarray]:
     """The features of n captions, as `T5Encoder` computes them for each caption alone.
