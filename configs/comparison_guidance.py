@@ -19,9 +19,9 @@ def by_options(name: str, **options: float) -> System:
 
 comparison = Comparison(
     systems=(
-        by_options("scale-4"),
+        by_options("scale-3"),
         by_options("scale-6", guidance_scale=6.0),
-        by_options("scale-3", guidance_scale=3.0),
+        by_options("scale-4", guidance_scale=4.0),
         by_options("scale-1", guidance_scale=1.0),
         by_options("above-0.3", guidance_above=0.3),
         by_options("above-0.6", guidance_above=0.6),
