@@ -3,13 +3,14 @@
     pavdm train --config configs/demo_base_again.py
     pavdm train --config demo_rn --steps 250 --data.samples 600        (or another of the systems' configs)
 
-A base for `comparison_shapes.py` in an hour and a half, where `demo_base` takes hours; it takes that one's place. After
-what captions mean come clips of three chunks, the length at which the baselines are sampled, with Open-Sora's mask
-strategies, on some of the scenes of the systems' finetunes. Its weights have seen progressive windows before, which
-those of a base from nothing have not: what is sampled progressively from it may gain by that.
+A base for `comparison_shapes.py`, in an hour and a half by the speed of its steps, where `demo_base` takes hours; it
+takes that one's place. After what captions mean come clips of three chunks, the length at which the baselines are
+sampled, with Open-Sora's mask strategies, on some of the scenes of the systems' finetunes. Its weights have seen
+progressive windows before, which those of a base from nothing have not: what is sampled progressively from it may gain
+by that.
 
 Its first stage is also how the embedded model learns more of captions: a `demo_progressive` that starts from its end,
-`--init-from runs/demo_base/stages/0-scenes/4400`, is a new embedded model.
+`--init-from runs/demo_base/results/0-scenes`, is a new embedded model.
 
 Hardware: two CPU cores. Duration and result: see `pavdm_jax/assets/demo/README.md` and `configs/results/README.md`.
 """
