@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.layers import stored_arrays
+from pavdm_jax.checkpoints.lora import Adapters, find_base
+from pavdm_jax.checkpoints.lora import read as read_adapters
 from pavdm_jax.checkpoints.model_folder import open_model
 from pavdm_jax.checkpoints.parts_json import check_files
 from pavdm_jax.cli import exit_with, read_command
@@ -169,9 +171,11 @@ class Progress:
 
 
 def inspect(path: str) -> str:
-    """The content of a model folder, as text."""
-    model = open_model(path)
-    lines = [f"{path}: {model.config.name}"]
+    """The content of a model folder, as text; of adapters, what they hold and the model that they change."""
+    base, files = find_base(path)
+    lines = [f"{file}: {_describe_adapters(read_adapters(file))}" for file in reversed(files)]
+    model = open_model(base)
+    lines.append(f"{base}: {model.config.name}")
     for part in (part_name(part, model.config) for part in PARTS):
         if part not in model.parts:
             lines.append(f"{part}: absent; {OPTIONS[part]} adds it")
@@ -201,13 +205,26 @@ def verify(path: str) -> str:
       ConfigError: files are missing or have changed, or the folder has no checksums.
     """
     storage.local_path(path, "--verify")
-    model = open_model(path)
+    base, files = find_base(path)  # which compares the checksums of adapters
+    model = open_model(base)
     for part, record in model.parts.items():
         if not record.get("crc32"):
             raise ConfigError(f"{path} has no checksums of {part}: an earlier version wrote it; convert it again")
         check_files(model.folder / "params" / part, record)
-    count = sum(len(record["files"]) for record in model.parts.values())
-    return f"{path}: all {count} files of {', '.join(model.parts)} are as they were written"
+    count = len(files) + sum(len(record["files"]) for record in model.parts.values())
+    parts = [*model.parts, *(["adapters"] if files else [])]
+    return f"{path}: all {count} files of {', '.join(parts)} are as they were written"
+
+
+def _describe_adapters(adapters: Adapters) -> str:
+    factors = adapters.factors
+    ranks = sorted({x.shape[-1] for name, x in factors.items() if name.endswith("/a")})
+    dtypes = sorted({x.dtype.name for x in factors.values()})
+    return (
+        f"LoRA adapters of {adapters.base}, rank {', '.join(map(str, ranks))}, "
+        f"{_short(sum(x.size for x in factors.values()))} parameters in {', '.join(dtypes)}\n"
+        f"  trained with {name_patterns(adapters.trained_with)}"
+    )
 
 
 def _short(count: int) -> str:

@@ -32,3 +32,9 @@ PUBLISHED: dict[str, AnyModelConfig] = {
 
 TRANSFORMER_PARTS = tuple(kind.transformer_part for kind in (ModelConfig, WanModelConfig))
 """The names of the transformers among the parts of a model."""
+
+
+def networks_of(model: AnyModelConfig) -> tuple:
+    """The configs of a model's networks; how many frames its VAE codes at once is none of them."""
+    vae = (model.vae.spatial, model.vae.temporal) if isinstance(model, ModelConfig) else model.vae
+    return model.transformer, vae, model.t5

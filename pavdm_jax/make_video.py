@@ -107,7 +107,8 @@ class GenerateCommand:
     checkpoint: str = "demo"
     """a model folder or training run, perhaps gs://BUCKET/NAME, or demo, the small embedded model of coloured shapes"""
     lora: str | None = None
-    """LoRA adapters for that model: their file, or the training run that made them"""
+    """LoRA adapters for that model: their file, or the training run that made them; alone, as --checkpoint, they find
+    their model themselves"""
     batch_size: int = 1
     """videos made at the same time"""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
@@ -187,7 +188,6 @@ def run(command: GenerateCommand) -> int:
     starts = {start for job in jobs if isinstance(start := job.line.start or video.start, str)}
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
-    from pavdm_jax.checkpoints import lora
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.distributed.mesh import make_mesh
     from pavdm_jax.distributed.partitioning import tree_shardings
@@ -201,11 +201,9 @@ def run(command: GenerateCommand) -> int:
             check_record(job.name)
     for start in starts:
         find_video(start)
-    if command.lora is not None:
-        lora.find(command.lora)
     enable_cache()
     # The text encoder is at work before the rest is read: together they might not fit.
-    model = load(command.checkpoint, parts=())
+    model = load(command.checkpoint, parts=(), lora=command.lora)
     requests = [make_group_request(model.config, group, changes, command) for group in groups]
     features = encode_prompts(model, *requests, progress=not file.quiet)
     shardings = tree_shardings(abstract_params(model.config), make_mesh(requests[0].mesh))

@@ -108,7 +108,6 @@ def run(command: RedoCommand) -> int:
         raise ConfigError(f"--output {output} is the video itself; give another file")
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
-    from pavdm_jax.checkpoints import lora
     from pavdm_jax.checkpoints.fingerprint import model_fingerprint
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.generation.positions import find_state
@@ -124,10 +123,8 @@ def run(command: RedoCommand) -> int:
     check_outputs([output], said["crf"])
     if not command.resume:
         check_record(output)
-    if command.lora is not None:
-        lora.find(command.lora)
     enable_cache()
-    model = load(command.checkpoint, parts=())
+    model = load(command.checkpoint, parts=(), lora=command.lora)
     seed = {} if command.seed is None else {"seeds": (command.seed,)}
     request = read_request(said, model.config, lambda count: read_video(video, 0, count), **seed)
     progressive, round_number = request.method == "progressive", int(position["round"])

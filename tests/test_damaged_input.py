@@ -18,6 +18,7 @@ from support.tiny_model import PROMPT, TINY, tiny_model
 
 from pavdm_jax import make_video
 from pavdm_jax.checkpoints import lora
+from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.model_folder import open_model, save_model
 from pavdm_jax.conversion.sources import open_weights
 from pavdm_jax.data.manifest import read_manifest
@@ -78,7 +79,9 @@ def samples(tmp_path_factory):
     save_model(folder / "model", tiny_model())
     adapters = lora.init_adapters(jax.random.key(0), flatten(tiny_model().params), ("qkv",), 2)
     adapters = {name: value for name, value in adapters.items() if name.startswith("stdit3/")}
-    lora.save(folder / "lora.safetensors", adapters, 1.0, tiny_model().params)
+    base = params_fingerprint(tiny_model().transformer)
+    about = lora.Adapters(adapters, 1.0, base, "model", tiny_model().config)
+    lora.save(folder / "lora.safetensors", about)
     frames = np.random.default_rng(0).integers(0, 256, (20, 16, 24, 3), dtype=np.uint8)
     with VideoWriter(folder / "clip.mp4", 24) as writer:
         writer.write(frames)

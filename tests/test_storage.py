@@ -17,6 +17,7 @@ from support.tiny_model import tiny_model
 
 from pavdm_jax import __main__, convert_weights, storage
 from pavdm_jax.checkpoints import lora
+from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.layers import PartReader
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
@@ -149,9 +150,11 @@ def test_adapters_are_read_from_a_run_in_a_bucket(model):
         jax.random.key(0), traverse_util.flatten_dict(model.params, sep="/"), LoRAConfig().layers[:1], 2
     )
     adapters = {name: x + 0.1 for name, x in adapters.items()}
-    lora.save(storage.as_path(f"{BUCKET}/adapted/{lora.FILE}"), adapters, 4.0, model.params)
-    merged = load(f"{BUCKET}/model", ["stdit3"], lora=f"{BUCKET}/adapted").params
-    jax.tree.map(np.testing.assert_allclose, merged, lora.merge(model.params, adapters, 4.0))
+    about = lora.Adapters(adapters, 4.0, params_fingerprint(model.transformer), "../model", model.config)
+    lora.save(storage.as_path(f"{BUCKET}/adapted/{lora.FILE}"), about)
+    expected = lora.merge(model.params, adapters, 4.0, lora.exact_product)
+    for path, given in ((f"{BUCKET}/model", f"{BUCKET}/adapted"), (f"{BUCKET}/adapted", None)):
+        jax.tree.map(np.testing.assert_allclose, load(path, ["stdit3"], lora=given).params, expected)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

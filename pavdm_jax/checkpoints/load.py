@@ -52,24 +52,27 @@ def load(
         device.
       dtype: "float32" or "bfloat16", of the matrices in memory, whatever dtype is stored. See `models.model.in_dtype`
         for what is always float32.
-      lora: a file of adapters, or the training run that made them; they are merged into the parameters.
+      lora: a file of adapters, or the training run that made them; they are merged into the parameters. Those that are
+        given as `path` are merged into the model that they were trained on.
 
     Raises:
       ConfigError: the folder is missing or incomplete, lacks a part, or its parameters do not fit its config; or the
         dtype is not possible.
     """
-    if lora is not None:
-        return adapters.apply(load(path, parts, shardings, dtype), lora)
     if dtype not in (*DTYPES, *map(jnp.dtype, DTYPES)):
         raise ConfigError(f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
+    base, files = adapters.find_base(path)
+    model = _load_base(base, parts, shardings, dtype)
+    for file in files if lora is None else (*files, lora):
+        model = adapters.apply(model, file)
+    return model
+
+
+def _load_base(path: str | os.PathLike, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:
+    """The model of a model folder or an unfinished run."""
     folder = storage.as_path(path)
     if is_unfinished_run(folder):
         return load_run(folder, parts, shardings, dtype)
-    if not is_embedded(path) and _holds_adapters_only(folder):
-        raise ConfigError(
-            f"{path} holds LoRA adapters, no model; give the model that they change, too: --checkpoint BASE --lora "
-            f"{path}"
-        )
     files = open_model(path, parts)
     expected, params = in_dtype(abstract_params(files.config), dtype), {}
     places = {part_name(part, files.config): place for part, place in (shardings or {}).items()}
@@ -78,15 +81,6 @@ def load(
         params[part] = restore_part(files.folder / "params" / part, expected[part], place)
     folder = str(storage.absolute(files.folder))
     return Model(params, files.config, files.tokenizer, folder, files.trained_with)
-
-
-def _holds_adapters_only(path: Path) -> bool:
-    """Whether it is a file of adapters, or a folder with one and without a model."""
-    with storage.cloud_errors(path):
-        if not path.is_dir():
-            return path.suffix == adapters.SUFFIX and path.exists()
-        models = (path / "config.json", path / "model" / "config.json")
-        return (path / adapters.FILE).exists() and not any(model.exists() for model in models)
 
 
 def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:
@@ -126,7 +120,7 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
     check_base(about, {part: params_fingerprint(params) for part, params in base.params.items()}, step)
     config = read_model_config(about["model"])
     if about["lora_alpha"] is not None:
-        params = adapters.merge(base.params, trained, about["lora_alpha"])
+        params = adapters.merge(base.params, trained, about["lora_alpha"], adapters.exact_product)
     else:
         read = [part_name(part, config) for part in parts]
         flat |= {name: x for name, x in trained.items() if name.split("/")[0] in read}

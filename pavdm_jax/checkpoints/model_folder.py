@@ -134,7 +134,7 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
 
 def is_embedded(path: str | os.PathLike) -> bool:
     """Whether `path` is the name of a model in the package."""
-    return isinstance(path, str) and Path(path).name == path and (EMBEDDED / path / "config.json").exists()
+    return isinstance(path, str) and path in os.listdir(EMBEDDED)
 
 
 def is_model(folder: Path) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.layers import PartReader
+from pavdm_jax.checkpoints.lora import find_base
 from pavdm_jax.checkpoints.model_folder import ModelFiles, open_model
 from pavdm_jax.checkpoints.safetensors_header import header_bytes
 from pavdm_jax.conversion.architecture import part_kind
@@ -47,7 +48,13 @@ def export_transformer(
     """
     if output.suffix != ".safetensors":
         raise ConfigError(f"--output {output.name} must end in .safetensors")
-    tensors = _list_tensors(open_model(path, parts=["transformer"]))
+    base, files = find_base(path)
+    if files:
+        raise ConfigError(
+            f"{path} holds LoRA adapters, no weights of its own; write the whole model first, in Python: "
+            f"save_model(FOLDER, load({str(path)!r}, PARTS)), or train with lora.save_merged"
+        )
+    tensors = _list_tensors(open_model(base, parts=["transformer"]))
     kind, numpy_type = NAMES[dtype]
     sizes = {name: int(np.prod(tensor.shape)) * np.dtype(numpy_type).itemsize for name, tensor in tensors.items()}
     try:

@@ -18,6 +18,7 @@ import tyro
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.lora import in_place_of_model
 from pavdm_jax.checkpoints.model_folder import is_embedded, is_model
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
@@ -96,8 +97,8 @@ def run(config: MakeConfig) -> int:
 
 
 def _is_there(checkpoint: str) -> bool:
-    """Whether it is a model, a finished training run, or a certain checkpoint of a run."""
-    if is_embedded(checkpoint):
+    """Whether it is a model, adapters of one, a finished training run, or a certain checkpoint of a run."""
+    if is_embedded(checkpoint) or in_place_of_model(checkpoint) is not None:
         return True
     folder = storage.as_path(checkpoint)
     with storage.cloud_errors(folder):
@@ -116,7 +117,7 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
     """The videos `(prompt, seed, name)` of one system; the weights are read once."""
     paths = [folder / name for _, _, name in videos]
     check_outputs(paths, config.crf)
-    model = load(system.checkpoint, parts=())  # the text encoder is at work before the rest is read
+    model = load(system.checkpoint, parts=(), lora=system.lora)  # the text encoder is at work before the rest is read
     options = {"frames": comparison.frames} | dict(system.options) | {"seed": [seed for _, seed, _ in videos]}
     starts = [line.start for line, _, _ in videos if line.start is not None]
     if starts and not system.from_text:  # all have one, or none

@@ -63,7 +63,6 @@ def train(config: TrainConfig) -> Model:
                     log.text.info(extension(config.stages[-1], steps))
             run = Run(config, log, preemption, functools.partial(make_batches, config))
             model, base = start_on_disk(config, given, output)
-            use = _use(config, base)
             first = 0  # step of the whole run at which the stage starts
             for number, stage in enumerate(config.stages):
                 result = result_folder(output, number, stage.name)
@@ -77,7 +76,8 @@ def train(config: TrainConfig) -> Model:
             if config.stages[-1].lora is None or config.stages[-1].lora.save_merged:
                 finished = functools.partial(save_model, output / "model", model, jnp.dtype(config.model_dtype))
                 on_first(finished)
-            log.text.info(f"finished {first} steps, {time.time() - began:.0f} s since this start; use it with {use}")
+            took = time.time() - began
+            log.text.info(f"finished {first} steps, {took:.0f} s since this start; use it with --checkpoint {output}")
     return model
 
 
@@ -105,11 +105,3 @@ def make_batches(
     feed = open_feed(stage.data, model, chunks, storage.as_path(config.output).parent, text_is_frozen)
     share = stage.data.image_share
     return map(feed.finish, batches(feed.source, stage.batch_size, seed, start_step, rows, feed.workers, share))
-
-
-def _use(config: TrainConfig, start: str) -> str:
-    """The options of `pavdm` that use the result of a run that began with the model `start`."""
-    adapted = config.stages[-1].lora
-    if adapted is None or adapted.save_merged:
-        return f"--checkpoint {config.output}"
-    return f"--checkpoint {start} --lora {config.output}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pavdm_jax import storage
@@ -119,7 +120,7 @@ def train_stage(run: Run, number: int, first: int, model: Model, base: str) -> M
     with Checkpoints(folder, config, stage, model, base) as checkpoints, exit_if_peer_lost():
         prepared = prepare(run, number, first, model, checkpoints)
         state = run_steps(prepared, checkpoints)
-        result = finish(prepared, state)
+        result = finish(prepared, state, checkpoints.about)
     return with_measured_normalisation(prepared, result) if _changes_latents(prepared) else result
 
 
@@ -214,12 +215,22 @@ def _sample(prepared: PreparedStage, state: TrainState, step: int) -> None:
         log.videos(step, sample_videos(model, prepared.run.config.samples, log.folder / "samples", step))
 
 
-def finish(prepared: PreparedStage, state: TrainState) -> Model:
-    """The model of averaged weights; the adapters of LoRA are also written to their file."""
-    result, stage = prepared.averaged(state), prepared.stage
+def finish(prepared: PreparedStage, state: TrainState, about: dict) -> Model:
+    """The model of averaged weights; the adapters of LoRA are also written to their file.
+
+    Args:
+      prepared: the stage.
+      state: after its last step.
+      about: what its checkpoints say of the model that it started from.
+    """
+    result, stage, config = prepared.averaged(state), prepared.stage, prepared.run.config
     if stage.lora is not None:
-        adapters, alpha, path = to_host(state.ema), stage.lora.alpha, storage.as_path(prepared.run.config.output)
-        on_first(lambda: lora.save(path / lora.FILE, adapters, alpha, prepared.model.params, result.trained_with))
+        base = about["fingerprints"][config.model.transformer_part]
+        adapters = lora.Adapters(
+            to_host(state.ema), stage.lora.alpha, base, about["base"], config.model, result.trained_with
+        )
+        path = storage.as_path(config.output) / lora.FILE
+        on_first(lambda: lora.save(path, adapters, jnp.dtype(config.model_dtype)))
     return result
 
 

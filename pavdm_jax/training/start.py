@@ -7,14 +7,14 @@ import jax
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.lora import find_base
 from pavdm_jax.checkpoints.model_folder import open_model, save_model
 from pavdm_jax.checkpoints.run_folder import is_unfinished_run, newest_step
-from pavdm_jax.config import ModelConfig
 from pavdm_jax.data.training_captions import training_captions
 from pavdm_jax.distributed.placement import on_host
 from pavdm_jax.distributed.processes import on_first
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.families import AnyModelConfig
+from pavdm_jax.families import AnyModelConfig, networks_of
 from pavdm_jax.models.growth import can_become, grow
 from pavdm_jax.models.model import PARTS, Model, init_params
 from pavdm_jax.models.tokenizer import Tokenizer, train_tokenizer
@@ -37,7 +37,7 @@ def given_model(config: TrainConfig) -> Model | None:
     if config.init_from is None:
         return None
     if not is_unfinished_run(storage.as_path(config.init_from)):
-        _check_architecture(config, open_model(config.init_from, PARTS).config)
+        _check_architecture(config, open_model(find_base(config.init_from)[0], PARTS).config)
     model = load_whole(config.init_from)
     _check_architecture(config, model.config)
     part, old, new = model.config.transformer_part, model.config.transformer, config.model.transformer
@@ -109,15 +109,10 @@ def make_tokenizer(config: TrainConfig) -> Tokenizer:
 def _check_architecture(config: TrainConfig, found: AnyModelConfig) -> None:
     """The networks must be the same but for what can grow; how many frames the VAE codes at once is free."""
     same = can_become(found.transformer, config.model.transformer)
-    if not same or _other_networks(config.model) != _other_networks(found):
+    if not same or networks_of(config.model)[1:] != networks_of(found)[1:]:
         raise ConfigError(
             f"init_from {config.init_from} holds the model '{found.name}' of another architecture than this config's"
         )
-
-
-def _other_networks(model: AnyModelConfig) -> tuple:
-    vae = (model.vae.spatial, model.vae.temporal) if isinstance(model, ModelConfig) else model.vae
-    return vae, model.t5
 
 
 def start_model(config: TrainConfig) -> Model:

@@ -4,19 +4,21 @@ line."""
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 from support.tiny_model import tiny_model
 
 from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.config_json import to_json
-from pavdm_jax.checkpoints.fingerprint import model_fingerprint
+from pavdm_jax.checkpoints.fingerprint import model_fingerprint, params_fingerprint
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import is_embedded, save_model
+from pavdm_jax.conversion.export import export_transformer
+from pavdm_jax.convert_weights import inspect, verify
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.level_pattern import PRETRAINED, LevelPattern
 from pavdm_jax.models.model import PARTS, flatten
@@ -103,7 +105,7 @@ def test_the_folder_of_a_training_run_is_read_through_its_model(saved, tmp_path)
 
 def test_only_a_name_means_an_embedded_model(saved):
     assert is_embedded("demo")
-    assert not is_embedded(str(saved)) and not is_embedded(".") and not is_embedded("")
+    assert not any(is_embedded(path) for path in (str(saved), ".", "..", "", "README.md"))
 
 
 def test_a_missing_folder_is_named():
@@ -152,11 +154,13 @@ def test_parts_are_read_alone_and_an_absent_one_is_named(saved, tmp_path):
         load(tmp_path / "transformer", parts=["stdit3", "vae"])
 
 
-def test_adapters_without_their_base_are_no_checkpoint(saved, tmp_path):
-    params = tiny_model().params
-    flat = traverse_util.flatten_dict(params, sep="/")
-    made = lora.init_adapters(jax.random.key(0), {n: x for n, x in flat.items() if n.startswith("stdit3")}, ("qkv",), 2)
-    lora.save(tmp_path / lora.FILE, made, 2.0, params)
+def save_adapters(folder, factors, alpha=2.0, **about):
+    base = params_fingerprint(tiny_model().transformer)
+    lora.save(folder / lora.FILE, lora.Adapters(factors, alpha, base, **about))
+
+
+def test_adapters_that_do_not_say_their_base_are_no_checkpoint(saved, tmp_path):
+    save_adapters(tmp_path, adapters_of(lambda x: x))
     for path in (tmp_path, tmp_path / lora.FILE):
         with pytest.raises(ConfigError) as caught:
             load(path)
@@ -164,6 +168,56 @@ def test_adapters_without_their_base_are_no_checkpoint(saved, tmp_path):
         load(saved, lora=path)
     shutil.copytree(saved, tmp_path / "model")  # as a run with `save_merged` has
     assert load(tmp_path).config == tiny_model().config
+
+
+def test_adapters_are_given_in_place_of_a_model_and_bring_their_defaults(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "base")
+    (run := tmp_path / "run").mkdir()
+    config = dataclasses.replace(tiny_model().config, name="student", guidance_scale=1.0)
+    save_adapters(run, adapters_of(lambda x: {n: v + 0.1 for n, v in x.items()}), base="../base", config=config)
+    for path in (run, run / lora.FILE):
+        model = load(path, parts=["transformer", "t5"])
+        assert (model.config, Path(model.folder).name) == (config, "base")
+        same = load(saved, parts=["transformer", "t5"], lora=path)
+        jax.tree.map(np.testing.assert_array_equal, model.params, same.params)
+        assert load(path, parts=()).config == load(saved, parts=(), lora=path).config == config
+    before = flatten(load(saved, parts=["transformer", "t5"]).params)
+    changed = {name for name, x in flatten(model.params).items() if not np.array_equal(x, before[name])}
+    assert changed == {f"stdit3/blocks/{kind}/qkv/kernel" for kind in ("spatial", "temporal")}
+    assert "LoRA adapters of ../base, rank 2" in inspect(str(run)) and "base: tiny" in inspect(str(run))
+    assert "vae, adapters are as they were written" in verify(str(run))
+    with pytest.raises(ConfigError, match="holds LoRA adapters, no weights of its own"):
+        export_transformer(str(run), tmp_path / "whole.safetensors", "float32", lambda _: None, lambda _: None)
+
+
+def test_adapters_of_adapters_are_merged_in_their_order(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "base")
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    factors = adapters_of(lambda x: {n: v + 0.1 for n, v in x.items()})
+    save_adapters(tmp_path / "first", factors, base="../base")
+    middle = load(tmp_path / "first")
+    again = lora.Adapters(factors, 1.0, params_fingerprint(middle.transformer), "../first")
+    lora.save(tmp_path / "second" / lora.FILE, again)
+    both = lora.merge(middle.params, factors, 1.0, lora.exact_product)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "second").params, both)
+    save_adapters(tmp_path / "first", factors, base="../second")
+    with pytest.raises(ConfigError, match="name themselves as the model that they change"):
+        load(tmp_path / "second")
+
+
+def test_adapters_of_other_networks_or_with_a_flipped_bit_are_refused(saved, tmp_path):
+    config = tiny_model().config
+    deeper = dataclasses.replace(config, t5=dataclasses.replace(config.t5, num_layers=7))
+    save_adapters(tmp_path, adapters_of(lambda x: x), config=deeper)
+    with pytest.raises(ConfigError, match="are of another architecture than this tiny"):
+        load(saved, parts=(), lora=tmp_path)
+    save_adapters(tmp_path, adapters_of(lambda x: x))
+    content = bytearray((tmp_path / lora.FILE).read_bytes())
+    content[-40] ^= 1
+    (tmp_path / lora.FILE).write_bytes(content)
+    with pytest.raises(ConfigError, match="are damaged: their checksum is"):
+        load(saved, lora=tmp_path)
 
 
 def test_a_model_is_shown_in_one_short_line(saved):
@@ -222,6 +276,6 @@ def first(adapters, ending="/a"):
     ids=["none", "alpha", "nan", "inf", "no b", "no a", "unequal ranks", "rank 0"],
 )
 def test_adapters_that_would_do_nothing_or_harm_are_refused(tmp_path, change, alpha, message):
-    lora.save(tmp_path / "lora.safetensors", adapters_of(change), alpha, tiny_model().params)
+    save_adapters(tmp_path, adapters_of(change), alpha)
     with pytest.raises(ConfigError, match=message):
         lora.apply(tiny_model(), tmp_path / "lora.safetensors")

@@ -128,6 +128,11 @@ def test_adapters_can_be_distilled(folder):
     loop.fit(run(folder, "lora", one))
     adapted = load(folder / "start", lora=folder / "lora")
     assert adapted.trained_with == (LevelPattern("progressive", 20, 5, 5, None, 1.0),)
+    assert adapted.config == STUDENT
+    (folder / "lora" / "stages").rename(folder / "stages")  # the adapters alone are enough
+    alone = load(folder / "lora")
+    assert (alone.config, alone.trained_with) == (STUDENT, adapted.trained_with)
+    jax.tree.map(np.testing.assert_array_equal, alone.params, adapted.params)
 
 
 def test_the_teachers_passes_are_counted():

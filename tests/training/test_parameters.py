@@ -9,6 +9,7 @@ import pytest
 from support.tiny_model import tiny_model
 
 from pavdm_jax.checkpoints import lora
+from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.config import tiny
@@ -70,7 +71,8 @@ def test_saved_adapters_are_merged_when_a_model_is_loaded(tmp_path):
     adapters = trainable(model.params, ADAPTED).trained
     adapters = {name: x + 0.1 for name, x in adapters.items()}
     patterns = level_patterns(model.config, ADAPTED.objective)
-    lora.save(tmp_path / lora.FILE, adapters, 4.0, model.params, patterns)
+    found = lora.Adapters(adapters, 4.0, params_fingerprint(model.transformer), trained_with=patterns)
+    lora.save(tmp_path / lora.FILE, found)
     merged = load(tmp_path / "base", lora=tmp_path)
     assert merged.trained_with == patterns
     name = "stdit3/blocks/spatial/qkv/kernel"
