@@ -10,7 +10,7 @@ videos, and `pavdm evaluate score FOLDER` scores these or any other videos.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def evaluate(config: EvaluateConfig) -> dict:
 
 
 def summarise(scores: Sequence[IdentityScore], seconds: Sequence[float]) -> dict[str, dict[str, Estimate] | Estimate]:
-    """Means over videos, by the names of the JSON file.
+    """Means over videos, by the names of the JSON file; `right_of_all_clips` is the share of shapes that are as named.
 
     Args:
       scores: of the videos.
@@ -123,12 +123,23 @@ def summarise(scores: Sequence[IdentityScore], seconds: Sequence[float]) -> dict
         "present_and_no_other": {
             moment: mean_with_interval([only for _, only in both]) for moment, both in found.items()
         },
+        "right_of_all_clips": _by_number(scores, lambda score: mean_of_known(score.curves["present"])),
         "survival_seconds": mean_with_interval([score.survival_seconds for score in scores]),
         "survived": mean_with_interval([score.survived for score in scores]),
-        "switches_per_minute": mean_with_interval([score.switches_per_minute for score in scores]),
-        "jumps_per_minute": mean_with_interval([score.jumps_per_minute for score in scores]),
+        "switches_per_minute": _by_number(scores, lambda score: score.switches_per_minute),
+        "jumps_per_minute": _by_number(scores, lambda score: score.jumps_per_minute),
         "speed_error_percent": mean_with_interval([mean_of_known(score.curves["speed_error"]) for score in scores]),
     }
+
+
+def _by_number(scores: Sequence[IdentityScore], value: Callable[[IdentityScore], float]) -> dict[str, Estimate]:
+    """The mean over all videos, over those of one shape, and over those of several, which are harder."""
+    groups = {
+        "all": scores,
+        "one shape": [score for score in scores if len(score.shapes) == 1],
+        "several": [score for score in scores if len(score.shapes) > 1],
+    }
+    return {name: mean_with_interval([value(score) for score in group]) for name, group in groups.items() if group}
 
 
 def _at(score: IdentityScore, second: float) -> tuple[float, float]:

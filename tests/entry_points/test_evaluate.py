@@ -32,7 +32,8 @@ def test_the_true_video_has_full_marks():
     assert means(found["present"]) == means(found["present_and_no_other"]) == {"2 s": 1, "5 s": 1}
     assert found["survival_seconds"].mean == 5
     assert found["survived"].mean == 1
-    assert found["switches_per_minute"].mean == found["jumps_per_minute"].mean == 0
+    assert means(found["right_of_all_clips"]) == {"all": 1, "several": 1}
+    assert means(found["switches_per_minute"]) == means(found["jumps_per_minute"]) == {"all": 0, "several": 0}
     assert found["speed_error_percent"].mean < 5
 
 
@@ -41,6 +42,8 @@ def test_a_shape_that_vanishes_is_missed_from_then_on():
     found = summary(video, render(Scene((CIRCLE, SQUARE)), 5 * FPS))
     assert means(found["present"]) == {"2 s": 1, "5 s": 0.5}
     assert found["survived"].mean == 0.5
+    first = (1 + 1 / 2 + 1 / 2) / 3  # clips of two seconds; in the second and third, one of two shapes
+    assert found["right_of_all_clips"]["several"].mean == pytest.approx((first + 1) / 2)
     assert found["survival_seconds"].mean == pytest.approx((2.5 + 5) / 2, abs=0.3)
 
 
@@ -66,6 +69,7 @@ def test_the_command_tells_means_with_intervals_and_writes_every_score(tmp_path,
     told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert told["present"] == "2 s: 1 [1, 1]"
     assert told["survival_seconds"] == "2 [2, 2]"
+    assert told["right_of_all_clips"] == "all: 1 [1, 1], one shape: 1 [1, 1]"
     assert told["vae_psnr_db"] == "30.5"
     found = json.loads(output.read_text())
     assert found["present"]["2 s"] == {"mean": 1, "low": 1, "high": 1, "count": 5}
