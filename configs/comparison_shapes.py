@@ -2,7 +2,7 @@
 
     pavdm train --config demo_vae           (then demo_base, and the configs of the systems: demo_progressive, demo_rn,
                                              demo_rw, demo_no_context, demo_no_chunks)
-    pavdm train --config demo_rw --steps 10650 --output runs/demo_rw_long
+    pavdm train --config demo_rw --steps 5700 --output runs/demo_rw_long
     pavdm evaluate make configs/comparison_shapes.py --output comparison/
     pavdm evaluate score comparison/ --world simple --claims configs/comparison_shapes.py --report report.html
 

@@ -80,6 +80,10 @@ class PrecomputeConfig:
             raise ConfigError("text_dtype is that of --caption-features; ask for both")
         if self.tfds is not None and self.resolution is not None:
             raise ConfigError("aspect buckets, --resolution, are for a --manifest")
+        if self.frames is not None and self.frames < 1:
+            raise ConfigError(f"frames must be at least 1, not {self.frames}")
+        if self.distributed and (self.process_index, self.process_count) != (0, 1):
+            raise ConfigError("--distributed finds the processes itself; leave out --process-index and --process-count")
         if not 0 <= self.process_index < self.process_count:
             raise ConfigError(
                 f"process_index {self.process_index} must be from 0 to process_count - 1, {self.process_count - 1}"
@@ -102,7 +106,7 @@ def precompute(config: PrecomputeConfig) -> int:
     if config.caption_features:
         text = load(config.checkpoint, ["t5"], {"t5": on_host()}, config.text_dtype)
         model = model.replace(params=model.params | text.params)
-    frames = config.frames or window_frames(model.config)
+    frames = window_frames(model.config) if config.frames is None else config.frames
     if config.manifest is not None:
         data = VideoData(config.manifest, frames, config.fps, config.resolution)
     else:

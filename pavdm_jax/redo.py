@@ -45,8 +45,8 @@ class RedoCommand:
     """what is to be seen from there on"""
     output: Annotated[str | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     """the file to write; VIDEO with -redo in its name when none is given"""
-    checkpoint: str = "demo"
-    """the model that made the video"""
+    checkpoint: str | None = None
+    """the model that made the video; that of the package which it names when none is given"""
     lora: str | None = None
     """LoRA adapters that made the video, too"""
     gif: bool = False
@@ -110,6 +110,7 @@ def run(command: RedoCommand) -> int:
     # Imported when the command was read: most mistakes are told before the seconds that these take.
     from pavdm_jax.checkpoints.fingerprint import model_fingerprint
     from pavdm_jax.checkpoints.load import load
+    from pavdm_jax.checkpoints.model_folder import is_embedded
     from pavdm_jax.generation.positions import find_state
     from pavdm_jax.generation.progressive import make_plan
     from pavdm_jax.generation.prompts import encode_prompts, encode_texts
@@ -124,7 +125,9 @@ def run(command: RedoCommand) -> int:
     if not command.resume:
         check_record(output)
     enable_cache()
-    model = load(command.checkpoint, parts=(), lora=command.lora)
+    named = said.get("model")
+    checkpoint = command.checkpoint or (named if is_embedded(named) else "demo")
+    model = load(checkpoint, parts=(), lora=command.lora)
     seed = {} if command.seed is None else {"seeds": (command.seed,)}
     request = read_request(said, model.config, lambda count: read_video(video, 0, count), **seed)
     progressive, round_number = request.method == "progressive", int(position["round"])
@@ -137,11 +140,10 @@ def run(command: RedoCommand) -> int:
     (features,) = encode_prompts(model, request, progress=not command.quiet)
     if command.prompt is not None:
         encode_texts(model, request, (command.prompt,))
-    model = load(command.checkpoint, dtype=DTYPES[request.dtype], lora=command.lora)
+    model = load(checkpoint, dtype=DTYPES[request.dtype], lora=command.lora)
     if model_fingerprint(model) != said["weights"]:
         raise ConfigError(
-            f"{command.checkpoint} is not the model that made {video} (a {said['model']}); give that one as "
-            "--checkpoint"
+            f"{checkpoint} is not the model that made {video} (a {said['model']}); give that one as --checkpoint"
         )
     frames_kept = int(position["frames_done"])
     change = {"at_frame": frames_kept, "seed": request.seeds[0], "prompt": command.prompt}

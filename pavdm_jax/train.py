@@ -16,6 +16,7 @@ import tyro
 
 from pavdm_jax.cli import enable_cache, exit_with
 from pavdm_jax.distributed.processes import connect, exit_if_peer_lost
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.training.check import check
 from pavdm_jax.training.config import TrainConfig
 from pavdm_jax.training.config_files import ConfigCommand, read_command_and_config
@@ -29,6 +30,10 @@ class TrainCommand(ConfigCommand):
     """train nothing: print the memory of steps compiled for v4:4x4x8, h100:8, h100:4x8 (hosts x GPUs), without any"""
     distributed: tyro.conf.FlagCreatePairsOff[bool] = False
     """one of several processes: of a TPU pod, a SLURM job, or as the environment says"""
+
+    def __post_init__(self) -> None:
+        if self.distributed and self.compile_only is not None:
+            raise ConfigError("--compile-only trains nothing; leave out --distributed")
 
 
 def read(arguments: Sequence[str]) -> tuple[TrainCommand, TrainConfig]:

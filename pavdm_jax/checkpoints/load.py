@@ -61,11 +61,17 @@ def load(
     """
     if dtype not in (*DTYPES, *map(jnp.dtype, DTYPES)):
         raise ConfigError(f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
+    given = () if lora is None else (adapters.find(lora),)
     base, files = adapters.find_base(path)
-    model = _load_base(base, parts, shardings, dtype)
-    for file in files if lora is None else (*files, lora):
+    files = (*files, *given)
+    # Adapters of adapters know their base as it is in float32; to one alone, any dtype is the same.
+    model = _load_base(base, parts, shardings, dtype if len(files) < 2 else jnp.float32)
+    for file in files:
         model = adapters.apply(model, file)
-    return model
+    if len(files) < 2:
+        return model
+    kinds = in_dtype({part: abstract_params(model.config)[part] for part in model.params}, dtype)
+    return model.replace(params=jax.tree.map(lambda x, kind: x.astype(kind.dtype), model.params, kinds))
 
 
 def _load_base(path: str | os.PathLike, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:

@@ -6,6 +6,7 @@ networks have no code for them: they are merged into the parameters when a model
 training step. A file of adapters says where its base is, so that it can be given in place of a model.
 """
 
+import json
 import math
 import os
 import zlib
@@ -128,12 +129,12 @@ def save(path: Path, adapters: Adapters, dtype: DTypeLike = jnp.float32) -> None
     """
     factors = {name: np.asarray(jax.device_get(x)).astype(dtype) for name, x in adapters.factors.items()}
     metadata = {"alpha": repr(float(adapters.alpha)), "base_fingerprint": adapters.fingerprint}
-    metadata |= {"trained_with": to_json(adapters.trained_with), "crc32": _checksum(factors)}
+    metadata["trained_with"] = to_json(adapters.trained_with)
     if adapters.base is not None:
         metadata["base"] = adapters.base
     if adapters.config is not None:
         metadata["model"] = to_json(adapters.config)
-    storage.write(path, safetensors.numpy.save(factors, metadata))
+    storage.write(path, safetensors.numpy.save(factors, metadata | {"crc32": _checksum(factors, metadata)}))
 
 
 def find(path: str | os.PathLike) -> Path:
@@ -164,7 +165,8 @@ def read(file: Path) -> Adapters:
         fingerprint, alpha = said.get("base_fingerprint"), float(said["alpha"])
     except (safetensors.SafetensorError, OSError, KeyError, ValueError, ArithmeticError, RecursionError) as error:
         raise ConfigError(f"{file} is not a file of LoRA adapters: {type(error).__name__}: {error}") from None
-    if said.get("crc32", checksum := _checksum(factors)) != checksum:
+    checksum = _checksum(factors, {name: text for name, text in said.items() if name != "crc32"})
+    if said.get("crc32", checksum) != checksum:
         raise ConfigError(f"the LoRA adapters {file} are damaged: their checksum is {checksum}, not {said['crc32']}")
     _check(file, factors, alpha)
     if fingerprint is None:
@@ -194,14 +196,16 @@ def find_base(path: str | os.PathLike) -> tuple[str | os.PathLike, tuple[Path, .
     while (file := in_place_of_model(path)) is not None:
         if os.path.normpath(file) in map(os.path.normpath, files):
             raise ConfigError(f"the LoRA adapters {file} name themselves as the model that they change")
-        base = read(file).base
-        if base is None:
+        named = read(file).base
+        base = named if named is None or is_embedded(named) else storage.resolve(file.parent, named)
+        if base is None or not (is_embedded(base) or base.exists()):
+            missing = "" if base is None else f", and their base {base} is not there"
             raise ConfigError(
-                f"{path} holds LoRA adapters, no model; give the model that they change, too: --checkpoint BASE --lora "
-                f"{path}"
+                f"{path} holds LoRA adapters, no model{missing}; give the model that they change, too: --checkpoint "
+                f"BASE --lora {path}"
             )
         files.append(file)
-        path = base if is_embedded(base) else storage.resolve(file.parent, base)
+        path = base
     return path, tuple(reversed(files))
 
 
@@ -230,9 +234,9 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
     return model.replace(trained_with=found.trained_with)
 
 
-def _checksum(factors: dict[str, np.ndarray]) -> str:
-    """Of the values of all factors, which safetensors does not check."""
-    value = 0
+def _checksum(factors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
+    """Of the values of all factors and of all texts beside them, which safetensors does not check."""
+    value = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(factors):
         value = zlib.crc32(np.ascontiguousarray(factors[name]).view(np.uint8).data, value)
     return f"{value:08x}"

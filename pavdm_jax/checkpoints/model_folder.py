@@ -132,7 +132,7 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
     return ModelFiles(folder, config, tokenizer, stored, trained_with)
 
 
-def is_embedded(path: str | os.PathLike) -> bool:
+def is_embedded(path: str | os.PathLike | None) -> bool:
     """Whether `path` is the name of a model in the package."""
     return isinstance(path, str) and path in os.listdir(EMBEDDED)
 

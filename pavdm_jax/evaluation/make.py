@@ -18,7 +18,7 @@ import tyro
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
-from pavdm_jax.checkpoints.lora import in_place_of_model
+from pavdm_jax.checkpoints.lora import find_base
 from pavdm_jax.checkpoints.model_folder import is_embedded, is_model
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
@@ -98,9 +98,13 @@ def run(config: MakeConfig) -> int:
 
 def _is_there(checkpoint: str) -> bool:
     """Whether it is a model, adapters of one, a finished training run, or a certain checkpoint of a run."""
-    if is_embedded(checkpoint) or in_place_of_model(checkpoint) is not None:
+    try:
+        base, _ = find_base(checkpoint)
+    except ConfigError:  # adapters without their base
+        return False
+    if is_embedded(base):
         return True
-    folder = storage.as_path(checkpoint)
+    folder = storage.as_path(base)
     with storage.cloud_errors(folder):
         return is_model(folder) or is_model(folder / "model") or (folder / "ema").is_dir()
 

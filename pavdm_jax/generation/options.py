@@ -132,7 +132,7 @@ class Options:
     """in which the networks compute, and their matrices are kept, float32 or bfloat16; norms and noise levels are
     float32 in any case, and so is the encoding of a start clip. Decoding in bfloat16 takes half the memory"""
     segment: int = 2
-    """shifts of one compiled call; frames come out after each"""
+    """of the progressive method: shifts of one compiled call; frames come out after each"""
     mesh: str = "auto"
     """which devices share the work: auto (all), single, or such as data=2,sequence=4; videos differ by rounding only"""
 
@@ -140,7 +140,7 @@ class Options:
 OF_SIZES = ("chunk_size", "noisy_chunks", "context_chunks", "partition")
 """Options of the progressive method alone that schedule synchronous does not leave open."""
 
-OF_WINDOW = ("schedule", *OF_SIZES, "context_noise", "guidance_above", "reuse_below", "lag", "fixed_length")
+OF_WINDOW = ("schedule", *OF_SIZES, "context_noise", "guidance_above", "reuse_below", "lag", "fixed_length", "segment")
 """Options of the progressive method alone."""
 
 OF_CLIPS = ("clip_frames", "context_frames", "keep_latents", "edit_ratio")

@@ -225,8 +225,8 @@ class TrainConfig:
     seed: int = 0  # of random weights, batches, noise and levels
     model_dtype: str = "float32"  # in which the finished model is stored; float16 halves its size
     # of matrix products, float32 or bfloat16 (for accelerators); the trained weights are float32 in any case
-    compute_dtype: str = "float32"
-    remat: str = "none"  # "attention" or "full" keep less for the backward pass and compute it again (see `STDiT3`)
+    compute_dtype: str = "float32"  # of the networks in diffusion stages, or bfloat16; VAEs are trained in float32
+    remat: str = "none"  # "attention" or "full" keep less of a transformer's pass and compute it again (see `STDiT3`)
     save_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints of a stage that are kept
     keep_best: int = 1  # and those of the lowest smoothed loss

@@ -201,6 +201,10 @@ def test_adapters_of_adapters_are_merged_in_their_order(saved, tmp_path):
     lora.save(tmp_path / "second" / lora.FILE, again)
     both = lora.merge(middle.params, factors, 1.0, lora.exact_product)
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "second").params, both)
+    half = flatten(load(tmp_path / "second", dtype="bfloat16").params)
+    kernel, norm = (f"stdit3/blocks/spatial/{name}" for name in ("qkv/kernel", "query_norm/scale"))
+    assert (half[kernel].dtype, half[norm].dtype) == (jnp.bfloat16, jnp.float32)
+    np.testing.assert_array_equal(half[kernel], flatten(both)[kernel].astype(jnp.bfloat16))
     save_adapters(tmp_path / "first", factors, base="../second")
     with pytest.raises(ConfigError, match="name themselves as the model that they change"):
         load(tmp_path / "second")
@@ -213,11 +217,18 @@ def test_adapters_of_other_networks_or_with_a_flipped_bit_are_refused(saved, tmp
     with pytest.raises(ConfigError, match="are of another architecture than this tiny"):
         load(saved, parts=(), lora=tmp_path)
     save_adapters(tmp_path, adapters_of(lambda x: x))
-    content = bytearray((tmp_path / lora.FILE).read_bytes())
-    content[-40] ^= 1
-    (tmp_path / lora.FILE).write_bytes(content)
-    with pytest.raises(ConfigError, match="are damaged: their checksum is"):
-        load(saved, lora=tmp_path)
+    content = (tmp_path / lora.FILE).read_bytes()
+    for damaged in (content[:-40] + bytes([content[-40] ^ 1]) + content[-39:], content.replace(b'"2.0"', b'"9.0"')):
+        (tmp_path / lora.FILE).write_bytes(damaged)
+        with pytest.raises(ConfigError, match="are damaged: their checksum is"):
+            load(saved, lora=tmp_path)
+
+
+def test_adapters_whose_base_was_moved_ask_for_it(saved, tmp_path):
+    save_adapters(tmp_path, adapters_of(lambda x: x), base="../moved")
+    with pytest.raises(ConfigError, match=r"their base .*moved is not there; give the model .* --checkpoint BASE"):
+        load(tmp_path)
+    load(saved, lora=tmp_path)
 
 
 def test_a_model_is_shown_in_one_short_line(saved):

@@ -351,6 +351,7 @@ def test_prompts_that_are_no_longer_needed_are_forgotten():
         ({"context_noise": 0.02, "context_chunks": 0}, "needs a context"),
         ({"guidance_above": 1.0}, "guidance_above is a level"),
         ({"guidance_above": 0.3, "guidance_scale": 1.0}, "guidance_above works by guidance"),
+        ({"segment": 7, "method": "replacement"}, "segment is an option of method progressive"),
         ({"guidance_above": 0.3, "method": "replacement"}, "guidance_above is an option of method progressive"),
         ({"reuse_below": 1.0}, "reuse_below is a level"),
         ({"reuse_below": 0.3, "guidance_above": 0.3}, "cannot be combined with guidance_above 0.3"),
