@@ -208,9 +208,7 @@ class WindowConfig:
     noisy_chunks: int = 6  # chunks being denoised, from nearly clean to pure noise
     context_chunks: int = 1  # finished chunks kept at the head of the window
     steps: int = 30  # network calls that each latent frame receives
-    context_noise: float = (
-        0.0  # level to which sampling noises the context, and tells the network; training has it clean
-    )
+    context_noise: float = 0.0  # level to which sampling noises the context, and tells the network; trained clean
     guidance_above: float = 0.0  # level above which latent frames are guided; 0 guides all of them
     reuse_below: float | None = None  # level up to which they are predicted once a shift; None: in each of its steps
     partition: int | None = None  # latent frames of a network call, where the window is longer than it (FIFO-Diffusion)

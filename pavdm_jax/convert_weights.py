@@ -19,6 +19,7 @@ from pavdm_jax.checkpoints.lora import Adapters, find_base
 from pavdm_jax.checkpoints.lora import read as read_adapters
 from pavdm_jax.checkpoints.model_folder import open_model
 from pavdm_jax.checkpoints.parts_json import check_files
+from pavdm_jax.checkpoints.run_folder import is_unfinished_run
 from pavdm_jax.cli import exit_with, read_command
 from pavdm_jax.config import OPEN_SORA_1_2
 from pavdm_jax.conversion import hub
@@ -179,6 +180,8 @@ def inspect(path: str) -> str:
     """The content of a model folder, as text; of adapters, what they hold and the model that they change."""
     base, files = find_base(path)
     lines = [f"{file}: {_describe_adapters(read_adapters(file))}" for file in reversed(files)]
+    if files and is_unfinished_run(storage.as_path(base)):
+        return "\n".join([*lines, f"{base}: a checkpoint of a training run"])
     model = open_model(base)
     lines.append(f"{base}: {model.config.name}")
     for part in (part_name(part, model.config) for part in PARTS):
@@ -211,6 +214,8 @@ def verify(path: str) -> str:
     """
     storage.local_path(path, "--verify")
     base, files = find_base(path)  # which compares the checksums of adapters
+    if files and is_unfinished_run(storage.as_path(base)):
+        return f"{path}: the adapters are as they were written; their base {base} is a checkpoint, without checksums"
     model = open_model(base)
     for part, record in model.parts.items():
         if not record.get("crc32"):

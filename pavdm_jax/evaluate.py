@@ -70,6 +70,8 @@ def evaluate(config: EvaluateConfig) -> dict:
         raise ConfigError(f"seed must be 0 or more, not {config.seed}")
     if config.videos < 1:
         raise ConfigError(f"videos must be at least 1, not {config.videos}")
+    if config.sheet_rows < 1:
+        raise ConfigError(f"sheet_rows must be at least 1, not {config.sheet_rows}")
     if not all(second > 0 for second in config.seconds):
         raise ConfigError(f"seconds must be above 0, not {config.seconds}")
     for path, ending in ((config.output, ".json"), (config.sheet, ".png")):

@@ -20,7 +20,7 @@ from pavdm_jax import resolutions, storage
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
-from pavdm_jax.generation.options import Options, check_frames, check_samples
+from pavdm_jax.generation.options import DEFAULT_FRAMES, Options, check_frames, check_samples
 from pavdm_jax.generation.prompts_file import PromptLine, read_prompts_file
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.models.model import DTYPES, abstract_params
@@ -188,6 +188,7 @@ def run(command: GenerateCommand) -> int:
     starts = {start for job in jobs if isinstance(start := job.line.start or video.start, str)}
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
+    from pavdm_jax.checkpoints import lora
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.distributed.mesh import make_mesh
     from pavdm_jax.distributed.partitioning import tree_shardings
@@ -196,11 +197,16 @@ def run(command: GenerateCommand) -> int:
     from pavdm_jax.video.clips import find_video
 
     check_outputs([job.name for job in jobs], file.crf)
+    own = {Path(start).resolve() for start in starts} & {job.name.resolve() for job in jobs}
+    if own:
+        raise ConfigError(f"--output {min(own).name} is the start clip itself; give another file")
     for group in groups if not file.resume else ():
         for job in group[:: command.batch_size]:
             check_record(job.name)
     for start in starts:
         find_video(start)
+    if command.lora is not None:
+        lora.find(command.lora)
     enable_cache()
     # The text encoder is at work before the rest is read: together they might not fit.
     model = load(command.checkpoint, parts=(), lora=command.lora)
@@ -229,7 +235,7 @@ def make_group_request(
     options = {field.name: getattr(video, field.name) for field in dataclasses.fields(video)}
     options |= {"seed": [job.seed for job in group], "samples": 1}
     if line.seconds is not None:
-        options["seconds"] = line.seconds
+        options |= {"seconds": line.seconds, "frames": DEFAULT_FRAMES}
     if line.start is not None:
         options["start"] = line.start
     if line.negative_prompt is not None:

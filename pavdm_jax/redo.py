@@ -108,6 +108,7 @@ def run(command: RedoCommand) -> int:
         raise ConfigError(f"--output {output} is the video itself; give another file")
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
+    from pavdm_jax.checkpoints import lora
     from pavdm_jax.checkpoints.fingerprint import model_fingerprint
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.checkpoints.model_folder import is_embedded
@@ -124,9 +125,11 @@ def run(command: RedoCommand) -> int:
     check_outputs([output], said["crf"])
     if not command.resume:
         check_record(output)
+    if command.lora is not None:
+        lora.find(command.lora)
     enable_cache()
     named = said.get("model")
-    checkpoint = command.checkpoint or (named if is_embedded(named) else "demo")
+    checkpoint = command.checkpoint or (str(named) if is_embedded(named) else "demo")
     model = load(checkpoint, parts=(), lora=command.lora)
     seed = {} if command.seed is None else {"seeds": (command.seed,)}
     request = read_request(said, model.config, lambda count: read_video(video, 0, count), **seed)
@@ -147,12 +150,16 @@ def run(command: RedoCommand) -> int:
         )
     frames_kept = int(position["frames_done"])
     change = {"at_frame": frames_kept, "seed": request.seeds[0], "prompt": command.prompt}
-    history = {name: said[name] for name in ("start", "image")} | {"redone": [*said.get("redone", ()), change]}
+    earlier = said.get("redone", [])
+    kept = [one for one in earlier if one["at_frame"] < frames_kept]
+    history = {name: said[name] for name in ("start", "image")} | {"redone": [*kept, change]}
     branch = Branch(video, position, command.prompt)
     recording = Recording(
         model, request, features, [output], said["crf"], states=not command.no_states, branch=branch, history=history
     )
     print(f"the first {frames_kept} frames ({frames_kept / request.fps:.1f} s) are those of {video}", file=sys.stderr)
+    if len(kept) < len(earlier):
+        print("what was changed after them before is made again without that change", file=sys.stderr)
     return make_files(recording, resume=command.resume, gif=command.gif, quiet=command.quiet)
 
 

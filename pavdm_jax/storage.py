@@ -86,7 +86,9 @@ def reference(path: str | os.PathLike, folder: str | os.PathLike) -> str:
     """
     if is_remote(path) != is_remote(folder):
         return str(absolute(as_path(path)))
-    return os.path.relpath(path, folder)
+    if is_remote(folder):
+        return os.path.relpath(path, folder)
+    return os.path.relpath(os.path.abspath(path), os.path.realpath(folder))  # ".." leaves the folder behind a link
 
 
 def resolve(folder: Path, named: str) -> Path:

@@ -205,6 +205,17 @@ def test_a_run_goes_on_from_its_last_whole_checkpoint(files, model):
     np.testing.assert_array_equal(load(output, ["stdit3"]).params["stdit3"]["null_caption"], trained[name] + 1.0)
 
 
+def test_a_reference_leads_back_from_a_folder_behind_a_link(tmp_path):
+    (tmp_path / "disk" / "runs").mkdir(parents=True)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "start").mkdir()
+    (tmp_path / "home" / "runs").symlink_to(tmp_path / "disk" / "runs")
+    run = tmp_path / "home" / "runs" / "run"
+    run.mkdir()
+    found = storage.resolve(run, storage.reference(tmp_path / "home" / "start", run))
+    assert found.samefile(tmp_path / "home" / "start")
+
+
 def test_files_name_others_so_that_both_may_move_together():
     run = storage.as_path(f"{BUCKET}/runs/run")
     for named, path in (

@@ -62,16 +62,24 @@ def load(
     if dtype not in (*DTYPES, *map(jnp.dtype, DTYPES)):
         raise ConfigError(f"dtype {dtype} is not possible; use {' or '.join(DTYPES)}")
     given = () if lora is None else (adapters.find(lora),)
-    base, files = adapters.find_base(path)
-    files = (*files, *given)
-    # Adapters of adapters know their base as it is in float32; to one alone, any dtype is the same.
-    model = _load_base(base, parts, shardings, dtype if len(files) < 2 else jnp.float32)
+    base, found = adapters.find_base(path)
+    files = (*found, *given)
+    several = len(files) > 1 or (len(files) == 1 and is_unfinished_run(storage.as_path(base)))
+    model = _load_base(base, parts, shardings, jnp.float32 if several else dtype)
     for file in files:
         model = adapters.apply(model, file)
-    if len(files) < 2:
-        return model
+    return _cast(model, dtype)
+
+
+def _cast(model: Model, dtype: DTypeLike) -> Model:
+    """A model in `dtype`, whose base was loaded in float32: what is merged in bfloat16 is no known base of others."""
     kinds = in_dtype({part: abstract_params(model.config)[part] for part in model.params}, dtype)
     return model.replace(params=jax.tree.map(lambda x, kind: x.astype(kind.dtype), model.params, kinds))
+
+
+def _is_merged(path: str | os.PathLike) -> bool:
+    """Whether a model is adapters and their base, or may be: a checkpoint of a run."""
+    return bool(adapters.find_base(path)[1]) or is_unfinished_run(storage.as_path(path))
 
 
 def _load_base(path: str | os.PathLike, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:
@@ -112,7 +120,7 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
             if any(name.startswith("t5/") for name in stored):  # else generation reads it from the base's folder
                 parts = tuple(dict.fromkeys((*parts, "t5")))
             base_path = about["base"] if is_embedded(about["base"]) else storage.resolve(run, about["base"])
-            base = load(base_path, parts, shardings, dtype)
+            base = load(base_path, parts, shardings, jnp.float32 if _is_merged(base_path) else dtype)
             flat = flatten(base.params)
             # Adapters, and parameters of parts that are not read, have no counterpart in the base.
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -125,11 +133,13 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
         raise ConfigError(f"the checkpoint {step} cannot be read: {reason(error)}") from None
     check_base(about, {part: params_fingerprint(params) for part, params in base.params.items()}, step)
     config = read_model_config(about["model"])
-    if about["lora_alpha"] is not None:
-        params = adapters.merge(base.params, trained, about["lora_alpha"], adapters.exact_product)
-    else:
+    if about["lora_alpha"] is None:
         read = [part_name(part, config) for part in parts]
         flat |= {name: x for name, x in trained.items() if name.split("/")[0] in read}
         params = unflatten(flat)
+    elif config.transformer_part in base.params:
+        params = adapters.merge(base.params, trained, about["lora_alpha"], adapters.exact_product)
+    else:
+        params = base.params
     trained_with = from_json(tuple[LevelPattern, ...], about.get("trained_with", "[]"))
-    return base.replace(params=params, config=config, trained_with=trained_with)
+    return _cast(base.replace(params=params, config=config, trained_with=trained_with), dtype)

@@ -196,9 +196,10 @@ def find_base(path: str | os.PathLike) -> tuple[str | os.PathLike, tuple[Path, .
     while (file := in_place_of_model(path)) is not None:
         if os.path.normpath(file) in map(os.path.normpath, files):
             raise ConfigError(f"the LoRA adapters {file} name themselves as the model that they change")
-        named = read(file).base
-        base = named if named is None or is_embedded(named) else storage.resolve(file.parent, named)
-        if base is None or not (is_embedded(base) or base.exists()):
+        base = read(file).base
+        if base is not None and not is_embedded(base):
+            base = storage.resolve(file.parent, base)
+        if base is None or (isinstance(base, Path) and not base.exists()):
             missing = "" if base is None else f", and their base {base} is not there"
             raise ConfigError(
                 f"{path} holds LoRA adapters, no model{missing}; give the model that they change, too: --checkpoint "

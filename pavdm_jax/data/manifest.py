@@ -21,7 +21,7 @@ from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import decoded_size
 from pavdm_jax.resolutions import RESOLUTIONS
-from pavdm_jax.text.captions import clean, is_text
+from pavdm_jax.text.captions import clean, is_blank, is_text
 from pavdm_jax.video.clips import VideoInfo, frames_within, probe, read_clip
 from pavdm_jax.video.images import is_image, read_image, resize_crop
 
@@ -60,7 +60,7 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
     try:
         file = io.StringIO(content.decode("utf-8-sig"), newline="")
         if path.suffix == ".csv":
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             records = [(reader.line_num, record) for record in reader]
         else:
             records = [(number, json.loads(line)) for number, line in enumerate(file, 1) if line.strip()]
@@ -85,11 +85,13 @@ def _row(record: dict, manifest: Path, line: int) -> Row:
     where = f"line {line} of the manifest {manifest}"
     if not isinstance(record, dict):
         raise ConfigError(f"{where} is no object with the fields path and caption")
+    if None in record:
+        raise ConfigError(f"{where} has more columns than the header; put a text with commas into double quotes")
     for name in ("path", "caption"):
         found = ", ".join(str(key) for key in record if key is not None) or "none"
         if name not in record:
             raise ConfigError(f"{where} has no {name}: the columns path and caption are needed; it has {found}")
-        if not isinstance(record[name], str) or record[name] == "":
+        if not isinstance(record[name], str) or is_blank(record[name]):
             raise ConfigError(f"{where} has an empty {name}")
         if not is_text(record[name]):
             raise ConfigError(f"{where}: {name} {record[name]!r} is not text; write it in UTF-8")
@@ -204,7 +206,10 @@ class ManifestClips:
         self.shapes = np.asarray(shapes, np.int32)
         folder = storage.as_path(data.manifest).parent
         named = [(storage.reference(row.path, folder), row.caption, row.start, *clip) for row, *clip in self.clips]
-        self.identity = fingerprint(named, data.frames, [size for _, *size in shapes])
+        # Not the times of the files, so that copies of the data have the same latents.
+        stamps = storage.stamps({row.path for row, *_ in self.clips})
+        bytes_of = [stamp[0] if (stamp := stamps[row.path]) else None for row, *_ in self.clips]
+        self.identity = fingerprint(named, data.frames, [size for _, *size in shapes], bytes_of)
 
     def __len__(self) -> int:
         return len(self.clips)

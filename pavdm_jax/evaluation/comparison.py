@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pavdm_jax.checkpoints.config_json import check_kinds
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.generation.prompts_file import PromptLine
 
@@ -123,4 +124,8 @@ def read_comparison(path: str) -> Comparison:
         raise ConfigError(f"{path} fails: {type(error).__name__}: {first_line(error)}") from None
     if not isinstance(found, Comparison):
         raise ConfigError(f"{path} must set the variable `comparison` to a pavdm_jax.evaluation.comparison.Comparison")
+    try:
+        check_kinds(found, Comparison, "")
+    except ConfigError as error:
+        raise ConfigError(f"{path} is wrong: {error}") from None
     return found

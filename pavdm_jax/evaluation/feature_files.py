@@ -36,10 +36,11 @@ def read_features(video: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             found = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        size = found.pop(SIZE, None)
+        size = None if size is None else int(size)
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} cannot be read as features ({first_line(error)}); make it again") from None
-    size = found.pop(SIZE, None)
-    if size is not None and int(size) != video.stat().st_size:
+    if size is not None and size != video.stat().st_size:
         raise ConfigError(f"{path} was made from another {video.name}; remove it, or make it again")
     for name, array in found.items():
         if array.ndim < 2 or not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():

@@ -57,6 +57,10 @@ def known_prompt(path: Path) -> str | None:
         except (OSError, ValueError, RecursionError):
             continue
         match said:
+            case {"redone": list(changes)} if any(
+                isinstance(change, dict) and change.get("prompt") for change in changes
+            ):
+                return None
             case {"prompt": str(prompt)} | {"prompts": [[[_, str(prompt)]]]}:
                 return prompt
     return None

@@ -169,7 +169,7 @@ class Recording:
             if others:
                 raise ConfigError(
                     f"{others[0]} is finished, and was made with other options; nothing is left to resume: "
-                    "choose another --output, or leave out --resume to replace it"
+                    "choose another --output, delete it, or leave out --resume to replace it"
                 )
             warnings.warn(f"there is no record {self.record} to resume; it is started from the beginning", stacklevel=2)
         if not resume:

@@ -25,7 +25,9 @@ def check(config: TrainConfig) -> None:
     """
     output = storage.as_path(config.output)
     if config.samples.every:
-        make_request(config.model, list(config.samples.prompts), frames=config.samples.frames)
+        samples = config.samples
+        prompts = list(samples.prompts)
+        make_request(config.model, prompts, frames=samples.frames, seed=samples.seed, method=samples.method)
     for stage in config.stages:
         stage_mesh(config, stage)
     on_first(functools.partial(check_claim, output, config))

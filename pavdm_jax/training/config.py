@@ -183,12 +183,24 @@ class Stage:
                     )
         if not self.train:
             raise ConfigError(f"stage {self.name}: train names no parameters; '{PART_NAMES[0]}' trains the transformer")
+        of_vae = isinstance(self.objective, SpatialReconstruction | TemporalReconstruction | JointReconstruction)
+        possible = ("vae",) if of_vae else (*TRANSFORMER_PARTS, "t5")
+        idle = [prefix for prefix in self.train if prefix.split("/")[0] not in possible]
+        if idle:
+            raise ConfigError(
+                f"stage {self.name}: {type(self.objective).__name__} does not train '{idle[0]}'; it trains "
+                f"{', '.join(possible)}"
+            )
         if isinstance(self.objective, DistilledGuidance | DistilledShift):
             others = [prefix for prefix in self.train if prefix.split("/")[0] not in TRANSFORMER_PARTS]
             if others:
                 raise ConfigError(f"stage {self.name}: distillation trains the transformer only, not {others[0]}")
             if self.data.image_share:
                 raise ConfigError(f"stage {self.name}: distillation is of windows; let image_share be 0")
+
+
+MAX_SEED = 2 * 10**9
+"""Seeds have 31 bits, and each stage takes another one."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +220,8 @@ class SampleConfig:
             raise ConfigError(f"samples.every must be 0 or more, not {self.every}")
         if self.frames < 1:
             raise ConfigError(f"samples.frames must be at least 1, not {self.frames}")
-        if self.seed < 0:
-            raise ConfigError(f"samples.seed must be 0 or more, not {self.seed}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"samples.seed must be 0 to {MAX_SEED}, not {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -224,8 +236,9 @@ class TrainConfig:
     tokenizer: str | None = None
     seed: int = 0  # of random weights, batches, noise and levels
     model_dtype: str = "float32"  # in which the finished model is stored; float16 halves its size
-    # of matrix products, float32 or bfloat16 (for accelerators); the trained weights are float32 in any case
-    compute_dtype: str = "float32"  # of the networks in diffusion stages, or bfloat16; VAEs are trained in float32
+    # of matrix products in diffusion stages, float32 or bfloat16 (for accelerators); VAEs, and all trained weights, are
+    # float32 in any case
+    compute_dtype: str = "float32"
     remat: str = "none"  # "attention" or "full" keep less of a transformer's pass and compute it again (see `STDiT3`)
     save_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints of a stage that are kept
@@ -244,8 +257,8 @@ class TrainConfig:
             parse_mesh(self.mesh)
         if not self.output:
             raise ConfigError("output is empty; name a folder")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be 0 or more, not {self.seed}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed must be 0 to {MAX_SEED}, not {self.seed}")
         if self.tokenizer is not None and self.init_from is not None:
             raise ConfigError(
                 f"tokenizer {self.tokenizer} is for random weights; the model of init_from {self.init_from} "

@@ -83,7 +83,7 @@ def claim(output: Path, config: TrainConfig) -> Iterator[int | None]:
         storage.write(output / RECORD, text.encode())
     try:
         yield recorded
-    except (ConfigError, OSError):
+    except Exception:
         if not newest_step(output):
             with contextlib.suppress(OSError):  # the first error is the one to report
                 storage.remove(output / RECORD)

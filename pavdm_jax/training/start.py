@@ -36,8 +36,9 @@ def given_model(config: TrainConfig) -> Model | None:
     """
     if config.init_from is None:
         return None
-    if not is_unfinished_run(storage.as_path(config.init_from)):
-        _check_architecture(config, open_model(find_base(config.init_from)[0], PARTS).config)
+    base, _ = find_base(config.init_from)
+    if not is_unfinished_run(storage.as_path(base)):
+        _check_architecture(config, open_model(base, PARTS).config)
     model = load_whole(config.init_from)
     _check_architecture(config, model.config)
     part, old, new = model.config.transformer_part, model.config.transformer, config.model.transformer

@@ -73,7 +73,7 @@ def read_picture(path: Path, content: BinaryIO | None = None) -> np.ndarray | No
                 if getattr(image, "n_frames", 1) > 1:
                     return None
                 check_pixels(path, image.height, image.width)
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[None]
+                return np.asarray(_in_8_bits(path, ImageOps.exif_transpose(image)).convert("RGB"))[None]
         except Image.UnidentifiedImageError:
             return None
         except Image.DecompressionBombError:
@@ -84,6 +84,15 @@ def read_picture(path: Path, content: BinaryIO | None = None) -> np.ndarray | No
             raise ConfigError(
                 f"{path} cannot be read as a picture ({first_line(error)}); it may be damaged or cut off"
             ) from None
+
+
+def _in_8_bits(path: Path, image: Image.Image) -> Image.Image:
+    """A picture of 16 bits in its upper 8, of which Pillow would make white; those of other numbers are refused."""
+    if image.mode in ("I", "F"):
+        raise ConfigError(f"{path} has pixels of 32 bits, whose range is not known; convert it to 8 or 16 bits")
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def check_pixels(path: Path, height: int, width: int) -> None:

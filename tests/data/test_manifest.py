@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 
 import av
 import numpy as np
@@ -133,6 +134,9 @@ def test_rows_may_name_a_part_and_a_rate(folder):
         ("path,caption,start", "wide.mp4,x,soon", "start 'soon' is no number"),
         ("path,caption,start,end", "wide.mp4,x,2,1", "must come after the start"),
         ("path,caption,fps", "wide.mp4,x,0", "fps must be above 0"),
+        ("path,caption", "wide.mp4,a circle, moving", "line 2 .*has more columns than the header; put a text"),
+        ("path,caption", 'wide.mp4,"a circle\nwide.mp4,x', "cannot be read: unexpected end of data"),
+        ("path,caption", "wide.mp4,  ", "has an empty caption"),
         ("path,caption", "", "has no rows"),
     ],
 )
@@ -145,6 +149,17 @@ def test_a_manifest_without_a_clip_is_refused(folder):
     path = write_csv(folder / "short.csv", ["wide.mp4,x"])
     with pytest.raises(ConfigError, match="gives no clip of 500 frames"):
         open_clips(VideoData(path, frames=500), MODEL)
+
+
+def test_another_file_of_the_same_name_is_another_clip(folder, tmp_path):
+    shutil.copy(folder / "wide.mp4", tmp_path / "clip.mp4")
+    data = VideoData(write_csv(tmp_path / "one.csv", ["clip.mp4,x"]), frames=17)
+    before = open_clips(data, MODEL).identity
+    os.utime(tmp_path / "clip.mp4", (1, 1))
+    assert open_clips(data, MODEL).identity == before
+    with (tmp_path / "clip.mp4").open("ab") as file:
+        file.write(bytes(8))
+    assert open_clips(data, MODEL).identity != before
 
 
 def test_videos_go_to_the_bucket_of_the_nearest_shape(manifest):

@@ -311,6 +311,8 @@ def test_resume_does_not_replace_a_finished_video_of_other_options(checkpoint, t
         ([PROMPT, "--guidance-scale", "1e39"], "guidance_scale must be"),
         ([PROMPT, "--output", "v.MP4"], "must end in .mp4"),
         ([PROMPT, "--prompt-at", "soon", "a"], "soon"),
+        ([PROMPT, "--frames", "100", "--seconds", "0.5"], "frames 100 and seconds 0.5 both say how long"),
+        ([PROMPT, "--start", "video.mp4"], "--output video.mp4 is the start clip itself"),
         ([PROMPT, "--checkpoint", "absent"], "absent"),
         ([PROMPT, "--output", "video.exe"], "video.exe"),
         ([PROMPT, "--output", "empty.txt/video.mp4"], "video.mp4"),

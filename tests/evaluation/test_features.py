@@ -62,12 +62,17 @@ def test_a_video_that_was_made_anew_has_no_features_yet(video):
         ({"musiq_spaq": np.ones(3)}, "no array of finite numbers"),
         ({"musiq_spaq": np.array([[{}]], object)}, "cannot be read as features"),
         (b"nothing of the kind", "cannot be read as features"),
+        (np.ones((3, 48)), "cannot be read as features"),
+        ({"video_bytes": np.ones(3)}, "cannot be read as features"),
     ],
 )
 def test_files_that_make_no_sense_are_refused(video, content, message):
     path = features_path(video)
     if isinstance(content, bytes):
         path.write_bytes(content)
+    elif isinstance(content, np.ndarray):
+        with path.open("wb") as file:
+            np.save(file, content)
     else:
         np.savez(path, **content)
     with pytest.raises(ConfigError, match=message):

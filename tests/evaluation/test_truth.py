@@ -84,6 +84,8 @@ def test_a_video_without_a_prompt_is_named_and_left_out(scored):
         ({"prompts": [[[0.0, "in the file"]]]}, '{"prompt": "beside it"}', "beside it"),
         ({"prompts": [[[0.0, "in the file"]]]}, '{"prompt"', "in the file"),
         ({"prompts": [[[0.0, "first"], [2.0, "then"]]]}, None, None),
+        ({"prompts": [[[0.0, "a"]]], "redone": [{"at_frame": 3, "seed": 1, "prompt": None}]}, None, "a"),
+        ({"prompts": [[[0.0, "a"]]], "redone": [{"at_frame": 3, "seed": 0, "prompt": "b"}]}, None, None),
         ("by another program", None, None),
         (None, '["no settings"]', None),
     ],

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from support.tiny_model import SHAPES, tiny_model
 
+from pavdm_jax.checkpoints import lora
+from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax.convert_weights import inspect, verify
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.as_trained import unlike_training
 from pavdm_jax.generation.request import make_request
@@ -123,12 +126,26 @@ def test_requests_that_a_student_was_not_taught_are_warned_of():
     assert unlike_training(guidance, more) is None
 
 
+def factors_of(folder):
+    return lora.read(folder / "lora.safetensors").factors
+
+
 def test_adapters_can_be_distilled(folder):
     one = stage(DistilledGuidance(), steps=1, lora=LoRAConfig(rank=2))
     loop.fit(run(folder, "lora", one))
     adapted = load(folder / "start", lora=folder / "lora")
     assert adapted.trained_with == (LevelPattern("progressive", 20, 5, 5, None, 1.0),)
     assert adapted.config == STUDENT
+    (folder / "lora" / "lora.safetensors").rename(folder / "lora.safetensors")  # as before the run has finished
+    assert load(folder / "lora", parts=()).config == load(folder / "lora", parts=["vae"]).config == STUDENT
+    unfinished = load(folder / "lora")
+    jax.tree.map(np.testing.assert_array_equal, unfinished.params, adapted.params)
+    more = lora.Adapters(factors_of(folder), 1.0, params_fingerprint(unfinished.transformer), "lora")
+    lora.save(folder / "more.safetensors", more)
+    assert load(folder / "more.safetensors", dtype="bfloat16").trained_with == ()
+    assert "lora: a checkpoint of a training run" in inspect(str(folder / "more.safetensors"))
+    assert "the adapters are as they were written" in verify(str(folder / "more.safetensors"))
+    (folder / "lora.safetensors").rename(folder / "lora" / "lora.safetensors")
     (folder / "lora" / "stages").rename(folder / "stages")  # the adapters alone are enough
     alone = load(folder / "lora")
     assert (alone.config, alone.trained_with) == (STUDENT, adapted.trained_with)

@@ -237,7 +237,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(runs):
         (["--objective.caption-dropout", "7"], "caption_dropout is a share of the captions, from 0 to 1, not 7.0"),
         (["--data.samples", "-3"], "samples of the shapes world must be at least 1, not -3"),
         (["--compile-only", "v4:4x4x8", "--distributed"], "--compile-only trains nothing; leave out --distributed"),
-        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+        (["--seed", "18446744073709551616"], "seed must be 0 to 2000000000, not 18446744073709551616"),
+        (["--train", "vae"], "stage progressive: ProgressiveDiffusion does not train 'vae'; it trains stdit3, wan, t5"),
+        (["--seed", "-1"], "seed must be 0 to 2000000000, not -1"),
         (["--output", ""], "output is empty; name a folder"),
         (
             None,

@@ -102,6 +102,11 @@ def test_read_pictures(tmp_path):
     np.testing.assert_array_equal(read_video(tmp_path / "turned.png")[0], np.rot90(frame, -1))
     Image.fromarray(frame[..., 0]).save(tmp_path / "grey.png")
     assert read_video(tmp_path / "grey.png").shape == (1, 32, 48, 3)
+    Image.fromarray((np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)).save(tmp_path / "deep.png")  # 16 bits
+    np.testing.assert_array_equal(read_video(tmp_path / "deep.png")[0, ..., 0].ravel(), np.arange(64) * 1040 // 256)
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(ConfigError, match=r"float\.tiff has pixels of 32 bits"):
+        read_video(tmp_path / "float.tiff")
     with pytest.raises(ConfigError, match="picture"):
         read_video(tmp_path / "a.png", 1)
 
