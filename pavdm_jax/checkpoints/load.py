@@ -64,7 +64,7 @@ def load(
     given = () if lora is None else (adapters.find(lora),)
     base, found = adapters.find_base(path)
     files = (*found, *given)
-    several = len(files) > 1 or (len(files) == 1 and is_unfinished_run(storage.as_path(base)))
+    several = len(files) > 1 or (len(files) == 1 and _is_merged(base))
     model = _load_base(base, parts, shardings, jnp.float32 if several else dtype)
     for file in files:
         model = adapters.apply(model, file)

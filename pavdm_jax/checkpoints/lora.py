@@ -35,6 +35,27 @@ FILE = f"lora{SUFFIX}"
 """The name of the file of adapters in the folder of a training run."""
 
 
+class Adapters(NamedTuple):
+    """What a file of adapters holds.
+
+    Attributes:
+      factors: the adapters, as described above.
+      alpha: their strength, see above.
+      fingerprint: of the base's transformer.
+      base: where the base is, a model in the package by its name, or a path as `storage.reference` writes it; None in
+        files of earlier versions.
+      config: of the model that they make of the base, with its defaults of sampling; None in files of earlier versions.
+      trained_with: see `Model`.
+    """
+
+    factors: dict[str, jax.Array]
+    alpha: float
+    fingerprint: str
+    base: str | None = None
+    config: AnyModelConfig | None = None
+    trained_with: tuple[LevelPattern, ...] = ()
+
+
 def init_adapters(key: jax.Array, params: dict, layers: tuple[str, ...], rank: int) -> dict[str, jax.Array]:
     """Adapters that do not change the model yet: a is random, b is zero.
 
@@ -98,27 +119,6 @@ def exact_product(a: jax.Array, b: jax.Array) -> np.ndarray:
     for layer in np.ndindex(a.shape[:-2]):  # one by one, as float64 takes twice the memory
         result[layer] = left[layer].astype(np.float64) @ right[layer].astype(np.float64)
     return result
-
-
-class Adapters(NamedTuple):
-    """What a file of adapters holds.
-
-    Attributes:
-      factors: see above.
-      alpha: see above.
-      fingerprint: of the base's transformer.
-      base: where the base is, a model in the package by its name, or a path as `storage.reference` writes it; None in
-        files of earlier versions.
-      config: of the model that they make of the base, with its defaults of sampling; None in files of earlier versions.
-      trained_with: see `Model`.
-    """
-
-    factors: dict[str, jax.Array]
-    alpha: float
-    fingerprint: str
-    base: str | None = None
-    config: AnyModelConfig | None = None
-    trained_with: tuple[LevelPattern, ...] = ()
 
 
 def save(path: Path, adapters: Adapters, dtype: DTypeLike = jnp.float32) -> None:
