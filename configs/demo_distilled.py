@@ -5,8 +5,8 @@
 
 The teacher is the model whose guidance is distilled already. Half of the windows are made by the student's own step.
 
-Hardware: two CPU cores. Run once, with less: 320 steps of two clips, of 160 scenes. How it compares with its teachers
-is in configs/README.md; 600 steps of four clips are not tried.
+Hardware: two CPU cores. Run once, with all weights instead of adapters, and with less: 320 steps of two clips, of 160
+scenes. How that compared with its teachers is in configs/README.md.
 """
 
 from dataclasses import replace

@@ -3,8 +3,8 @@
     pavdm train --config configs/demo_distilled_guidance.py
     pavdm "a red circle moves left" --checkpoint runs/demo_distilled_guidance
 
-Hardware: two CPU cores; a quarter of an hour, half of it for the latents of the scenes. The result, LoRA adapters, is
-the embedded model demo-distilled, see `pavdm_jax/assets/demo/README.md`.
+Hardware: two CPU cores; five minutes, and nine before them for the latents of the scenes. The result, LoRA adapters,
+is the embedded model demo-distilled, see `pavdm_jax/assets/demo/README.md`.
 """
 
 from dataclasses import replace
