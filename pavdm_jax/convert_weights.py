@@ -101,14 +101,14 @@ class ConvertCommand:
         alone = (self.inspect, self.verify, self.export_transformer)
         if bool(self.sources) + sum(folder is not None for folder in alone) > 1:
             raise ConfigError("--inspect, --verify and --export-transformer go alone, without weights to convert")
+        if self.revision is not None and (len(self.sources) != 1 or not self.revision):
+            options = "--transformer, --vae and --text-encoder"
+            raise ConfigError(f"--revision is a commit of one repository; give one of {options}")
         looked_at = self.inspect is not None or self.verify is not None
         if looked_at and (self.output is not None or self.family is not None or self.dtype != "float32"):
             raise ConfigError("--inspect and --verify write nothing; leave out --output, --family and --dtype")
         if self.export_transformer is not None and self.family is not None:
             raise ConfigError("--export-transformer has the family of its model; leave out --family")
-        if self.revision is not None and (len(self.sources) != 1 or not self.revision):
-            options = "--transformer, --vae and --text-encoder"
-            raise ConfigError(f"--revision is a commit of one repository; give one of {options}")
 
 
 def find(part: str, given: str, revision: str | None) -> Weights:

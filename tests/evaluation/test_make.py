@@ -183,7 +183,7 @@ def test_every_prompt_has_every_seed_and_names_have_no_underscore():
     assert not any("_" in name for name in names)
 
 
-DEFINITION = """from pavdm_jax.evaluation.comparison import Comparison, System
+FIELDS = """from pavdm_jax.evaluation.comparison import Comparison, System
 comparison = Comparison(systems=(System("a", "demo"),), prompts={}, seeds={}, frames={})
 """
 
@@ -195,9 +195,9 @@ comparison = Comparison(systems=(System("a", "demo"),), prompts={}, seeds={}, fr
         ("x = 1", "must set the variable `comparison`"),
         ("comparison = 1", "must set the variable `comparison`"),
         ("comparison = 1 / 0", "fails: ZeroDivisionError: division by zero"),
-        (DEFINITION.format('"a red circle moves left"', "(0,)", 34), "is wrong: prompts"),
-        (DEFINITION.format('("a red circle moves left",)', "1", 34), "is wrong: seeds"),
-        (DEFINITION.format('("a red circle moves left",)', "(0,)", '"34"'), "is wrong: frames"),
+        (FIELDS.format('"a red circle moves left"', "(0,)", 34), "is wrong: prompts"),
+        (FIELDS.format('("a red circle moves left",)', "1", 34), "is wrong: seeds"),
+        (FIELDS.format('("a red circle moves left",)', "(0,)", '"34"'), "is wrong: frames"),
     ],
 )
 def test_files_that_define_no_comparison_are_refused(tmp_path, text, message):
