@@ -188,7 +188,6 @@ def run(command: GenerateCommand) -> int:
     starts = {start for job in jobs if isinstance(start := job.line.start or video.start, str)}
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
-    from pavdm_jax.checkpoints import lora
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.distributed.mesh import make_mesh
     from pavdm_jax.distributed.partitioning import tree_shardings
@@ -205,8 +204,6 @@ def run(command: GenerateCommand) -> int:
             check_record(job.name)
     for start in starts:
         find_video(start)
-    if command.lora is not None:
-        lora.find(command.lora)
     enable_cache()
     # The text encoder is at work before the rest is read: together they might not fit.
     model = load(command.checkpoint, parts=(), lora=command.lora)

@@ -88,6 +88,8 @@ def read_settings(video: Path, second: float) -> tuple[dict[str, Any], int]:
         check_kinds(fps, float, "fps")
         check_kinds(frames, int | None, "frames")
         check_kinds(crf, int, "crf")
+        for change in said.get("redone", []):
+            check_kinds(change["at_frame"], int, "at_frame")
         if not (MIN_FPS <= fps <= MAX_FPS and 1 <= crf <= 51 and (frames is None or 1 <= frames <= MAX_FRAMES)):
             raise ValueError("out of range")
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -108,7 +110,6 @@ def run(command: RedoCommand) -> int:
         raise ConfigError(f"--output {output} is the video itself; give another file")
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
-    from pavdm_jax.checkpoints import lora
     from pavdm_jax.checkpoints.fingerprint import model_fingerprint
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.checkpoints.model_folder import is_embedded
@@ -125,8 +126,6 @@ def run(command: RedoCommand) -> int:
     check_outputs([output], said["crf"])
     if not command.resume:
         check_record(output)
-    if command.lora is not None:
-        lora.find(command.lora)
     enable_cache()
     named = said.get("model")
     checkpoint = command.checkpoint or (str(named) if is_embedded(named) else "demo")

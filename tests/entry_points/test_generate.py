@@ -252,7 +252,6 @@ def test_a_changed_partial_video_is_started_again_after_the_record_that_is_named
     [
         (["--frames", "0"], "frames 0 is not possible"),
         (["--start", "absent.mp4"], "absent.mp4 does not exist"),
-        (["--lora", "absent"], "there are no LoRA adapters absent"),
         ([], "v-003.resume.npz is left of an interrupted run; continue it with --resume, or delete that file"),
     ],
 )
@@ -314,6 +313,7 @@ def test_resume_does_not_replace_a_finished_video_of_other_options(checkpoint, t
         ([PROMPT, "--frames", "100", "--seconds", "0.5"], "frames 100 and seconds 0.5 both say how long"),
         ([PROMPT, "--start", "video.mp4"], "--output video.mp4 is the start clip itself"),
         ([PROMPT, "--checkpoint", "absent"], "absent"),
+        ([PROMPT, "--checkpoint", "no-model", "--lora", "absent"], "there are no LoRA adapters absent"),
         ([PROMPT, "--output", "video.exe"], "video.exe"),
         ([PROMPT, "--output", "empty.txt/video.mp4"], "video.mp4"),
     ],
