@@ -23,6 +23,9 @@ DEMO_WORLD = replace(SIMPLE, shape_counts=(0.2, 0.45, 0.35))
 DEMO_OPTIMIZER = OptimizerConfig(1e-3, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99, algorithm="muon")
 """Of trainings of the demo's transformer. Parts of about 40 latent frames were faster on CPUs than of 5 or 280."""
 
+DEMO_LORA_OPTIMIZER = replace(DEMO_OPTIMIZER, warmup_steps=20, accumulate=8, algorithm="adamw")
+"""Of trainings of LoRA adapters of the demo."""
+
 DEMO_SCENES = Stage(
     "scenes",
     UniformDiffusion(clip_chunks=1, masks=None, logit_normal=False),
@@ -151,6 +154,36 @@ def demo_system(
     )
 
 
+def demo_compared(
+    output: str,
+    objective: Objective | None = None,
+    batch_size: int = 8,
+    model: ModelConfig | None = None,
+    init_from: str = "runs/demo_uniform",
+) -> TrainConfig:
+    """A system of the comparison on the shapes world: `demo_system` as LoRA adapters, small enough to keep with scores.
+
+    All have the same number of steps and the same scenes.
+
+    Args:
+      output: the run's folder.
+      objective: see `demo_system`.
+      batch_size: see `demo_system`.
+      model: see `demo_system`.
+      init_from: the base, which has never seen this objective.
+    """
+    config = demo_system(output, objective, batch_size, model=model)
+    stage = replace(
+        config.stages[0],
+        data=ShapesData(frames=17 * 8, samples=600, seed=2, world=DEMO_WORLD),
+        train=("stdit3",),
+        steps=250,
+        optimizer=DEMO_LORA_OPTIMIZER,
+        lora=LoRAConfig(rank=16),
+    )
+    return replace(config, init_from=init_from, stages=(stage,))
+
+
 def demo_distilled(output: str, objective: Objective, init_from: str, model: ModelConfig, steps: int) -> TrainConfig:
     """A distillation of a model of the demo's architecture on the shapes world, to LoRA adapters: a tenth of its size.
 
@@ -164,11 +197,11 @@ def demo_distilled(output: str, objective: Objective, init_from: str, model: Mod
     stage = Stage(
         _stage_name(objective),
         objective,
-        ShapesData(frames=17 * 8, samples=1600, seed=2, world=DEMO_WORLD),
+        ShapesData(frames=17 * 8, samples=1600, seed=2, world=SIMPLE),
         train=("stdit3",),
         steps=steps,
         batch_size=4,
-        optimizer=replace(DEMO_OPTIMIZER, warmup_steps=20, accumulate=4, algorithm="adamw"),
+        optimizer=replace(DEMO_LORA_OPTIMIZER, accumulate=4),
         lora=LoRAConfig(rank=16),
     )
     return TrainConfig(
