@@ -1,6 +1,7 @@
 """`pavdm redo`: the beginning of a video is kept bit for bit, the rest is made again with another seed or prompt."""
 
 import json
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -9,6 +10,7 @@ from support.command_line import mistake
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import make_video, redo
+from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.generation.progressive import ProgressiveStream
 from pavdm_jax.video.clips import read_video
@@ -96,6 +98,22 @@ def test_what_is_redone_can_be_redone(checkpoint, video, second):
     assert kept_frames(twice) == {0: 0, 3: 6 * CHUNK}[second]
     history = [change["prompt"] for change in json.loads(read_comment(twice))["redone"]]
     assert history == {0: [None], 3: [OTHER, None]}[second]
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-distilled"])
+def test_an_embedded_model_is_found_by_its_name_in_the_video(tmp_path, monkeypatch, name):
+    model = tiny_model()
+    save_model(tmp_path / "model", model.replace(config=replace(model.config, name=name)))
+    video = make(tmp_path / "model", tmp_path / "v.mp4", PROMPT)
+    loaded = []
+
+    def small(path, *arguments, **options):  # the tiny model in its place, which takes less time
+        loaded.append(path)
+        return load(str(tmp_path / "model"), *arguments, **options)
+
+    monkeypatch.setattr("pavdm_jax.checkpoints.load.load", small)
+    assert redo.run(redo.read([str(video), "--from", "3", "--seed", "5", "--quiet"])) == 0
+    assert set(loaded) == {name}
 
 
 def test_what_is_not_ours_is_left_alone(checkpoint, tmp_path):
