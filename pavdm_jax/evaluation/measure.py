@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from pavdm_jax.evaluation.contrast import start_end_contrast
 from pavdm_jax.evaluation.features import FeatureCollector
 from pavdm_jax.evaluation.motion import motion_amplitude
 from pavdm_jax.evaluation.networks import Network
+from pavdm_jax.evaluation.run_settings import read_settings
 from pavdm_jax.evaluation.scenes import count_scenes
 from pavdm_jax.evaluation.similarity import SimilarityOverTime
 from pavdm_jax.evaluation.truth import check_prompt, known_prompt, truth_scores
@@ -66,6 +68,7 @@ class VideoScores:
       contrasts: by metric that has a curve, the last 15 % minus the first.
       similarity: by distance in frames.
       consistencies: by name, what a consistency of VBench-Long is made of.
+      run: what made it, if that is known (`run_settings.read_settings`).
     """
 
     path: str
@@ -82,6 +85,7 @@ class VideoScores:
     contrasts: dict[str, float]
     similarity: dict[int, float]
     consistencies: dict[str, Consistency]
+    run: dict[str, Any] | None = None
 
 
 def measure_video(
@@ -147,6 +151,7 @@ def measure_video(
         contrasts={name: start_end_contrast(curve) for name, curve in curves.items()},
         similarity=similarity.means(),
         consistencies=consistencies,
+        run=read_settings(video.path),
     )
     return scores, outputs
 

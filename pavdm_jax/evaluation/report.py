@@ -50,8 +50,10 @@ def write_report(path: Path, result: dict[str, Any]) -> None:
 
     Args:
       path: of the page.
-      result: the scores as in the JSON file (`score.score`); the videos must still be where they were.
+      result: the scores as in the JSON file (`score.score`); of videos that are not where they were there are only
+        scores, and without any video no picture of frames.
     """
+    there = [video for video in result["videos"] if Path(video["path"]).is_file()]
     figure = curves_figure(result["systems"], UNITS)
     systems = len(result["systems"])
     parts = [
@@ -65,7 +67,7 @@ def write_report(path: Path, result: dict[str, Any]) -> None:
         report_tables.contrasts(result),
         f"<h2>Over time</h2><p>Means over videos; bands are 95 % intervals.</p><div class=curves>{_svg(figure)}</div>",
         "<h2>Videos</h2>",
-        *_videos(result),
+        *_videos(there, len(result["videos"]) - len(there)),
         report_tables.skipped(result),
         report_tables.runs(result),
         report_tables.tracker(result),
@@ -76,8 +78,9 @@ def write_report(path: Path, result: dict[str, Any]) -> None:
         partial.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
     with new_file(path.with_suffix(".png")) as partial:
         figure.savefig(partial, format="png", dpi=100)
-    with new_file(path.with_name(f"{path.stem}-frames.png")) as partial:
-        frames_figure(_pictured(result)).savefig(partial, format="png", dpi=100)
+    if there:
+        with new_file(path.with_name(f"{path.stem}-frames.png")) as partial:
+            frames_figure(_pictured(there)).savefig(partial, format="png", dpi=100)
 
 
 def _svg(figure: Any) -> str:
@@ -87,12 +90,14 @@ def _svg(figure: Any) -> str:
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
-def _videos(result: dict[str, Any]) -> list[str]:
+def _videos(there: list[dict[str, Any]], missing: int) -> list[str]:
     """The first few names of videos, each with the systems one above the other."""
-    names = list(dict.fromkeys(Path(video["path"]).stem for video in result["videos"]))
+    names = list(dict.fromkeys(Path(video["path"]).stem for video in there))
     parts = []
+    if missing:
+        parts.append(f"<p>{missing} video{'s are' if missing > 1 else ' is'} not here any more, only scores.</p>")
     for name in names[:ROWS]:
-        videos = [video for video in result["videos"] if Path(video["path"]).stem == name]
+        videos = [video for video in there if Path(video["path"]).stem == name]
         prompts = {video["prompt"] for video in videos}
         prompt = prompts.pop() if len(prompts) == 1 else None
         shown = html.escape(name) if prompt is None else f"{html.escape(prompt)} <small>{html.escape(name)}</small>"
@@ -133,19 +138,19 @@ def _moments(video: dict[str, Any]) -> dict[float, np.ndarray]:
     }
 
 
-def _pictured(result: dict[str, Any]) -> dict[str, dict[str, dict[float, np.ndarray]]]:
+def _pictured(there: list[dict[str, Any]]) -> dict[str, dict[str, dict[float, np.ndarray]]]:
     """Frames of a few names of videos, spread over those that most systems have: by prompt, system and second. Videos
     that cannot be read are left out."""
-    counts = Counter(Path(video["path"]).stem for video in result["videos"])
+    counts = Counter(Path(video["path"]).stem for video in there)
     names = [name for name, count in counts.items() if count == max(counts.values())]
     chosen = [names[at] for at in np.unique(np.linspace(0, len(names) - 1, PICTURED).round().astype(int))]
     found: dict[str, dict[str, dict[float, np.ndarray]]] = {name: {} for name in chosen}
-    for video in result["videos"]:
+    for video in there:
         name = Path(video["path"]).stem
         if name in found:
             with contextlib.suppress(ConfigError, OSError):
                 found[name][video["system"]] = _moments(video)
-    prompts = {Path(video["path"]).stem: video["prompt"] for video in result["videos"]}
+    prompts = {Path(video["path"]).stem: video["prompt"] for video in there}
     return {prompts[name] or name: of_name for name, of_name in found.items()}
 
 

@@ -1,14 +1,10 @@
-"""What was run to make the videos of a system: by the file that `pavdm evaluate make` writes beside each, or by the
-video's own comment."""
+"""What was run to make the videos of a system, as far as it is noted of each."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pavdm_jax.evaluation.measure import VideoScores
-from pavdm_jax.video.writer import read_comment
 
 OF_A_VIDEO = ("prompts", "seeds", "start", "image")
 """Settings that tell the videos of a system apart."""
@@ -46,23 +42,8 @@ def what_was_run(videos: Sequence[VideoScores]) -> dict[str, Run]:
     """By system, in the order in which they appear."""
     found: dict[str, list[dict[str, Any] | None]] = {}
     for video in videos:
-        found.setdefault(video.system, []).append(read_settings(Path(video.path)))
+        found.setdefault(video.system, []).append(video.run)
     return {system: _run(said) for system, said in found.items()}
-
-
-def read_settings(path: Path) -> dict[str, Any] | None:
-    """What is noted beside a video or in its comment, with its settings under `settings`; None if it is of others."""
-    try:
-        beside = json.loads(path.with_suffix(".json").read_text())
-        if isinstance(beside["settings"], dict):
-            return beside
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        pass
-    try:
-        comment = json.loads(read_comment(path) or "")
-        return {"settings": comment} if "weights" in comment and "method" in comment else None
-    except (ValueError, RecursionError, TypeError):
-        return None
 
 
 def _run(each: list[dict[str, Any] | None]) -> Run:

@@ -26,6 +26,7 @@ from pavdm_jax.evaluation.networks import Network, load_networks
 from pavdm_jax.evaluation.reference import Features, Refused, check_reference, distance_protocol, reference_distances
 from pavdm_jax.evaluation.report import write_report
 from pavdm_jax.evaluation.runs import what_was_run
+from pavdm_jax.evaluation.score_files import read_scores, with_earlier
 from pavdm_jax.evaluation.summary import as_json, protocols, score_names, summarise, table
 from pavdm_jax.evaluation.truth import reported_errors
 from pavdm_jax.evaluation.vbench_long import CONSISTENCIES, MappingTable, read_mapping_table
@@ -37,6 +38,7 @@ examples:
   pavdm evaluate score ours/ theirs/ --output scores.json --report report.html
   pavdm evaluate score a.mp4 b.mp4
   pavdm evaluate score comparison/ --world hidden --claims comparison.py --report report.html
+  pavdm evaluate score more/ --earlier scores.json --output all.json
   pavdm evaluate score ours/ --networks dino_vitb16 clip_vit_b_32
   pavdm evaluate score ours/ theirs/ --reference real/ --networks videomae_vit_g_ssv2
 """
@@ -53,6 +55,9 @@ class ScoreConfig:
     report: str | None = None
     """an HTML page with tables, curves and the videos themselves, which opens offline; beside it two pictures: .png of
     the curves, -frames.png of some videos"""
+    earlier: tuple[str, ...] = ()
+    """files that --output wrote before, of which all videos count that are not scored now; they need not be there, so a
+    comparison can be made in parts, on several machines"""
     world: str | None = None
     """simple or hidden: the videos are of this shapes world, and are scored against their prompts, too (identity,
     drift, motion); prompts are in the files' comments, or beside each in a .json as `pavdm evaluate make` writes it"""
@@ -88,7 +93,10 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         named_world(config.world)  # a wrong name is told before the work
     comparison = None if config.claims is None else read_comparison(config.claims)
     check_claims(() if comparison is None else comparison.claims)
-    videos = find_videos(config.videos)
+    earlier = [video for file in config.earlier for video in read_scores(file)]
+    if earlier and config.reference is not None:
+        raise ConfigError("--reference needs the videos themselves, which --earlier has not; leave one of them out")
+    videos = find_videos(config.videos) if config.videos or not earlier else []
     reference = [] if config.reference is None else find_videos([config.reference])
     for library in ("cv2", "scenedetect", "matplotlib"):
         import_extra(library)
@@ -108,8 +116,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             continue
         scores.append(found)
         features.setdefault(video.system, []).append(outputs)
-    if not scores:
+    if skipped and not scores:
         raise ConfigError(f"none of the {len(videos)} videos can be scored; the first: {next(iter(skipped.values()))}")
+    scores = with_earlier(scores, earlier) if earlier else scores
     if comparison is not None:  # systems in its order, others behind
         order = {system.name: number for number, system in enumerate(comparison.systems)}
         scores.sort(key=lambda video: order.get(video.system, len(order)))

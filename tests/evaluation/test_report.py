@@ -66,10 +66,10 @@ def test_curves_and_frames_are_pictures_too(scored, ending, least):
 
 def test_frames_stand_by_prompt_system_and_second(scored, tmp_path):
     result, _ = scored
-    pictured = report._pictured(result)
+    pictured = report._pictured(result["videos"])
     assert {name: list(of_name) for name, of_name in pictured.items()} == {"a": ["ours", "<theirs>"]}  # both have it
     (tmp_path / "<theirs>" / "a.mp4").unlink()
-    assert list(report._pictured(result)["a"]) == ["ours"]
+    assert list(report._pictured(result["videos"])["a"]) == ["ours"]
     seconds = list(pictured["a"]["ours"])
     assert seconds == pytest.approx([0, 100 / 96, 100 / 48, 100 / 32, 100 / 24])
     brightness = [frame.mean() for frame in pictured["a"]["ours"].values()]

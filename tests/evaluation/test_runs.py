@@ -1,12 +1,14 @@
 """What was run to make videos, by what is noted beside them or in them."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support.small_videos import gradient
 
 from pavdm_jax.evaluation.report_tables import runs
-from pavdm_jax.evaluation.runs import read_settings, what_was_run
+from pavdm_jax.evaluation.run_settings import read_settings
+from pavdm_jax.evaluation.runs import what_was_run
 from pavdm_jax.evaluation.summary import as_json
 from pavdm_jax.video.writer import VideoWriter
 
@@ -18,7 +20,7 @@ class Video:
     """What is asked of a scored video."""
 
     def __init__(self, system, path):
-        self.system, self.path, self.path_ = system, str(path), path
+        self.system, self.path_, self.run = system, path, read_settings(path)
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_a_system_has_what_its_videos_have_in_common_and_the_sum_of_their_second
     other = SETTINGS | {"prompts": ["y"], "seeds": [1], "start_frames": 17}
     second = noted("ours", "b", common | {"seconds_of_computing": 20, "settings": other})
     killed = noted("ours", "c", common | {"seconds_of_computing": None, "made_by": made_by | {"commit": "4567"}})
-    foreign = Video("theirs", "nowhere.mp4")
+    foreign = Video("theirs", Path("nowhere.mp4"))
     found = what_was_run([first, foreign, second, killed])
     assert list(found) == ["ours", "theirs"]
     ours = found["ours"]
