@@ -136,6 +136,7 @@ def benchmark(config: BenchmarkConfig) -> list[Measurement]:
     measurements = []
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "PAVDM_CACHE": cache}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would come before the empty one
         for frames, state in runs:
             request = [config.checkpoint, config.prompt, str(frames), str(config.segment), repr(time.time())]
             command = [sys.executable, "-m", "pavdm_jax.benchmark", "--one", *request]

@@ -66,10 +66,10 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> dict:
     """All scores of a model, as JSON values."""
-    if config.seed < 0:
-        raise ConfigError(f"seed must be 0 or more, not {config.seed}")
     if config.videos < 1:
         raise ConfigError(f"videos must be at least 1, not {config.videos}")
+    if not 0 <= config.seed <= 2**31 - config.videos:  # each video has the next one
+        raise ConfigError(f"seed must be 0 to {2**31 - config.videos} for {config.videos} videos, not {config.seed}")
     if config.sheet_rows < 1:
         raise ConfigError(f"sheet_rows must be at least 1, not {config.sheet_rows}")
     if not all(second > 0 for second in config.seconds):
@@ -95,9 +95,10 @@ def evaluate(config: EvaluateConfig) -> dict:
             model, prompt, config.frames, seed=seed, guidance_scale=config.guidance_scale, method=config.method
         )
         scores.append(score_video(video, prompt, fps))
-        rows.append([video[min(round(second * fps), len(video) - 1)] for second in (0, 15, 30, 45, 60)])
+        if number < config.sheet_rows:  # copies, as a view keeps the whole video
+            rows.append([video[min(round(second * fps), len(video) - 1)].copy() for second in (0, 15, 30, 45, 60)])
     if config.sheet is not None:
-        frames = [frame for row in rows[: config.sheet_rows] for frame in row]
+        frames = [frame for row in rows for frame in row]
         write_png(config.sheet, contact_sheet(frames, columns=5))
     settings = {
         "checkpoint": config.checkpoint,

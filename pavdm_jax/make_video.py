@@ -193,12 +193,18 @@ def run(command: GenerateCommand) -> int:
     from pavdm_jax.distributed.partitioning import tree_shardings
     from pavdm_jax.generation.prompts import encode_prompts
     from pavdm_jax.generation.recording import Recording, check_outputs, check_record, make_files
+    from pavdm_jax.outputs import check_output, partial_path
     from pavdm_jax.video.clips import find_video
 
     check_outputs([job.name for job in jobs], file.crf)
-    own = {Path(start).resolve() for start in starts} & {job.name.resolve() for job in jobs}
+    names = [job.name for job in jobs]
+    gifs = [name.with_suffix(".gif") for name in names] if file.gif else []
+    for gif in gifs:
+        check_output(gif, (".gif",))
+    written = {path.resolve() for path in (*names, *map(partial_path, names), *gifs)}
+    own = written & {Path(start).resolve() for start in starts}
     if own:
-        raise ConfigError(f"--output {min(own).name} is the start clip itself; give another file")
+        raise ConfigError(f"{min(own).name} is the start clip itself, and would be overwritten; give another --output")
     for group in groups if not file.resume else ():
         for job in group[:: command.batch_size]:
             check_record(job.name)

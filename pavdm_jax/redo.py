@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,6 +90,8 @@ def read_settings(video: Path, second: float) -> tuple[dict[str, Any], int]:
         check_kinds(crf, int, "crf")
         for change in said.get("redone", []):
             check_kinds(change["at_frame"], int, "at_frame")
+            check_kinds(change["seed"], int, "seed")
+            check_kinds(change.get("seed_before"), int | None, "seed_before")
         if not (MIN_FPS <= fps <= MAX_FPS and 1 <= crf <= 51 and (frames is None or 1 <= frames <= MAX_FRAMES)):
             raise ValueError("out of range")
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -130,13 +132,16 @@ def run(command: RedoCommand) -> int:
     named = said.get("model")
     checkpoint = command.checkpoint or (str(named) if is_embedded(named) else "demo")
     model = load(checkpoint, parts=(), lora=command.lora)
-    seed = {} if command.seed is None else {"seeds": (command.seed,)}
-    request = read_request(said, model.config, lambda count: read_video(video, 0, count), **seed)
+    request = read_request(said, model.config, lambda count: read_video(video, 0, count))
+    frames_kept, earlier = int(position["frames_done"]), said.get("redone", [])
+    kept = [change for change in earlier if change["at_frame"] < frames_kept]
+    seed = _seed_before(kept, earlier, last=request.seeds[0])
+    request = replace(request, seeds=(seed if command.seed is None else command.seed,))
     progressive, round_number = request.method == "progressive", int(position["round"])
     if progressive and command.prompt is None and not make_plan(request).takes_noise(round_number):
         raise ConfigError(
-            f"all of {video} is in the window at second {command.from_second:g}, so that another --seed would change "
-            "nothing; give --prompt, or make the video again"
+            f"all that is to come of {video} is in the window at second {command.from_second:g}, so that another "
+            "--seed would change nothing; give an earlier second, or --prompt"
         )
     # The text encoder is at work before the rest is read: together they might not fit.
     (features,) = encode_prompts(model, request, progress=not command.quiet)
@@ -147,10 +152,7 @@ def run(command: RedoCommand) -> int:
         raise ConfigError(
             f"{checkpoint} is not the model that made {video} (a {said['model']}); give that one as --checkpoint"
         )
-    frames_kept = int(position["frames_done"])
-    change = {"at_frame": frames_kept, "seed": request.seeds[0], "prompt": command.prompt}
-    earlier = said.get("redone", [])
-    kept = [one for one in earlier if one["at_frame"] < frames_kept]
+    change = {"at_frame": frames_kept, "seed_before": seed, "seed": request.seeds[0], "prompt": command.prompt}
     history = {name: said[name] for name in ("start", "image")} | {"redone": [*kept, change]}
     branch = Branch(video, position, command.prompt)
     recording = Recording(
@@ -160,6 +162,20 @@ def run(command: RedoCommand) -> int:
     if len(kept) < len(earlier):
         print("what was changed after them before is made again without that change", file=sys.stderr)
     return make_files(recording, resume=command.resume, gif=command.gif, quiet=command.quiet)
+
+
+def _seed_before(kept: list[dict], earlier: list[dict], last: int) -> int:
+    """The seed that holds where a video is redone.
+
+    Args:
+      kept: the changes before that.
+      earlier: all changes of the video.
+      last: the seed that holds at its end.
+    """
+    if kept:
+        return kept[-1]["seed"]
+    seed = earlier[0].get("seed_before") if earlier else None  # videos of earlier versions do not say
+    return last if seed is None else seed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from pavdm_jax import storage
 from pavdm_jax.ahead_of_time.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.ahead_of_time.compile import Report, compile_program, place
 from pavdm_jax.checkpoints.load import load
@@ -195,7 +196,7 @@ def compile_only(config: CompileConfig, each: Callable[[dict], None]) -> list[di
                 results.append(_result(topology, len(devices), request, program, report.within(chip)))
                 each(results[-1])
     if config.output is not None:
-        Path(config.output).write_text(json.dumps(results, indent=1) + "\n")
+        storage.write(Path(config.output), (json.dumps(results, indent=1) + "\n").encode())
     return results
 
 

@@ -26,9 +26,12 @@ class FeatureCollector:
         return not self._networks
 
     def add(self, clip: np.ndarray, fps: float) -> None:
-        """The next two-second clip, uint8 `[f, h, w, 3]`."""
+        """The next two-second clip, uint8 `[f, h, w, 3]`; one that a network cannot take is a `ConfigError`."""
         for network in self._networks:
-            self._found[network.name].append(network.features(clip, fps))
+            try:
+                self._found[network.name].append(network.features(clip, fps))
+            except ConfigError as error:
+                raise ConfigError(f"{self._video}: {error}") from None
 
     def finish(self, clips: int | None = None) -> dict[str, np.ndarray]:
         """By network, an array whose first axis is the clips; what is new is kept in the file beside the video.

@@ -134,22 +134,24 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
         recording = Recording(model, request.part(part), features.part(part), [path], config.crf, states=False)
         beside = path.with_suffix(".json")
         before = _seconds_before(beside) if recording.record.exists() else 0
+        settings = {
+            "system": system.name,
+            "prompt": videos[n][0].prompt,
+            "seed": videos[n][1],
+            "checkpoint": system.checkpoint,
+            "lora": system.lora,
+            "seconds_of_computing": None,  # as it stays if this run is killed
+            "made_by": made_by(),
+            "settings": recording.identity,
+        }
+        if not (path.exists() and beside.exists()):
+            _note(beside, settings)
         started = time.time()
         resume = path.exists() or recording.record.exists()
         finished = recording.run(resume=resume, progress=not config.quiet)
         took = time.time() - started
-        if not finished or recording.frames_done:  # else it was finished before
-            settings = {
-                "system": system.name,
-                "prompt": videos[n][0].prompt,
-                "seed": videos[n][1],
-                "checkpoint": system.checkpoint,
-                "lora": system.lora,
-                "seconds_of_computing": None if before is None else round(before + took, 1),
-                "made_by": made_by(),
-                "settings": recording.identity,
-            }
-            storage.write(beside, (json.dumps(settings, indent=1) + "\n").encode())
+        if before is not None and (not finished or recording.frames_done):  # else it was finished before
+            _note(beside, settings | {"seconds_of_computing": round(before + took, 1)})
         if not finished:
             print("interrupted; the same command goes on", file=sys.stderr)
             return 130
@@ -157,6 +159,10 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
             f"{path}: " + (f"{recording.frames_done} frames in {took:.0f} s" if recording.frames_done else "is there")
         )
     return 0
+
+
+def _note(beside: Path, settings: dict) -> None:
+    storage.write(beside, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def _seconds_before(beside: Path) -> float | None:

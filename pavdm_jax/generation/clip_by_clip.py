@@ -105,6 +105,18 @@ class ClipStream(VideoStream):
         made = self._start_frames()
         return made + [frames for frames in map(self._cut, new) if frames.shape[1]]
 
+    @property
+    def _chunks(self) -> tuple[int, int]:
+        return self.request.clip.frames, self.num_rounds
+
+    def _check_window(self, shape: tuple[int, ...], round_number: int, chunks: tuple[int, int]) -> None:
+        context = latent_frames(self.request.clip.context_frames, self.request.config.vae)
+        if round_number and shape[1] != context:  # that of a first clip may be shorter, or none
+            raise ConfigError(
+                f"the saved position has a context of {shape[1]} latent frames; this request's context_frames "
+                f"{self.request.clip.context_frames} are {context}"
+            )
+
     def _next_change(self) -> int:
         return self.round
 

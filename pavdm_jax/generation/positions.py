@@ -19,6 +19,9 @@ from pavdm_jax.outputs import new_file, partial_path
 
 DIGEST = "digest"
 
+MOVING = "moving"
+"""A file in the folder of a growing video's positions: those of an older video are gone, some may be in their place."""
+
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:
     """Of all arrays, by which edited files are told."""
@@ -80,8 +83,8 @@ def check_states(video: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Remove positions, and the folder if it holds nothing else."""
-    for path in _states(folder).values():
-        path.unlink()
+    for path in (*_states(folder).values(), folder / MOVING):
+        path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
@@ -92,18 +95,19 @@ def begin_states(video: Path) -> None:
 
 
 def remove_states(video: Path) -> None:
-    """Remove the positions of an older video of that name."""
+    """Remove the positions of a video, and of an older one of that name."""
     _remove(states_folder(video))
+    _remove(_growing(video))
 
 
 def finish_states(video: Path) -> None:
     """Put the positions in the place of an older video's, now that the video has its name."""
     growing, folder = _growing(video), states_folder(video)
-    made = _states(growing)
-    if not made:  # the last run was killed when they were in their place already
-        return
-    _remove(folder)
-    folder.mkdir(exist_ok=True)
+    made, moving = _states(growing), growing / MOVING
+    if made and not moving.exists():  # else the last run was killed when some, or all, were in their place already
+        _remove(folder)
+        folder.mkdir(exist_ok=True)
+        moving.touch()
     for path in made.values():
         path.replace(folder / path.name)
     _remove(growing)

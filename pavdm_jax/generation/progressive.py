@@ -75,8 +75,10 @@ class Plan:
 
     def takes_noise(self, shift: int) -> bool:
         """Whether noise is drawn in a shift from this number on, so that another seed makes another video."""
-        if self.window.lag is None:
+        if self.window.context_noise > 0 and (self.window.lag is None or self.held):
             return True
+        if self.window.lag is None:
+            return self.num_given + shift < self.num_chunks
         return bool((self.segment(shift, max(1, self.num_shifts - shift)).entering >= 0).any())
 
     def start(self) -> ShiftInputs:
@@ -186,6 +188,7 @@ class ProgressiveStream(VideoStream):
 
     def __init__(self, model: Model, request: Request, prompts: PromptFeatures):
         self.plan = make_plan(request)
+        self._starts_asked = self.plan.prompt_starts
         self.num_rounds = self.plan.num_shifts
         super().__init__(model, request, prompts)
         self.round = self.plan.first_shift
@@ -220,6 +223,33 @@ class ProgressiveStream(VideoStream):
                 shown = self.plan.num_shown if number == 0 else 0
                 made += self._decode_finished(finished.latents[i][:, shown:])
         return [frames for frames in made if frames.shape[1]]
+
+    @property
+    def _chunks(self) -> tuple[int, int]:
+        return self.plan.window.chunk_size, self.plan.num_chunks
+
+    def _check_window(self, shape: tuple[int, ...], round_number: int, chunks: tuple[int, int]) -> None:
+        size, number = chunks
+        if shape != self._state.latents.shape or size != self.plan.window.chunk_size:
+            raise ConfigError(
+                f"the saved position has a window of shape {shape} in chunks of {size}; this request's is "
+                f"{self._state.latents.shape} in chunks of {self.plan.window.chunk_size}"
+            )
+        # What the window holds follows from the shift before.
+        last = max(round_number - 1, self.plan.first_shift)
+        other = replace(self.plan, num_chunks=number, num_shifts=last + 1)
+        held, held_by_other = (replace(plan, num_shifts=last + 1).segment(last, 1) for plan in (self.plan, other))
+        if number != self.plan.num_chunks and not all(
+            jax.tree.leaves(jax.tree.map(np.array_equal, held, held_by_other))
+        ):
+            raise ConfigError(
+                "the saved position was taken when its video came to its end, and nothing entered its window any more; "
+                "this video is of another length: take an earlier position"
+            )
+
+    def _forget_changes(self) -> None:
+        super()._forget_changes()
+        self.plan = replace(self.plan, prompt_starts=self._starts_asked)
 
     def _next_change(self) -> int:
         return min(self.plan.num_given + self.round, self.plan.num_chunks - 1)

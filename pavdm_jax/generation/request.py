@@ -26,7 +26,7 @@ from pavdm_jax.geometry import (
 from pavdm_jax.resolutions import resolution
 from pavdm_jax.text.captions import is_blank
 from pavdm_jax.video.images import MAX_PIXELS
-from pavdm_jax.video.writer import MAX_FPS, MIN_FPS
+from pavdm_jax.video.writer import MAX_FPS, MAX_SIDE, MIN_FPS
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,11 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
     text = dataclasses.replace(config.text, **_given(asked, "aesthetic_score", "motion_score", "camera_motion"))
     config = dataclasses.replace(config, text=text)
     height, width, told_size = _size(config, asked)
-    if height * width > MAX_PIXELS:
-        raise ConfigError(f"frames of {height}x{width} pixels are too large; at most {MAX_PIXELS} pixels are possible")
+    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
+        raise ConfigError(
+            f"frames of {height}x{width} pixels are too large; at most {MAX_PIXELS} pixels are possible, and "
+            f"{MAX_SIDE} along a side"
+        )
     start, image = read_starts(config, asked, len(timelines), frames, height, width)
     if frames is not None and start is not None and frames <= start.shape[1]:
         raise ConfigError(

@@ -54,9 +54,10 @@ class VideoStream(ABC):
         self._mesh = make_mesh(request.mesh)
         self.model, self.request = model.replace(params=place_params(model.params, self._mesh)), request
         self.round, self.frames_done, self.kept_frames = 0, 0, 0 if request.start is None else request.given_frames
-        self._prompts = prompts
+        self._prompts = self._asked = prompts
         self._conditions = self._make_conditions(prompts)
         self._changes: list[tuple[int, tuple[str, ...]]] = []  # prompts from `set_prompt`, and where they begin
+        self._is_cut = False  # whether frames behind the end of the video were made, and are lost
         self._pending: list[np.ndarray] = []
         self._decoding = self._start_decoding()
 
@@ -71,6 +72,24 @@ class VideoStream(ABC):
     @abstractmethod
     def _change(self, place: int, texts: tuple[str, ...]) -> None:
         """Let a prompt for each sample hold from a chunk or clip on."""
+
+    def _forget_changes(self) -> None:
+        """Let the prompts of the request hold again."""
+        self._changes, self._prompts = [], self._asked
+        self._conditions = self._make_conditions(self._asked)
+
+    @property
+    @abstractmethod
+    def _chunks(self) -> tuple[int, int]:
+        """How long a chunk, or clip, is, and how many the video has."""
+
+    @abstractmethod
+    def _check_window(self, shape: tuple[int, ...], round_number: int, chunks: tuple[int, int]) -> None:
+        """Check that a window of this shape, at a round of a video with these `_chunks`, is also one of this video.
+
+        Raises:
+          ConfigError: it is not.
+        """
 
     @property
     def done(self) -> bool:
@@ -117,6 +136,8 @@ class VideoStream(ABC):
             "finished": np.array(self._decoding.kept),
             "round": np.asarray(self.round),
             "frames_done": np.asarray(self.frames_done),
+            "chunks": np.asarray(self._chunks),
+            "is_cut": np.asarray(self._is_cut),
             "pending": np.concatenate([self._no_frames(), *self._pending], axis=1),
             "changed_at": np.asarray([place for place, _ in self._changes], np.int64),
             "changed_to": np.asarray([texts for _, texts in self._changes], np.str_).reshape(-1, self.request.batch),
@@ -128,7 +149,8 @@ class VideoStream(ABC):
         """Continue from a position that `save` returned; the noise of later chunks is that of this stream's seeds.
 
         Raises:
-          ConfigError: the position is of another method, size or window, or lies behind the end of this video.
+          ConfigError: the position is of another method, size or window, or lies behind the end of this video, or where
+            a shorter video came to its end.
         """
         missing = sorted(self.save().keys() - saved.keys())
         if missing:
@@ -136,13 +158,20 @@ class VideoStream(ABC):
         if (method := str(saved["method"])) != self.request.method:
             raise ConfigError(f"the saved position is of method {method}; this request's is {self.request.method}")
         shape, expected = saved["latents"].shape, self._state.latents.shape
-        clip_by_clip = self.request.method != "progressive"  # a first clip's context may be shorter or none
-        if (shape[0], *shape[2:]) != (expected[0], *expected[2:]) or (shape[1] != expected[1] and not clip_by_clip):
+        if (shape[0], *shape[2:]) != (expected[0], *expected[2:]):
             raise ConfigError(f"the saved position has a window of shape {shape}; this request's is {expected}")
-        if int(saved["round"]) > self.num_rounds:
+        round_number = int(saved["round"])
+        if round_number > self.num_rounds:
             raise ConfigError(
                 f"the saved position is after {int(saved['frames_done'])} frames, behind the end of this request; "
                 "ask for more frames"
+            )
+        length, number = saved["chunks"].tolist()
+        self._check_window(shape, round_number, (length, number))
+        if saved["is_cut"] and (self.request.frames is None or self.request.frames > int(saved["frames_done"])):
+            raise ConfigError(
+                f"the saved position is the end of a video of {int(saved['frames_done'])} frames, and what a longer "
+                "one would show next is lost; take an earlier position"
             )
         leaves, memory = jax.tree.flatten(self._state.memory)
         remembered = [jnp.array(saved[f"{OF_SOLVER}{number}"]) for number in range(len(leaves))]
@@ -150,8 +179,11 @@ class VideoStream(ABC):
         self._state, kept = place_replicated((state, jnp.array(saved["finished"])), self._mesh)
         self._decoding = self._start_decoding()
         self._decoding.begin(kept)
-        self.round, self.frames_done = int(saved["round"]), int(saved["frames_done"])
+        self.round, self.frames_done = round_number, int(saved["frames_done"])
+        self._is_cut = bool(saved["is_cut"])
         self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
+        if self._changes:
+            self._forget_changes()
         for place, texts in zip(saved["changed_at"].tolist(), saved["changed_to"].tolist(), strict=True):
             self._change(place, tuple(texts))
             self._changes.append((place, tuple(texts)))
@@ -208,6 +240,7 @@ class VideoStream(ABC):
     def _cut(self, frames: np.ndarray) -> np.ndarray:
         """Count new frames, and cut those behind the end of the video."""
         room = frames.shape[1] if self.request.frames is None else self.request.frames - self.frames_done
+        self._is_cut |= frames.shape[1] > max(0, room)
         frames = frames[:, : max(0, room)]
         self.frames_done += frames.shape[1]
         return frames

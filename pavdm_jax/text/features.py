@@ -23,6 +23,7 @@ from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint
 from pavdm_jax.checkpoints.model_folder import open_model
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
+from pavdm_jax.models.linear import default_precision
 from pavdm_jax.models.model import Model, abstract_params, in_dtype
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.storage import cache_folder
@@ -90,7 +91,8 @@ def _encode_from_folder(
             f"PATH --output {model.folder}"
         )
     config = model.config
-    cache = cache_folder() / "features" / fingerprint(text_fingerprint(model), jnp.dtype(dtype).name)
+    computed_in = (jnp.dtype(dtype).name, *filter(None, [default_precision()]))
+    cache = cache_folder() / "features" / fingerprint(text_fingerprint(model), *computed_in)
     stored = {caption: _read(_entry(cache, caption), config) for caption in captions}
     known = {caption: features for caption, features in stored.items() if features is not None}
     missing = [caption for caption in captions if caption not in known]

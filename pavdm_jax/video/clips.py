@@ -30,7 +30,7 @@ def read_video(
     Pictures and videos are rotated as their metadata says.
 
     Args:
-      path: a file, which may be in a bucket.
+      path: a local file.
       start: number of the first frame, from 0.
       stop: number behind the last frame; None: to the end. A video that ends before it gives the frames that it has.
       size: height and width in pixels, to which each frame is resized and cropped as it comes (see `resize_crop`);

@@ -27,6 +27,9 @@ from pavdm_jax.video.fragments import copy_fragments, encode
 
 MIN_FPS, MAX_FPS = 0.01, 1000
 
+MAX_SIDE = 16384
+"""Pixels of the longer side of a frame; the encoder takes no more."""
+
 
 class NotResumable(ConfigError):
     """The unfinished file is not, or not any more, what was written up to the position to be resumed."""
@@ -214,6 +217,10 @@ class VideoWriter:
             raise ConfigError(
                 f"an H.264 video of {height}x{width} needs an even height and width: make it {height // 2 * 2 or 2}x"
                 f"{width // 2 * 2 or 2} or {(height + 1) // 2 * 2 or 2}x{(width + 1) // 2 * 2 or 2}"
+            )
+        if max(height, width) > MAX_SIDE:
+            raise ConfigError(
+                f"an H.264 video of {height}x{width} is not possible: a side has at most {MAX_SIDE} pixels"
             )
         if self._shape not in (None, frames.shape[1:]):
             raise ConfigError(

@@ -87,6 +87,11 @@ def test_prompts_are_distinct_and_held_out():
         assert held_out(Scene(shapes))
 
 
+def test_a_seed_that_the_last_video_cannot_have_is_refused_before_the_first():
+    with pytest.raises(ConfigError, match="seed must be 0 to 2147483646 for 2 videos, not 2147483647"):
+        evaluate.evaluate(evaluate.EvaluateConfig(videos=2, seed=2**31 - 1))
+
+
 def test_moments_after_the_end_are_refused():
     with pytest.raises(ConfigError, match="longer videos"):
         evaluate.evaluate(evaluate.EvaluateConfig(frames=24, seconds=(5.0,)))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -89,15 +90,23 @@ def test_another_prompt_changes_what_comes_after_the_second(checkpoint, video):
     assert packets(path)[-CHUNK:] != packets(video)[-CHUNK:]
 
 
-@pytest.mark.parametrize("second", [0, 3])
-def test_what_is_redone_can_be_redone(checkpoint, video, second):
+@pytest.mark.parametrize(("second", "option"), [(0, ("--seed", 0)), (3, ("--prompt", OTHER))])
+def test_what_is_redone_can_be_redone(checkpoint, video, second, option):
     """From before the place of the first one on, too: then only the beginning is that of both."""
     once = redone(checkpoint, video, "--from", 2, "--prompt", OTHER)
-    twice = redone(checkpoint, once, "--from", second, "--seed", 0)
+    twice = redone(checkpoint, once, "--from", second, *option)
     assert (packets(twice) == packets(once)) == (second == 3)
     assert kept_frames(twice) == {0: 0, 3: 6 * CHUNK}[second]
     history = [change["prompt"] for change in json.loads(read_comment(twice))["redone"]]
-    assert history == {0: [None], 3: [OTHER, None]}[second]
+    assert history == {0: [None], 3: [OTHER, OTHER]}[second]
+
+
+def test_a_change_that_is_left_out_takes_its_seed_with_it(checkpoint, video):
+    """From before the second seed's place on the first one holds again."""
+    once = redone(checkpoint, video, "--from", 2, "--seed", 5)
+    both = redone(checkpoint, once, "--from", 2, "--prompt", OTHER)
+    assert [(change["seed_before"], change["seed"]) for change in json.loads(read_comment(both))["redone"]] == [(0, 0)]
+    assert packets(both) == packets(redone(checkpoint, video, "--from", 2, "--prompt", OTHER))
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-distilled"])
@@ -112,8 +121,29 @@ def test_an_embedded_model_is_found_by_its_name_in_the_video(tmp_path, monkeypat
         return load(str(tmp_path / "model"), *arguments, **options)
 
     monkeypatch.setattr("pavdm_jax.checkpoints.load.load", small)
-    assert redo.run(redo.read([str(video), "--from", "3", "--seed", "5", "--quiet"])) == 0
+    assert redo.run(redo.read([str(video), "--from", "1", "--seed", "5", "--quiet"])) == 0
     assert set(loaded) == {name}
+
+
+def test_a_kill_while_positions_are_moved_loses_none(checkpoint, tmp_path, monkeypatch):
+    whole = make(checkpoint, tmp_path / "v.mp4", PROMPT)
+    names = sorted(path.name for path in (tmp_path / "v.states").iterdir())
+    whole.unlink()
+    (tmp_path / "v.states" / "00009999.npz").touch()  # of an older video
+    replace_file = Path.replace
+
+    def killed(path, target):
+        if path.parent.name == "v.partial.states" and path.name != names[0]:
+            raise SystemExit
+        return replace_file(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(SystemExit):
+            make(checkpoint, whole, PROMPT)
+    make(checkpoint, whole, PROMPT, "--resume")
+    assert sorted(path.name for path in (tmp_path / "v.states").iterdir()) == names
+    assert {path.name for path in tmp_path.iterdir()} == {"v.mp4", "v.states"}
 
 
 def test_what_is_not_ours_is_left_alone(checkpoint, tmp_path):
@@ -210,6 +240,7 @@ def test_no_positions_are_kept_where_none_are_wanted(checkpoint, tmp_path):
         (["--seed", "5", "--from", "99"], "not within the video, which has 5.66667 s"),
         (["--seed", "5", "--from", "-1"], "not within the video"),
         (["--seed", "5", "--from", "5.65"], "redo the video from an earlier second"),
+        (["--seed", "5", "--from", "3"], "is in the window at second 3, so that another --seed would change nothing"),
         (["--seed", "5", "--output", "v.mp4"], "is the video itself"),
         (["--seed", "5", "--checkpoint", "demo"], "demo is not the model that made"),
     ],

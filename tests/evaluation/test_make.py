@@ -93,6 +93,16 @@ def test_seconds_of_computing_are_those_of_all_sittings(made, monkeypatch):
     assert video.read_bytes() == contents
     assert 1000 < json.loads(beside.read_text())["seconds_of_computing"] < 1000 + 10 * alone + 60
 
+    def killed(*arguments):
+        raise SystemExit
+
+    interrupted_after(1000.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recording, "_keep_position", killed)
+        made("--share", "1/4")
+    assert made("--share", "1/4")[0] == 0
+    assert json.loads(beside.read_text())["seconds_of_computing"] is None
+
     interrupted_after(None)
     beside.unlink()  # as after a run that was killed
     assert made("--share", "1/4")[0] == 0

@@ -1,9 +1,12 @@
 """Latents of the embedded VAE as features."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.evaluation.features import FeatureCollector
 from pavdm_jax.evaluation.vae_network import VaeLatents
 
 
@@ -18,5 +21,6 @@ def test_three_numbers_for_each_latent_channel():
     assert features.shape == other.shape == (3 * channels,)
     assert np.isfinite(features).all()
     assert (other[-channels:] > features[-channels:]).all()  # the latents change more
-    with pytest.raises(ConfigError, match="too short for the VAE"):
-        network.features(still[:16], 24)
+    collector = FeatureCollector(Path("short.mp4"), [network])
+    with pytest.raises(ConfigError, match=r"short\.mp4: a clip of 16 frames is too short for the VAE"):
+        collector.add(still[:16], 24)

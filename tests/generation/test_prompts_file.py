@@ -45,6 +45,7 @@ def test_csv_and_json_lines_have_settings_of_each(folder):
         {"prompt": "a cat", "seed": None},
     ]
     assert read(folder, "a.jsonl", "\n\n".join(map(json.dumps, records))) == expected
+    assert read(folder, "b.jsonl", '{"prompt": "a red\u2028circle"}\n')[0].prompt.split() == ["a", "red", "circle"]
 
 
 @pytest.mark.parametrize(

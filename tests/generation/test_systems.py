@@ -318,7 +318,7 @@ def test_a_prompt_that_is_none_is_refused_on_the_way(prompt):
 
 def test_a_position_that_is_none_is_refused():
     stream = generate_stream(tiny_model(), PROMPT, 3 * CHUNK)
-    with pytest.raises(ConfigError, match="the saved position lacks changed_at, changed_to, finished"):
+    with pytest.raises(ConfigError, match="the saved position lacks changed_at, changed_to, chunks, finished"):
         stream.restore({"latents": np.zeros(3)})
 
 

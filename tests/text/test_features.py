@@ -60,6 +60,17 @@ def test_a_second_run_reads_no_text_encoder_and_makes_the_same_video(checkpoint)
         generate(load(checkpoint), OTHER, CHUNK)
 
 
+def test_features_of_another_precision_of_products_are_others(checkpoint):
+    exact = features(load(checkpoint), PROMPT)[0]
+    with jax.default_matmul_precision("bfloat16"):
+        rounded = features(load(checkpoint), PROMPT)[0]
+    assert np.abs(rounded - exact).max() > 1e-4
+    without_text_encoder(checkpoint)  # both were kept
+    np.testing.assert_array_equal(features(load(checkpoint), PROMPT)[0], exact)
+    with jax.default_matmul_precision("bfloat16"):
+        np.testing.assert_array_equal(features(load(checkpoint), PROMPT)[0], rounded)
+
+
 def test_the_command_line_reads_the_text_encoder_once_and_before_the_rest(checkpoint, tmp_path, monkeypatch):
     read = []
 
