@@ -94,7 +94,7 @@ def _where(number: int, path: Path) -> str:
 
 
 def _text_lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(io.StringIO(text), 1):  # texts may hold what else `splitlines` takes for an end
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.strip().startswith("#"):
             continue
         prompt, *start = line.split(SEPARATOR)
@@ -121,7 +121,7 @@ def _csv_lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(io.StringIO(text), 1):  # texts may hold what else `splitlines` takes for an end
         if not line.strip():
             continue
         try:
