@@ -7,6 +7,7 @@
     RUN/model/                  the finished model
     RUN/lora.safetensors        the adapters of a run with LoRA, instead of the model or beside it
     RUN/log.csv, train.log, tensorboard/, samples/
+    RUN/.lock                   locked by the process that trains
 
 Frozen parameters are not in the checkpoints: `about` has the path and the fingerprints of the model that the stage
 started from. The folder may be in a bucket; there a checkpoint is complete when it has `commit_success.txt`, and a
