@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import fingerprint
-from pavdm_jax.data.config import VideoData
+from pavdm_jax.data.config import MAX_FPS, VideoData
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import decoded_size
@@ -76,9 +76,6 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
             "paths are relative to the manifest's folder"
         )
     return rows
-
-
-MAX_FPS = 1000
 
 
 def _row(record: dict, manifest: Path, line: int) -> Row:

@@ -277,6 +277,7 @@ def first(adapters, ending="/a"):
     [
         (lambda x: {}, 1.0, "the file is empty"),
         (lambda x: x, float("nan"), "alpha nan"),
+        (lambda x: x, 0.0, r"alpha 0\.0; they are damaged, or do nothing"),
         (lambda x: x | {first(x): np.full_like(x[first(x)], np.nan)}, 1.0, "are not finite"),
         (lambda x: x | {first(x, "/b"): np.full_like(x[first(x, "/b")], np.inf)}, 1.0, "are not finite"),
         (lambda x: {n: v for n, v in x.items() if n != first(x, "/b")}, 1.0, "no two factors of one rank"),
@@ -284,7 +285,7 @@ def first(adapters, ending="/a"):
         (lambda x: x | {first(x): x[first(x)][..., :1]}, 1.0, "no two factors of one rank"),
         (lambda x: {n: v[..., :0] if n.endswith("/a") else v[..., :0, :] for n, v in x.items()}, 1.0, "of one rank"),
     ],
-    ids=["none", "alpha", "nan", "inf", "no b", "no a", "unequal ranks", "rank 0"],
+    ids=["none", "alpha", "alpha 0", "nan", "inf", "no b", "no a", "unequal ranks", "rank 0"],
 )
 def test_adapters_that_would_do_nothing_or_harm_are_refused(tmp_path, change, alpha, message):
     save_adapters(tmp_path, adapters_of(change), alpha)

@@ -6,20 +6,29 @@ from pathlib import Path
 import pytest
 from support.tiny_model import SHAPES, TINY
 
+from pavdm_jax.data.shapes_world.world import World
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.training.check import check
 from pavdm_jax.training.config import (
     JointReconstruction,
+    LoRAConfig,
+    MixedDiffusion,
+    OptimizerConfig,
     ProgressiveDiffusion,
     ShapesData,
     SpatialReconstruction,
     Stage,
     TemporalReconstruction,
+    TfdsData,
     TrainConfig,
+    UniformDiffusion,
+    VideoData,
     read_config,
 )
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+INF, NAN = float("inf"), float("nan")
+TWO = (UniformDiffusion(), ProgressiveDiffusion())
 
 
 def checked(model, objective, frames, train, output):
@@ -46,3 +55,34 @@ def test_videos_of_the_shapes_world_are_square(tmp_path):
             ConfigError, match=rf"model\.width must be model\.height, {model.height}, not {model.width}"
         ):
             checked(model, ProgressiveDiffusion(), 68, "stdit3", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: LoRAConfig(layers=()), r"lora\.layers names no layers"),
+        (lambda: LoRAConfig(alpha=0.0), "alpha of LoRA adapters must be a number other than 0, not 0"),
+        (lambda: LoRAConfig(alpha=NAN), "alpha of LoRA adapters .* not nan"),
+        (lambda: LoRAConfig(alpha=INF), "alpha of LoRA adapters .* not inf"),
+        (lambda: OptimizerConfig(INF), "learning_rate must be a number above 0, not inf"),
+        (lambda: OptimizerConfig(weight_decay=INF), "weight_decay must be a number from 0 on, not inf"),
+        (lambda: OptimizerConfig(epsilon=INF), "epsilon must be a number above 0, not inf"),
+        (lambda: SpatialReconstruction(NAN), "kl_weight must be a number from 0 on, not nan"),
+        (lambda: TemporalReconstruction(INF), "kl_weight must be a number from 0 on, not inf"),
+        (lambda: JointReconstruction(-1.0), "kl_weight must be a number from 0 on, not -1"),
+        (lambda: ProgressiveDiffusion(level_shift=INF), "level_shift must be a number from 0 on, not inf"),
+        (lambda: MixedDiffusion(TWO, (1.0, NAN)), "of a mix must be numbers from 0 on"),
+        (lambda: MixedDiffusion(TWO, (NAN, 1.0)), "of a mix must be numbers from 0 on"),
+        (lambda: MixedDiffusion(TWO, (1.0, INF)), "of a mix must be numbers from 0 on"),
+        (lambda: World(shape_counts=(0.5, NAN, 0.5)), "shape_counts must be probabilities"),
+        (lambda: World(shape_counts=(NAN, 0.5, 0.5)), "shape_counts must be probabilities"),
+        (lambda: VideoData("x.csv", fps=INF), "fps must be above 0 and at most 1000, not inf"),
+        (lambda: TfdsData("tfds:x", fps=NAN), "fps must be above 0 and at most 1000, not nan"),
+        (lambda: Stage("a/b", TWO[0], ShapesData(), ("stdit3",), 1, 1), "the stage name 'a/b' is part of a folder's"),
+        (lambda: Stage("", TWO[0], ShapesData(), ("stdit3",), 1, 1), "the stage name '' is part of a folder's name"),
+    ],
+)
+def test_settings_that_are_no_numbers_or_train_nothing_are_refused(make, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        make()
+    assert "\n" not in str(caught.value)
