@@ -58,6 +58,9 @@ extra pavdm_jax[torch]; they are read without executing anything in them. Half-w
 command again.
 """
 
+OPTION_OF = {**OPTIONS, "transformer": "--transformer"}
+"""The option of each part, and of a transformer of any family."""
+
 
 @dataclass(frozen=True)
 class ConvertCommand:
@@ -91,13 +94,16 @@ class ConvertCommand:
     def sources(self) -> dict[str, str]:
         """The weights to be converted, by part."""
         given = {"transformer": self.transformer, "vae": self.vae, "t5": self.text_encoder}
-        return {part: path for part, path in given.items() if path}
+        return {part: path for part, path in given.items() if path is not None}
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ConfigError(f"--dtype {self.dtype} is not possible; use {' or '.join(DTYPES)}")
         if self.family is not None and self.family not in PUBLISHED:
             raise ConfigError(f"--family {self.family} is not known; use {', '.join(PUBLISHED)}")
+        for part, given in self.sources.items():
+            if not given:
+                raise ConfigError(f"{OPTION_OF[part]} is empty; give a folder, a file, or the name of a repository")
         alone = (self.inspect, self.verify, self.export_transformer)
         if bool(self.sources) + sum(folder is not None for folder in alone) > 1:
             raise ConfigError("--inspect, --verify and --export-transformer go alone, without weights to convert")
@@ -117,7 +123,7 @@ def find(part: str, given: str, revision: str | None) -> Weights:
     What might be a mistyped path is not looked for in the network: repositories other than the published ones need a
     revision.
     """
-    option = f"--{part}" if part == "transformer" else OPTIONS[part]
+    option = OPTION_OF[part]
     storage.local_path(given, option)
     path = Path(given)
     if path.exists():
@@ -180,7 +186,7 @@ def inspect(path: str) -> str:
     """The content of a model folder, as text; of adapters, what they hold and the model that they change."""
     base, files = find_base(path)
     lines = [f"{file}: {_describe_adapters(read_adapters(file))}" for file in reversed(files)]
-    if files and is_unfinished_run(storage.as_path(base)):
+    if files and is_unfinished_run(base):
         return "\n".join([*lines, f"{base}: a checkpoint of a training run"])
     model = open_model(base)
     lines.append(f"{base}: {model.config.name}")
@@ -214,7 +220,7 @@ def verify(path: str) -> str:
     """
     storage.local_path(path, "--verify")
     base, files = find_base(path)  # which compares the checksums of adapters
-    if files and is_unfinished_run(storage.as_path(base)):
+    if files and is_unfinished_run(base):
         return f"{path}: the adapters are as they were written; their base {base} is a checkpoint, without checksums"
     model = open_model(base)
     for part, record in model.parts.items():

@@ -312,15 +312,17 @@ def new_folder(path: Path, last: str) -> Iterator[Path]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    older = partial.with_name(partial.name + ".older")
     try:
         yield partial
         partial.chmod(0o755)
-        older = partial.with_name(partial.name + ".older")
         if path.exists():
             path.rename(older)
         partial.rename(path)
         shutil.rmtree(older, ignore_errors=True)
     except BaseException:
+        if older.exists() and not path.exists():  # between the two
+            older.rename(path)
         shutil.rmtree(partial, ignore_errors=True)
         raise
 

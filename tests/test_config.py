@@ -8,9 +8,10 @@ import pytest
 
 from pavdm_jax import config as c
 from pavdm_jax import train
-from pavdm_jax.checkpoints.config_json import from_json, to_json
+from pavdm_jax.checkpoints.config_json import check_kinds, from_json, to_json
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.training.config import TrainConfig, read_config
+from pavdm_jax.training.config import Stage, TrainConfig, read_config
+from pavdm_jax.wan_config import WanVAEConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pavdm_jax"
@@ -35,6 +36,28 @@ def test_json_round_trip(model):
 def test_wrong_json_is_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         from_json(c.STDiT3Config, text)
+
+
+def test_a_field_without_a_default_must_not_be_missing():
+    with pytest.raises(ConfigError, match="Stage: the field name, objective, data, train, batch_size is missing"):
+        from_json(Stage, '{"steps": 3}')
+    with pytest.raises(ConfigError, match="WanVAEConfig: unknown field hands_on_latents"):  # of the class
+        from_json(WanVAEConfig, '{"hands_on_latents": true}')
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ((2, 2, 2), r"model\.patch_size cannot be \(2, 2, 2\): it has 2 values"),
+        ((2,), r"model\.patch_size cannot be \(2,\): it has 2 values"),
+        ((2, 0.5), r"model\.patch_size\.1 cannot be 0\.5: it is of kind int"),
+    ],
+)
+def test_the_values_of_a_tuple_are_checked(value, says):
+    size = c.STDiT3Config()
+    object.__setattr__(size, "patch_size", value)
+    with pytest.raises(ConfigError, match=says):
+        check_kinds(size, c.STDiT3Config, "model")
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ def from_json(kind: type[T], text: str) -> T:
     """Read a config of class `kind`, or of one of a union of classes, back from `to_json`'s text.
 
     Raises:
-      ConfigError: the text is not JSON, names a field that `kind` does not have, or has a value of another type; the
-        message names the field.
+      ConfigError: the text is not JSON, names a field that `kind` does not have, lacks one without a default, or has a
+        value of another type; the message names the field.
     """
     try:
         values = json.loads(text)
@@ -44,10 +44,13 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected fields of {kind.__name__}, got {value!r}")
-        hints = typing.get_type_hints(kind)
-        unknown = sorted(set(value) - set(hints))
+        hints, fields = typing.get_type_hints(kind), {field.name: field for field in dataclasses.fields(kind)}
+        unknown = sorted(set(value) - set(fields))
         if unknown:
-            raise ConfigError(f"{where}: unknown field {', '.join(unknown)}; known fields are {', '.join(hints)}")
+            raise ConfigError(f"{where}: unknown field {', '.join(unknown)}; known fields are {', '.join(fields)}")
+        missing = [name for name, field in fields.items() if name not in value and _is_required(field)]
+        if missing:
+            raise ConfigError(f"{where}: the field {', '.join(missing)} is missing")
         return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -68,6 +71,10 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
 def _most_alike(kinds: tuple, value: Any) -> Any:
     """Of a union, the class of configs that has most of the fields of `value`; else the first kind that is not None."""
     kinds = tuple(kind for kind in kinds if kind is not type(None))
@@ -81,7 +88,7 @@ def check_kinds(value: Any, kind: Any, where: str) -> None:
 
     Args:
       value: of a field, or a whole config.
-      kind: what is declared: a class, a union, or a tuple of one kind.
+      kind: what is declared: a class, a union, or a tuple.
       where: names the field in errors, or is empty for a whole config.
 
     Raises:
@@ -98,9 +105,13 @@ def check_kinds(value: Any, kind: Any, where: str) -> None:
     if dataclasses.is_dataclass(value):
         for name, hint in typing.get_type_hints(type(value)).items():
             check_kinds(getattr(value, name), hint, f"{where}.{name}" if where else name)
-    elif isinstance(value, tuple) and typing.get_args(fitting[0])[1:] == (Ellipsis,):
-        for number, item in enumerate(value):
-            check_kinds(item, typing.get_args(fitting[0])[0], f"{where}.{number}")
+    elif isinstance(value, tuple) and (of_items := typing.get_args(fitting[0])):
+        if of_items[-1] is Ellipsis:
+            of_items = of_items[:1] * len(value)
+        if len(of_items) != len(value):
+            raise ConfigError(f"{where} cannot be {value!r}: it has {len(of_items)} values")
+        for number, (item, of_item) in enumerate(zip(value, of_items, strict=True)):
+            check_kinds(item, of_item, f"{where}.{number}")
 
 
 def _is_of(value: Any, kind: Any) -> bool:

@@ -79,14 +79,13 @@ def _cast(model: Model, dtype: DTypeLike) -> Model:
 
 def _is_merged(path: str | os.PathLike) -> bool:
     """Whether a model is adapters and their base, or may be: a checkpoint of a run."""
-    return bool(adapters.find_base(path)[1]) or is_unfinished_run(storage.as_path(path))
+    return bool(adapters.find_base(path)[1]) or is_unfinished_run(path)
 
 
 def _load_base(path: str | os.PathLike, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:
     """The model of a model folder or an unfinished run."""
-    folder = storage.as_path(path)
-    if is_unfinished_run(folder):
-        return load_run(folder, parts, shardings, dtype)
+    if is_unfinished_run(path):
+        return load_run(storage.as_path(path), parts, shardings, dtype)
     files = open_model(path, parts)
     expected, params = in_dtype(abstract_params(files.config), dtype), {}
     places = {part_name(part, files.config): place for part, place in (shardings or {}).items()}

@@ -247,8 +247,8 @@ def _check(file: Path, factors: dict[str, np.ndarray], alpha: float) -> None:
     """Refuse a file whose adapters would do nothing, or harm."""
     if not factors:
         raise ConfigError(f"the LoRA adapters {file} are none: the file is empty; train them again")
-    if not math.isfinite(alpha):
-        raise ConfigError(f"the LoRA adapters {file} have alpha {alpha}; they are damaged")
+    if not math.isfinite(alpha) or alpha == 0:
+        raise ConfigError(f"the LoRA adapters {file} have alpha {alpha}; they are damaged, or do nothing")
     for name, factor in factors.items():
         kernel = name.removesuffix("/a").removesuffix("/b")
         a, b = factors.get(f"{kernel}/a"), factors.get(f"{kernel}/b")

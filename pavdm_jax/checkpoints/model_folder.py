@@ -197,7 +197,6 @@ class ModelFolder:
         self.stage = self.path.with_name(f".{self.path.name}.converting")
 
     def __enter__(self) -> "ModelFolder":
-        self.config, self.parts = self._read()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.stage.with_name(self.stage.name + ".lock"), "w")
@@ -208,8 +207,13 @@ class ModelFolder:
         except OSError:
             self._lock.close()
             raise ConfigError(f"another process is converting weights into {self.path.name}; wait for it") from None
-        shutil.rmtree(self.stage, ignore_errors=True)
-        self.stage.mkdir()
+        try:
+            self.config, self.parts = self._read()  # only now, when no other process adds parts any more
+            shutil.rmtree(self.stage, ignore_errors=True)
+            self.stage.mkdir()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@
     RUN/model/                  the finished model
     RUN/lora.safetensors        the adapters of a run with LoRA, instead of the model or beside it
     RUN/log.csv, train.log, tensorboard/, samples/
+    RUN/.lock                   locked by the process that trains
 
 Frozen parameters are not in the checkpoints: `about` has the path and the fingerprints of the model that the stage
 started from. The folder may be in a bucket; there a checkpoint is complete when it has `commit_success.txt`, and a
@@ -18,7 +19,7 @@ import os
 from pathlib import Path
 
 from pavdm_jax import storage
-from pavdm_jax.checkpoints.model_folder import is_model
+from pavdm_jax.checkpoints.model_folder import is_embedded, is_model
 from pavdm_jax.errors import ConfigError, first_line
 
 
@@ -32,8 +33,14 @@ def result_folder(output: Path, number: int, name: str) -> Path:
     return output / "results" / f"{number}-{name}"
 
 
-def is_unfinished_run(folder: Path) -> bool:
-    """Whether a folder is a training run without its finished model, or one of its checkpoints."""
+def is_unfinished_run(path: str | os.PathLike) -> bool:
+    """Whether a folder is a training run without its finished model, or one of its checkpoints.
+
+    The name of an embedded model is none, even where a folder of that name lies in the working directory.
+    """
+    if is_embedded(path):
+        return False
+    folder = storage.as_path(path)
     with storage.cloud_errors(folder):
         return not is_model(folder / "model") and any((folder / name).is_dir() for name in ("stages", "ema"))
 

@@ -43,7 +43,7 @@ def check_data(data: Data, clip_latents: int | None, model: AnyModelConfig, file
       files: also check that the files exist; TFDS data sets are checked when they are opened, which takes longer.
 
     Raises:
-      ConfigError: clips are too short, or the data does not exist.
+      ConfigError: clips are too short, the videos are not square but of the shapes world, or the data does not exist.
     """
     if isinstance(data, LatentData):
         if clip_latents is None:
@@ -54,6 +54,11 @@ def check_data(data: Data, clip_latents: int | None, model: AnyModelConfig, file
     if clip_latents is not None:
         check_length(data.frames, clip_latents, model)
     if isinstance(data, ShapesData):
+        if model.width != model.height:
+            raise ConfigError(
+                f"videos of the shapes world are square: model.width must be model.height, {model.height}, not "
+                f"{model.width}"
+            )
         canvas_size(model.height)
     if isinstance(data, VideoData) and files:
         read_manifest(data.manifest)

@@ -7,6 +7,9 @@ from pavdm_jax.data.shapes_world.world import SIMPLE, World
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.resolutions import RESOLUTIONS
 
+MAX_FPS = 1000
+"""The highest rate at which videos are sampled."""
+
 
 @dataclass(frozen=True)
 class ShapesData:
@@ -105,8 +108,8 @@ def _check_share(share: float) -> None:
 def _check(data: VideoData | TfdsData) -> None:
     if data.frames < 1:
         raise ConfigError(f"frames must be at least 1, not {data.frames}")
-    if data.fps is not None and not data.fps > 0:
-        raise ConfigError(f"fps must be above 0, not {data.fps}")
+    if data.fps is not None and not 0 < data.fps <= MAX_FPS:
+        raise ConfigError(f"fps must be above 0 and at most {MAX_FPS}, not {data.fps}")
     if data.workers < 0:
         raise ConfigError(f"workers must be 0 or more, not {data.workers}")
     resolution = getattr(data, "resolution", None)

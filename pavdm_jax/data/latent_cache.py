@@ -25,6 +25,9 @@ from pavdm_jax.models.model import Model
 FORMAT = 2
 """The version of the format; 2 since all fingerprints follow one rule."""
 
+WRITE_AGAIN = "run the command that writes the latents again"
+"""The remedy for a cache that lacks something: what is there is kept."""
+
 
 def cache_identity(clips: Clips, model: Model, caption_features: bool = False) -> dict:
     """Everything that the content of a cache depends on, as JSON values."""
@@ -65,7 +68,7 @@ class LatentCache:
         that are damaged.
 
     Raises:
-      ConfigError: the folder holds no cache, or one that is not complete.
+      ConfigError: the folder holds no cache, or one that is not complete or is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -74,15 +77,22 @@ class LatentCache:
             if not (self.folder / "cache.json").is_file():
                 raise ConfigError(f"there are no latents in {folder}; `python -m pavdm_jax.precompute` writes them")
             if not (self.folder / "index.json").is_file():
-                raise ConfigError(f"the latents in {folder} are not complete; run the command that writes them again")
+                raise ConfigError(f"the latents in {folder} are not complete; {WRITE_AGAIN}")
         self.identity, index = read_json(self.folder / "cache.json"), read_json(self.folder / "index.json")
-        self.skipped: dict[str, str] = index["skipped"]
-        self._stamps = storage.stamps(str(self.folder / shard["file"]) for shard in index["shards"])
+        try:
+            self.skipped: dict[str, str] = dict(index["skipped"])
+            self.places = [(shard["file"], number) for shard in index["shards"] for number in shard["clips"]]
+            shapes = [shape for shard in index["shards"] for shape in shard["shapes"]]
+            self.shapes = np.asarray(shapes, np.int32).reshape(len(self.places), 4)
+            files = [str(self.folder / shard["file"]) for shard in index["shards"]]
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise ConfigError(f"{self.folder / 'index.json'} is damaged; {WRITE_AGAIN}") from None
+        self._stamps = storage.stamps(files)
         gone = [name.rsplit("/", 1)[-1] for name, stamp in self._stamps.items() if stamp is None]
         if gone:
-            raise ConfigError(f"{len(gone)} files of the latents in {folder} are missing, first {gone[0]}")
-        self.places = [(shard["file"], number) for shard in index["shards"] for number in shard["clips"]]
-        self.shapes = np.asarray([shape for shard in index["shards"] for shape in shard["shapes"]], np.int32)
+            raise ConfigError(
+                f"{len(gone)} files of the latents in {folder} are missing, first {gone[0]}; {WRITE_AGAIN}"
+            )
 
     def __len__(self) -> int:
         return len(self.places)
@@ -90,7 +100,7 @@ class LatentCache:
     @property
     def has_features(self) -> bool:
         """Whether it has caption features."""
-        return self.identity["text"] is not None
+        return self.identity.get("text") is not None
 
     def check(self, identity: dict) -> None:
         """Raise `ConfigError` for a cache of another version, or that differs in a value of `identity`."""
@@ -141,8 +151,11 @@ def damaged(path: Path, error: Exception) -> ConfigError:
 
 
 def read_json(path: Path) -> dict:
-    """The content of a JSON file; `ConfigError` if it cannot be read."""
+    """The object in a JSON file; `ConfigError` if it cannot be read."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} cannot be read: it holds no object")
+    return found

@@ -18,9 +18,10 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.safetensors_header import Header, read_header
 from pavdm_jax.data.clips import Clips
 from pavdm_jax.data.encoder import Encoder
-from pavdm_jax.data.latent_cache import cache_identity, check_identity, damaged, read_json
+from pavdm_jax.data.latent_cache import LatentCache, cache_identity, check_identity, damaged, read_json
 from pavdm_jax.data.loader import ReadAhead
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.linear import default_precision
 from pavdm_jax.outputs import storage_error
 
 
@@ -67,8 +68,8 @@ def write_cache(
       ConfigError: the folder holds another cache or cannot be written, or no clip can be read.
     """
     identity = cache_identity(clips, encoder.model, options.caption_features)
-    precision = str(encoder.text_dtype) if options.caption_features else None
-    if _claim(folder, identity | {"shard_size": options.shard_size, "text_dtype": precision}):
+    identity |= {"shard_size": options.shard_size, "text_dtype": _text_precision(encoder, options)}
+    if _claim(folder, identity):
         return True
     shards = -(-len(clips) // options.shard_size)
     there = storage.names(folder)
@@ -93,13 +94,21 @@ def write_cache(
     return _write_index(folder, shards, clips.skipped)
 
 
+def _text_precision(encoder: Encoder, options: CacheOptions) -> str | None:
+    """What the rounding of caption features depends on; the precision of products is named where the user set one."""
+    if not options.caption_features:
+        return None
+    products = default_precision()
+    return str(encoder.text_dtype) + (f", products in {products}" if products else "")
+
+
 def _claim(folder: Path, identity: dict) -> bool:
     """Make the folder, or check that its cache is the same; returns whether the cache is complete."""
     record = folder / "cache.json"
     with storage.cloud_errors(folder):
         if record.exists():
             check_identity(folder, read_json(record), identity)
-            return (folder / "index.json").exists()
+            return _is_complete(folder)
     try:
         storage.make_folder(folder)
         if any(name.startswith("shard-") for name in storage.names(folder)) and not record.exists():
@@ -108,6 +117,15 @@ def _claim(folder: Path, identity: dict) -> bool:
         raise storage_error(error, folder) from None
     _write(record, json.dumps(identity, indent=1).encode())
     return False
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a cache can be read; shards may have been lost since its index was written, or the index be damaged."""
+    try:
+        LatentCache(folder)
+    except ConfigError:
+        return False
+    return True
 
 
 def _read(clips: Clips, index: int) -> dict:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import fingerprint
-from pavdm_jax.data.config import VideoData
+from pavdm_jax.data.config import MAX_FPS, VideoData
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import decoded_size
@@ -78,9 +78,6 @@ def read_manifest(path: str | os.PathLike) -> list[Row]:
     return rows
 
 
-MAX_FPS = 1000
-
-
 def _row(record: dict, manifest: Path, line: int) -> Row:
     where = f"line {line} of the manifest {manifest}"
     if not isinstance(record, dict):
@@ -118,19 +115,29 @@ def _row(record: dict, manifest: Path, line: int) -> Row:
 
 def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
     """What each file holds, or why it cannot be read. Kept in `NAME.index.json`; files that did not change are not read
-    again."""
+    again, but for those that could not be read, whose fault may have been a passing one."""
     kept_in = manifest.with_suffix(".index.json")
     try:
-        kept = dict(json.loads(kept_in.read_text()))
-    except (OSError, TypeError, ValueError):  # none yet, or damaged: it is written again
-        kept = {}
+        kept = {
+            path: (entry["file"], VideoInfo(**entry["video"]))
+            for path, entry in json.loads(kept_in.read_text()).items()
+            if "error" not in entry  # which earlier versions kept
+        }
+    except (OSError, TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        kept = {}  # none yet, or damaged: it is written again
     stamps = storage.stamps(paths)
-    entries = {path: kept[path] for path in paths if path in kept and kept[path]["file"] == list(stamps[path] or ())}
-    new = [path for path in paths if path not in entries]
+    infos: dict[str, VideoInfo | str] = {
+        path: kept[path][1] for path in paths if path in kept and kept[path][0] == list(stamps[path] or ())
+    }
+    new = [path for path in paths if path not in infos]
     if new:
         with ThreadPoolExecutor(8) as pool:
-            found = pool.map(_entry, new, map(stamps.get, new))
-            entries |= dict(zip(new, tqdm(found, "reading files", len(new), unit="file"), strict=True))
+            infos |= dict(zip(new, tqdm(pool.map(_probed, new), "reading files", len(new), unit="file"), strict=True))
+        entries = {
+            path: {"file": stamps[path], "video": asdict(info)}
+            for path, info in infos.items()
+            if isinstance(info, VideoInfo)
+        }
         try:
             storage.write(kept_in, json.dumps(entries, indent=0).encode())
         except OSError as error:
@@ -138,16 +145,14 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
                 f"the index {kept_in} cannot be kept ({error.strerror or error}); files are read each time",
                 file=sys.stderr,
             )
-    return {
-        path: entry["error"] if "error" in entry else VideoInfo(**entry["video"]) for path, entry in entries.items()
-    }
+    return infos
 
 
-def _entry(path: str, stamp: tuple | None) -> dict:
+def _probed(path: str) -> VideoInfo | str:
     try:
-        return {"file": stamp, "video": asdict(probe(path))}
+        return probe(path)
     except ConfigError as error:
-        return {"file": stamp, "error": str(error)}
+        return str(error)
 
 
 def bucket(height: int, width: int, model: AnyModelConfig, resolution: str | None) -> tuple[int, int]:

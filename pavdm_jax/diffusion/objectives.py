@@ -141,13 +141,13 @@ class MixedDiffusion:
             raise ConfigError(
                 f"{len(self.weights)} weights are given for {len(self.objectives)} objectives; give one each"
             )
-        if min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise ConfigError(f"weights {self.weights} of a mix must be 0 or more, and one of them above 0")
+        if not min(self.weights) >= 0 or not 0 < sum(self.weights) < math.inf:
+            raise ConfigError(f"weights {self.weights} of a mix must be numbers from 0 on, and one of them above 0")
 
 
 def _check_level_shift(deviation: float) -> None:
-    if not deviation >= 0:
-        raise ConfigError(f"level_shift must be 0 or more, not {deviation}")
+    if not 0 <= deviation < math.inf:
+        raise ConfigError(f"level_shift must be a number from 0 on, not {deviation}")
 
 
 def _check_scale(scale: float) -> None:

@@ -118,7 +118,9 @@ def exit_if_peer_lost() -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, OSError, ValueError) as error:
-        if jax.process_count() == 1 or not _is_lost(error):
+        # The words of a `ConfigError` are the user's, such as a path; it may have been made of the error of a lost one.
+        cause = error.__context__ if isinstance(error, ConfigError) else error
+        if jax.process_count() == 1 or cause is None or not _is_lost(cause):
             raise
         end(
             1,
@@ -141,7 +143,7 @@ def end(code: int, said: str) -> NoReturn:
     sys.exit(code)
 
 
-def _is_lost(error: Exception) -> bool:
+def _is_lost(error: BaseException) -> bool:
     """Whether an error of a collective, or of a barrier of a checkpoint, means that another process is gone."""
     if getattr(error, "error_code_string", None) in LOST_CODES:  # JAX's errors have one
         return True

@@ -11,8 +11,9 @@ from pavdm_jax.checkpoints.run_folder import result_folder
 from pavdm_jax.data.check import check_data
 from pavdm_jax.distributed.mesh import make_mesh, train_mesh
 from pavdm_jax.distributed.processes import on_first
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.request import make_request
-from pavdm_jax.training.config import Stage, TrainConfig
+from pavdm_jax.training.config import JointReconstruction, LatentData, Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import clip_latents
 from pavdm_jax.training.run_record import check_claim
 
@@ -34,6 +35,21 @@ def check(config: TrainConfig) -> None:
     for number, stage in enumerate(config.stages):
         if not is_model(result_folder(output, number, stage.name)):  # a finished stage is not read again
             check_data(stage.data, clip_latents(config.model, stage.objective), config.model)
+            _check_micro_clip(config, stage)
+
+
+def _check_micro_clip(config: TrainConfig, stage: Stage) -> None:
+    """`ConfigError` for clips that the temporal VAE would encode as one micro clip and decode as several."""
+    if isinstance(stage.data, LatentData) or not isinstance(
+        stage.objective, TemporalReconstruction | JointReconstruction
+    ):
+        return
+    frames, most = stage.data.frames, config.model.vae.micro_frames
+    if frames > most:
+        raise ConfigError(
+            f"stage {stage.name}: clips of {frames} frames are too long: {type(stage.objective).__name__} trains on "
+            f"single micro clips; give at most {most} frames (data.frames)"
+        )
 
 
 def stage_mesh(config: TrainConfig, stage: Stage) -> Mesh:

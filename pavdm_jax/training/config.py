@@ -3,6 +3,8 @@
 A file in `configs/` defines one `config = TrainConfig(...)`.
 """
 
+import math
+import re
 import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,18 +68,18 @@ class OptimizerConfig:
     accumulate: int = 1  # parts of a batch, one after another: the step of a large batch in the memory of a small one
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be a number above 0, not {self.learning_rate}")
         if self.warmup_steps < 0:
             raise ConfigError(f"warmup_steps must be 0 or more, not {self.warmup_steps}")
         if self.algorithm not in ("adamw", "muon"):
             raise ConfigError(f"the optimizer's algorithm is adamw or muon, not '{self.algorithm}'")
         if not 0 <= self.beta2 < 1:
             raise ConfigError(f"beta2 must be from 0 to below 1, not {self.beta2}")
-        if not self.epsilon > 0:
-            raise ConfigError(f"epsilon must be above 0, not {self.epsilon}")
-        if not self.weight_decay >= 0:
-            raise ConfigError(f"weight_decay must be 0 or more, not {self.weight_decay}")
+        if not 0 < self.epsilon < math.inf:
+            raise ConfigError(f"epsilon must be a number above 0, not {self.epsilon}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay must be a number from 0 on, not {self.weight_decay}")
         if not self.clip_norm > 0:
             raise ConfigError(f"clip_norm must be above 0, not {self.clip_norm}")
         if self.accumulate < 1:
@@ -101,6 +103,10 @@ class LoRAConfig:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ConfigError(f"the rank of LoRA adapters must be at least 1, not {self.rank}")
+        if not math.isfinite(self.alpha) or self.alpha == 0:
+            raise ConfigError(f"the alpha of LoRA adapters must be a number other than 0, not {self.alpha}")
+        if not self.layers:
+            raise ConfigError("lora.layers names no layers, so that nothing is trained; name one, such as qkv")
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,9 @@ class SpatialReconstruction:
     """The spatial VAE on single frames: absolute and squared error of pixels, and a small KL divergence."""
 
     kl_weight: float = 1e-6  # of the KL divergence from a standard normal, beside the error
+
+    def __post_init__(self) -> None:
+        _check_kl_weight(self.kl_weight)
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,9 @@ class TemporalReconstruction:
     """
 
     kl_weight: float = 1e-6  # of the KL divergence from a standard normal, beside the error
+
+    def __post_init__(self) -> None:
+        _check_kl_weight(self.kl_weight)
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,12 @@ class JointReconstruction:
     def __post_init__(self) -> None:
         if self.decoded_frames is not None and self.decoded_frames < 1:
             raise ConfigError(f"decoded_frames must be at least 1, or None for all frames, not {self.decoded_frames}")
+        _check_kl_weight(self.kl_weight)
+
+
+def _check_kl_weight(weight: float) -> None:
+    if not 0 <= weight < math.inf:
+        raise ConfigError(f"kl_weight must be a number from 0 on, not {weight}")
 
 
 Objective = (
@@ -169,6 +187,10 @@ class Stage:
             raise ConfigError(
                 f"stage {self.name}: batch_size {self.batch_size} cannot be accumulated in {parts} parts; make it "
                 f"a multiple of {parts}"
+            )
+        if not re.fullmatch(r"[\w .-]+", self.name):
+            raise ConfigError(
+                f"the stage name {self.name!r} is part of a folder's name; use letters, digits, blanks, and _ . - only"
             )
         if self.steps < 1:
             raise ConfigError(f"stage {self.name}: steps must be at least 1, not {self.steps}")

@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pavdm_jax import storage
 from pavdm_jax.config import OPEN_SORA_1_2, STDIT3_3B
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.training.config import Stage
 from pavdm_jax.training.state import TrainState
@@ -108,15 +109,29 @@ class RunLog:
 
 
 class Table:
-    """`log.csv`: a line for each logged step, with a column for each metric of any stage."""
+    """`log.csv`: a line for each logged step, with a column for each metric of any stage.
+
+    Args:
+      path: of the file, which is continued if it is there.
+      done: steps of the run that are done; lines of later steps are removed.
+
+    Raises:
+      ConfigError: the file is no such table.
+    """
 
     def __init__(self, path: Path, done: int):
         self.path, self.columns, self.rows = path, list(FIXED_COLUMNS), []
         if path.exists():
-            with path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self.rows = [row for row in reader if (row["step"] or "").isdigit() and int(row["step"]) <= done]
-                self.columns = list(reader.fieldnames or FIXED_COLUMNS)
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    reader = csv.DictReader(file)
+                    self.columns = list(reader.fieldnames or FIXED_COLUMNS)
+                    rows = [row for row in reader if (row["step"] or "").isdecimal() and int(row["step"]) <= done]
+            except (KeyError, ValueError, csv.Error):  # no column of steps, or no text
+                raise ConfigError(
+                    f"{path} is damaged, or no log of a training run; move it away, and give the same command again"
+                ) from None
+            self.rows = [{name: row[name] for name in self.columns} for row in rows]  # without what has no column
             self._rewrite()
 
     def write(self, row: dict[str, float | int | str]) -> None:

@@ -11,8 +11,12 @@ import orbax.checkpoint as ocp
 MESSAGE = "stopped by SIGTERM; the same command goes on from the last checkpoint"
 
 
-class Preempted(Exception):
-    """The run was stopped by SIGTERM, and its state is saved."""
+class Preempted(BaseException):
+    """The run was stopped by SIGTERM, and its state is saved.
+
+    Like `KeyboardInterrupt` it is no `Exception`: it may come anywhere, and must not be taken for a fault of what was
+    being read or written.
+    """
 
 
 class Preemption:

@@ -8,6 +8,7 @@ new number of steps from the beginning. With decay it is not: the rate rises aga
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import re
 import typing
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_jax import storage
+from pavdm_jax.checkpoints.lora import FILE
 from pavdm_jax.checkpoints.run_folder import newest_step
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.training.config import Data, Objective, TrainConfig
@@ -23,6 +25,9 @@ from pavdm_jax.training.config import Data, Objective, TrainConfig
 RECORD = "train_config.json"
 
 FORMER_RECORD = "train_config.txt"
+
+LOCK = ".lock"
+"""The file in a run's folder that the process which trains into it holds locked."""
 
 MAY_CHANGE = re.compile(
     r"""
@@ -52,13 +57,13 @@ def check_claim(output: Path, config: TrainConfig) -> int | None:
     """
     with storage.cloud_errors(output):
         if (output / RECORD).exists():
-            return _check_same(output, (output / RECORD).read_text(), config)
+            return _check_same(output, (output / RECORD).read_bytes(), config)
         if (output / FORMER_RECORD).exists():
             raise ConfigError(
                 f"{output} holds a run of an earlier version of pavdm_jax ({FORMER_RECORD}), which this one cannot go "
                 f"on with; start from its weights in another folder: --init-from {output} --output NEW"
             )
-        others = [name for name in ("config.json", "model", "checkpoints") if (output / name).exists()]
+        others = [name for name in ("config.json", "model", "results", FILE, "checkpoints") if (output / name).exists()]
         others += ["stages"] if newest_step(output) else []
     if others:
         raise ConfigError(f"{output} is no run of this trainer, but holds {', '.join(others)}; choose another --output")
@@ -69,35 +74,56 @@ def check_claim(output: Path, config: TrainConfig) -> int | None:
 def claim(output: Path, config: TrainConfig) -> Iterator[int | None]:
     """A context that makes the run's folder and its record, or continues in it; yields the result of `check_claim`.
 
-    If the run fails before its first checkpoint, the record is removed, so that another config may use the folder.
-    With several processes, only one calls it.
+    If the run fails before its first checkpoint, a record that it made is removed, so that another config may use the
+    folder. With several processes, only one calls it. No other run may use the folder until the context is left; this
+    is not checked in a bucket.
 
     Raises:
-      ConfigError: see `check_claim`; or the folder cannot be made.
+      ConfigError: see `check_claim`; or the folder cannot be made, or another process trains into it.
     """
-    recorded = check_claim(output, config)
-    text = json.dumps(_as_json(config), indent=2)
-    if recorded is None:
-        storage.make_folder(output)
-    if recorded is None or (output / RECORD).read_text() != text:
-        storage.write(output / RECORD, text.encode())
-    try:
-        yield recorded
-    except Exception:
-        if not newest_step(output):
-            with contextlib.suppress(OSError):  # the first error is the one to report
-                storage.remove(output / RECORD)
-        raise
+    storage.make_folder(output)
+    with _locked(output):
+        recorded = check_claim(output, config)
+        content = json.dumps(_as_json(config), indent=2).encode()
+        if recorded is None or (output / RECORD).read_bytes() != content:
+            storage.write(output / RECORD, content)
+        try:
+            yield recorded
+        except Exception:
+            if recorded is None and not newest_step(output):
+                with contextlib.suppress(OSError):  # the first error is the one to report
+                    storage.remove(output / RECORD)
+            raise
 
 
-def _check_same(output: Path, text: str, config: TrainConfig) -> int:
+@contextlib.contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """A context that holds the lock of a run's folder. Its file stays: without its name, two could hold the lock."""
+    if storage.is_remote(output):
+        yield
+        return
+    with open(output / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another process trains into {output}; wait for it, or choose another --output"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _check_same(output: Path, content: bytes, config: TrainConfig) -> int:
     """The recorded steps of the last stage; `ConfigError` if a field differs that may not change."""
     try:
-        record = json.loads(text)
+        record = json.loads(content)
         there = dict(_leaves(record))
         last = f"stages.{len(record['stages']) - 1}.steps"
-        recorded = int(there[last])
-    except (ValueError, KeyError, TypeError):
+        recorded = there[last]
+        if not isinstance(recorded, int):
+            raise TypeError(recorded)
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{output / RECORD} is damaged; choose another --output or remove that folder") from None
     given, defaults = dict(_leaves(_as_json(config))), dict(_leaves(_defaults(config)))
     for name in dict.fromkeys([*given, *there]):

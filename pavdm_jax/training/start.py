@@ -37,7 +37,7 @@ def given_model(config: TrainConfig) -> Model | None:
     if config.init_from is None:
         return None
     base, _ = find_base(config.init_from)
-    if not is_unfinished_run(storage.as_path(base)):
+    if not is_unfinished_run(base):
         _check_architecture(config, open_model(base, PARTS).config)
     model = load_whole(config.init_from)
     _check_architecture(config, model.config)

@@ -2,6 +2,7 @@
 line."""
 
 import dataclasses
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from support.tiny_model import tiny_model
 
+from pavdm_jax import storage
 from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.config_json import to_json
 from pavdm_jax.checkpoints.fingerprint import model_fingerprint, params_fingerprint
 from pavdm_jax.checkpoints.load import load
-from pavdm_jax.checkpoints.model_folder import is_embedded, save_model
+from pavdm_jax.checkpoints.model_folder import ModelFolder, is_embedded, save_model
 from pavdm_jax.conversion.export import export_transformer
 from pavdm_jax.convert_weights import inspect, verify
 from pavdm_jax.errors import ConfigError
@@ -277,6 +279,7 @@ def first(adapters, ending="/a"):
     [
         (lambda x: {}, 1.0, "the file is empty"),
         (lambda x: x, float("nan"), "alpha nan"),
+        (lambda x: x, 0.0, r"alpha 0\.0; they are damaged, or do nothing"),
         (lambda x: x | {first(x): np.full_like(x[first(x)], np.nan)}, 1.0, "are not finite"),
         (lambda x: x | {first(x, "/b"): np.full_like(x[first(x, "/b")], np.inf)}, 1.0, "are not finite"),
         (lambda x: {n: v for n, v in x.items() if n != first(x, "/b")}, 1.0, "no two factors of one rank"),
@@ -284,9 +287,46 @@ def first(adapters, ending="/a"):
         (lambda x: x | {first(x): x[first(x)][..., :1]}, 1.0, "no two factors of one rank"),
         (lambda x: {n: v[..., :0] if n.endswith("/a") else v[..., :0, :] for n, v in x.items()}, 1.0, "of one rank"),
     ],
-    ids=["none", "alpha", "nan", "inf", "no b", "no a", "unequal ranks", "rank 0"],
+    ids=["none", "alpha", "alpha 0", "nan", "inf", "no b", "no a", "unequal ranks", "rank 0"],
 )
 def test_adapters_that_would_do_nothing_or_harm_are_refused(tmp_path, change, alpha, message):
     save_adapters(tmp_path, adapters_of(change), alpha)
     with pytest.raises(ConfigError, match=message):
         lora.apply(tiny_model(), tmp_path / "lora.safetensors")
+
+
+def test_a_replaced_model_comes_back_when_its_writer_is_interrupted_between_two_renames(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "parts.json").write_text("of before")
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if target == folder and not path.name.endswith(".older"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), storage.new_folder(folder, "parts.json") as partial:
+        (partial / "parts.json").write_text("of now")
+    assert (folder / "parts.json").read_text() == "of before"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_a_folder_holds_is_read_when_no_other_process_adds_to_it(saved, tmp_path, monkeypatch):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    whole = (folder / "parts.json").read_text()
+    (folder / "parts.json").write_text("{}")
+    flock = fcntl.flock
+
+    def locked(*arguments):
+        flock(*arguments)
+        (folder / "parts.json").write_text(whole)  # by another process, which is done
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    with ModelFolder(folder) as found:
+        assert set(found.parts) == set(json.loads(whole))
+    (folder / "config.json").unlink()
+    with pytest.raises(ConfigError, match="exists and is not a model folder"), ModelFolder(folder):
+        pass
+    assert list(tmp_path.iterdir()) == [folder]

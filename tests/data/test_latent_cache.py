@@ -103,6 +103,40 @@ def test_an_interrupted_cache_goes_on_with_its_missing_shards(cached, manifest, 
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
+def test_lost_shards_and_a_damaged_index_are_named_and_written_again(cached, manifest, encoder, tmp_path):
+    clips = open_clips(VideoData(manifest, frames=34), MODEL)
+    options = CacheOptions(caption_features=True, shard_size=2, batch_size=2)
+    folder = shutil.copytree(cached, tmp_path / "cache")
+    index = json.loads((folder / "index.json").read_text())
+    (folder / index["shards"][1]["file"]).unlink()
+    with pytest.raises(ConfigError, match=r"1 files .* are missing, first shard-00001.*; run the command that writes"):
+        LatentCache(folder)
+    assert write_cache(clips, encoder, folder, options)
+    for damage in ({"shards": index["shards"]}, {"skipped": {}}, {"shards": [{}], "skipped": {}}, {"shards": 5}):
+        (folder / "index.json").write_text(json.dumps(damage))
+        with pytest.raises(ConfigError, match=r"index\.json is damaged; run the command that writes the latents again"):
+            LatentCache(folder)
+    for text in ("[]", "{"):
+        (folder / "index.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"index\.json cannot be read"):
+            LatentCache(folder)
+    assert write_cache(clips, encoder, folder, options)
+    for path in cached.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_caption_features_of_another_precision_of_products_are_not_used(cached, manifest, encoder):
+    clips = open_clips(VideoData(manifest, frames=34), MODEL)
+    options = CacheOptions(caption_features=True, shard_size=2, batch_size=2)
+    assert json.loads((cached / "cache.json").read_text())["text_dtype"] == "float32"
+    with (
+        jax.default_matmul_precision("bfloat16"),
+        pytest.raises(ConfigError, match="has caption features of another precision"),
+    ):
+        write_cache(clips, encoder, cached, options)
+    assert write_cache(clips, encoder, cached, options)
+
+
 def test_a_full_disk_is_one_clear_message_and_leaves_no_part(manifest, encoder, tmp_path, monkeypatch):
     clips = open_clips(VideoData(manifest, frames=34), MODEL)
 

@@ -13,6 +13,7 @@ from support.small_videos import gradient, write_csv, write_examples
 
 from pavdm_jax import storage
 from pavdm_jax.config import tiny
+from pavdm_jax.data import manifest as manifest_module
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import VideoData
 from pavdm_jax.data.loader import batches
@@ -110,6 +111,33 @@ def test_a_manifest_is_cut_into_clips_and_skips_what_cannot_be_read(manifest, fo
     assert len(open_clips(VideoData(manifest, frames=17), MODEL)) == 2 + 4
     os.utime(folder / "tall.mp4")
     assert len(open_clips(VideoData(manifest, frames=17), MODEL)) == 2 + 2 + 4
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(folder, tmp_path, monkeypatch):
+    def unreadable(path):
+        raise ConfigError("the disk did not answer")
+
+    path, kept_in = str(folder / "wide.mp4"), tmp_path / "clips.index.json"
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest_module, "probe", unreadable)
+        assert index_files(tmp_path / "clips.csv", [path]) == {path: "the disk did not answer"}
+    assert index_files(tmp_path / "clips.csv", [path]) == {path: probe(path)}
+    entry = json.loads(kept_in.read_text())[path]
+    kept_in.write_text(json.dumps({path: {"file": entry["file"], "error": "of an earlier version"}}))
+    assert index_files(tmp_path / "clips.csv", [path]) == {path: probe(path)}
+
+
+@pytest.mark.parametrize("damage", ["file", "video", "height", "all"])
+def test_a_damaged_index_is_written_again(folder, tmp_path, damage):
+    path, kept_in = str(folder / "wide.mp4"), tmp_path / "clips.index.json"
+    index_files(tmp_path / "clips.csv", [path])
+    whole = kept_in.read_text()
+    entry = json.loads(whole)[path]
+    for part in (entry, entry["video"]):
+        part.pop(damage, None)
+    kept_in.write_text("[1]" if damage == "all" else json.dumps({path: entry}))
+    assert index_files(tmp_path / "clips.csv", [path]) == {path: probe(path)}
+    assert kept_in.read_text() == whole
 
 
 def test_rows_may_name_a_part_and_a_rate(folder):

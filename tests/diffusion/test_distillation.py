@@ -131,7 +131,7 @@ def test_settings_out_of_range_are_refused():
         Windows(growing=0.7, shrinking=0.4)
     with pytest.raises(ConfigError, match="guidance_scale must be a number"):
         DistilledGuidance(guidance_scale=float("nan"))
-    with pytest.raises(ConfigError, match="level_shift must be 0 or more"):
+    with pytest.raises(ConfigError, match="level_shift must be a number from 0 on"):
         DistilledGuidance(level_shift=-1.0)
     with pytest.raises(ConfigError, match="rollout is a share"):
         DistilledShift(rollout=2.0)

@@ -204,6 +204,22 @@ def test_errors_of_lost_processes_are_told_from_others(error, lost):
     assert processes._is_lost(error) == lost
 
 
+def test_the_words_of_a_mistake_are_no_sign_of_a_lost_process(monkeypatch):
+    """But it may have been made of the error of one."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    said = []
+    monkeypatch.setattr(processes, "end", lambda code, text: said.append(text))
+    with pytest.raises(ConfigError, match="gloo"), processes.exit_if_peer_lost():
+        raise ConfigError("there is no manifest /data/gloo/clips.csv")
+    assert not said
+    with processes.exit_if_peer_lost():
+        try:
+            raise ValueError("Barrier timed out")
+        except ValueError:
+            raise ConfigError("the checkpoint cannot be read") from None
+    assert "because another one is gone" in said[0]
+
+
 def test_the_code_of_an_error_of_jax_is_read():
     """A real one, which has a code: no collective fails with it, and it is no process that is lost."""
     with pytest.raises(jax.errors.JaxRuntimeError) as caught:

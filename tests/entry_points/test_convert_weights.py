@@ -325,6 +325,12 @@ def test_a_part_that_is_being_replaced_is_absent_until_it_is_whole(published, tm
     assert load(output, parts=["stdit3"]).params
 
 
+@pytest.mark.parametrize("option", ["--transformer", "--vae", "--text-encoder"])
+def test_an_empty_option_does_not_download_everything(option):
+    with pytest.raises(ConfigError, match=f"{option} is empty; give a folder, a file, or the name of a repository"):
+        convert_weights.read([option, "", "--output", "model"])
+
+
 def test_two_conversions_into_one_folder_do_not_meet(published, tmp_path, convert):
     with open(tmp_path / ".model.converting.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

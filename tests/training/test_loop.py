@@ -222,7 +222,7 @@ def test_a_grown_start_is_a_folder_of_the_run(runs):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(runs):
-    broken = dataclasses.replace(SPEED, learning_rate=float("inf"))
+    broken = dataclasses.replace(SPEED, learning_rate=1e30, warmup_steps=0)
     stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial",), 5, 1, broken)
     with pytest.raises(ConfigError, match="not finite at step 2 of stage spatial"):
         loop.fit(config(runs, "broken", stage))
@@ -233,7 +233,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(runs):
     [
         (["--stepz", "1"], "there is no option --stepz; did you mean --model.window.steps or --steps?"),
         (["--lora.rank", "4"], "--lora.rank cannot be given here, because lora is None; set it in the file"),
-        (["--optimizer.learning-rate", "nan"], "learning_rate must be above 0, not nan"),
+        (["--optimizer.learning-rate", "nan"], "learning_rate must be a number above 0, not nan"),
         (["--objective.caption-dropout", "7"], "caption_dropout is a share of the captions, from 0 to 1, not 7.0"),
         (["--data.samples", "-3"], "samples of the shapes world must be at least 1, not -3"),
         (["--compile-only", "v4:4x4x8", "--distributed"], "--compile-only trains nothing; leave out --distributed"),

@@ -19,6 +19,7 @@ from pavdm_jax.training.config import (
     VideoData,
 )
 from pavdm_jax.training.loop import extension
+from pavdm_jax.training.preemption import Preempted
 from pavdm_jax.training.run_record import RECORD, check_claim, claim
 
 STAGE = Stage("base", UniformDiffusion(), VideoData("x.csv", 119), ("stdit3",), 6, 2)
@@ -123,6 +124,48 @@ def test_a_damaged_record_and_one_of_an_earlier_version_are_refused_with_the_rem
     (folder / RECORD).rename(folder / "train_config.txt")
     with pytest.raises(ConfigError, match=r"earlier version of pavdm_jax .*--init-from .*run --output NEW"):
         check_claim(folder, CONFIG)
+
+
+def test_a_record_that_is_not_text_is_damaged(folder):
+    for content in (b"\xff", b"[" * 100_000, b'{"stages": [{"steps": "6"}]}'):
+        (folder / RECORD).write_bytes(content)
+        with pytest.raises(ConfigError, match=r"train_config\.json is damaged; choose another --output"):
+            check_claim(folder, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["model", "results", "lora.safetensors"])
+def test_a_folder_that_holds_the_results_of_something_else_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=f"is no run of this trainer, but holds {name}; choose another --output"):
+        check_claim(tmp_path, CONFIG)
+
+
+def test_a_second_process_is_refused_and_leaves_the_record_of_the_first(tmp_path):
+    with claim(tmp_path / "run", CONFIG):
+        with pytest.raises(ConfigError, match=r"another process trains into .*run; wait for it, or choose another"):
+            claim(tmp_path / "run", CONFIG).__enter__()
+        assert check_claim(tmp_path / "run", CONFIG) == 6
+    with claim(tmp_path / "run", CONFIG) as before:
+        assert before == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "made_before", "kept"),
+    [
+        (ConfigError, False, False),
+        (ConfigError, True, True),
+        (KeyboardInterrupt, False, True),
+        (Preempted, False, True),
+    ],
+)
+def test_a_failed_start_removes_the_record_that_it_made_itself(tmp_path, error, made_before, kept):
+    run = tmp_path / "run"
+    if made_before:
+        with claim(run, CONFIG):
+            pass
+    with pytest.raises(error), claim(run, CONFIG):
+        raise error("fails before its first checkpoint")
+    assert (run / RECORD).exists() == kept
 
 
 def test_a_window_whose_chunks_wait_is_of_sampling_only():

@@ -7,7 +7,9 @@ import pytest
 from support.small_videos import gradient, write_csv, write_video
 from support.tiny_model import SHAPES, TINY, tiny_model
 
+from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax.checkpoints.run_folder import is_unfinished_run
 from pavdm_jax.data.shapes_world import sample_captions
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.tokenizer import UNKNOWN_ID, Tokenizer, train_tokenizer
@@ -81,6 +83,20 @@ def test_a_model_may_be_trained_on_with_another_number_of_frames_coded_at_once(t
     deeper = dataclasses.replace(SHAPES, t5=dataclasses.replace(SHAPES.t5, num_layers=2))
     with pytest.raises(ConfigError, match="of another architecture"):
         start.given_model(dataclasses.replace(given, model=deeper))
+
+
+def test_a_folder_of_its_name_does_not_hide_the_embedded_model(tmp_path, monkeypatch):
+    (tmp_path / "demo" / "stages").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert load("demo", parts=()).config.name == "demo"
+    assert not is_unfinished_run("demo") and is_unfinished_run("./demo")
+
+    def forbidden(*_):
+        raise AssertionError("the parameters were read")
+
+    monkeypatch.setattr(start, "load_whole", forbidden)
+    with pytest.raises(ConfigError, match="init_from demo holds the model 'demo' of another architecture"):
+        start.given_model(config(ShapesData(1), init_from="demo"))
 
 
 def test_a_model_may_be_trained_on_with_more_blocks_or_other_patches(tmp_path):

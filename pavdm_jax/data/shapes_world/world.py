@@ -32,7 +32,7 @@ class World:
             raise ConfigError(f"sizes of the shapes world must be below 0.2, or small and large meet; not {self.sizes}")
         if not 0 <= self.tilts <= 30:
             raise ConfigError(f"tilts of the shapes world must lie within 0..30 degrees, not {self.tilts}")
-        if min(self.shape_counts) < 0 or abs(sum(self.shape_counts) - 1) > 1e-9:
+        if not min(self.shape_counts) >= 0 or not abs(sum(self.shape_counts) - 1) <= 1e-9:
             raise ConfigError(f"shape_counts must be probabilities that sum to 1, not {self.shape_counts}")
         if self.kinds_unnamed + self.colors_unnamed > 1:
             raise ConfigError(

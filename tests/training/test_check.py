@@ -1,0 +1,88 @@
+"""Mistakes of a training config that are found without a model."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from support.tiny_model import SHAPES, TINY
+
+from pavdm_jax.data.shapes_world.world import World
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.check import check
+from pavdm_jax.training.config import (
+    JointReconstruction,
+    LoRAConfig,
+    MixedDiffusion,
+    OptimizerConfig,
+    ProgressiveDiffusion,
+    ShapesData,
+    SpatialReconstruction,
+    Stage,
+    TemporalReconstruction,
+    TfdsData,
+    TrainConfig,
+    UniformDiffusion,
+    VideoData,
+    read_config,
+)
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+INF, NAN = float("inf"), float("nan")
+TWO = (UniformDiffusion(), ProgressiveDiffusion())
+
+
+def checked(model, objective, frames, train, output):
+    return check(TrainConfig(model, (Stage("s", objective, ShapesData(frames), (train,), 1, 1),), str(output / "run")))
+
+
+@pytest.mark.parametrize("objective", [TemporalReconstruction(), JointReconstruction()])
+def test_stages_of_the_temporal_vae_train_on_single_micro_clips(tmp_path, objective):
+    """Longer clips would be encoded as one, and decoded as several."""
+    checked(SHAPES, objective, 17, "vae", tmp_path)
+    checked(SHAPES, SpatialReconstruction(), 18, "vae", tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"stage s: clips of 18 frames are too long: .*; give at most 17 frames \(data\.frames\)"
+    ):
+        checked(SHAPES, objective, 18, "vae", tmp_path)
+    check(dataclasses.replace(read_config(str(CONFIGS / "demo_vae.py")), output=str(tmp_path / "run")))
+
+
+def test_videos_of_the_shapes_world_are_square(tmp_path):
+    checked(SHAPES, ProgressiveDiffusion(), 68, "stdit3", tmp_path)
+    wide = dataclasses.replace(SHAPES, width=128)
+    for model in (wide, TINY):
+        with pytest.raises(
+            ConfigError, match=rf"model\.width must be model\.height, {model.height}, not {model.width}"
+        ):
+            checked(model, ProgressiveDiffusion(), 68, "stdit3", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: LoRAConfig(layers=()), r"lora\.layers names no layers"),
+        (lambda: LoRAConfig(alpha=0.0), "alpha of LoRA adapters must be a number other than 0, not 0"),
+        (lambda: LoRAConfig(alpha=NAN), "alpha of LoRA adapters .* not nan"),
+        (lambda: LoRAConfig(alpha=INF), "alpha of LoRA adapters .* not inf"),
+        (lambda: OptimizerConfig(INF), "learning_rate must be a number above 0, not inf"),
+        (lambda: OptimizerConfig(weight_decay=INF), "weight_decay must be a number from 0 on, not inf"),
+        (lambda: OptimizerConfig(epsilon=INF), "epsilon must be a number above 0, not inf"),
+        (lambda: SpatialReconstruction(NAN), "kl_weight must be a number from 0 on, not nan"),
+        (lambda: TemporalReconstruction(INF), "kl_weight must be a number from 0 on, not inf"),
+        (lambda: JointReconstruction(-1.0), "kl_weight must be a number from 0 on, not -1"),
+        (lambda: ProgressiveDiffusion(level_shift=INF), "level_shift must be a number from 0 on, not inf"),
+        (lambda: MixedDiffusion(TWO, (1.0, NAN)), "of a mix must be numbers from 0 on"),
+        (lambda: MixedDiffusion(TWO, (NAN, 1.0)), "of a mix must be numbers from 0 on"),
+        (lambda: MixedDiffusion(TWO, (1.0, INF)), "of a mix must be numbers from 0 on"),
+        (lambda: World(shape_counts=(0.5, NAN, 0.5)), "shape_counts must be probabilities"),
+        (lambda: World(shape_counts=(NAN, 0.5, 0.5)), "shape_counts must be probabilities"),
+        (lambda: VideoData("x.csv", fps=INF), "fps must be above 0 and at most 1000, not inf"),
+        (lambda: TfdsData("tfds:x", fps=NAN), "fps must be above 0 and at most 1000, not nan"),
+        (lambda: Stage("a/b", TWO[0], ShapesData(), ("stdit3",), 1, 1), "the stage name 'a/b' is part of a folder's"),
+        (lambda: Stage("", TWO[0], ShapesData(), ("stdit3",), 1, 1), "the stage name '' is part of a folder's name"),
+    ],
+)
+def test_settings_that_are_no_numbers_or_train_nothing_are_refused(make, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        make()
+    assert "\n" not in str(caught.value)
