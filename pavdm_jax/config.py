@@ -18,8 +18,9 @@ setting).
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from pavdm_jax.config_checks import check_at_least, check_fit, check_groups
 from pavdm_jax.errors import ConfigError
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -40,8 +41,8 @@ class STDiT3Config:
     base_size: int = 512  # pixels; the position embedding is scaled by sqrt(height * width) / base_size
 
     def __post_init__(self) -> None:
-        if min(self.depth, self.hidden_size, self.num_heads) < 1:
-            raise ConfigError("depth, hidden_size and num_heads must be at least 1")
+        check_at_least(1, self, "depth", "hidden_size", "num_heads", "mlp_size", "patch_size", "latent_channels")
+        check_at_least(1, self, "caption_channels", "max_caption_tokens", "base_size")
         if self.hidden_size % self.num_heads != 0:
             raise ConfigError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
         if self.hidden_size % 4 != 0:
@@ -75,6 +76,10 @@ class SpatialVAEConfig:
     latent_channels: int = 4
     scaling_factor: float = 0.18215  # the latents of the encoder are multiplied by it
 
+    def __post_init__(self) -> None:
+        check_at_least(1, self, "block_channels", "layers_per_block", "latent_channels")
+        check_groups(self.num_groups, self.block_channels)
+
     @property
     def downsample(self) -> int:
         """Pixels per latent cell, along rows and along columns."""
@@ -93,6 +98,8 @@ class TemporalVAEConfig:
     latent_channels: int = 4
 
     def __post_init__(self) -> None:
+        check_at_least(1, self, "filters", "num_res_blocks", "channel_multipliers", "latent_channels")
+        check_groups(self.num_groups, (self.filters * multiplier for multiplier in self.channel_multipliers))
         if len(self.temporal_downsample) != len(self.channel_multipliers) - 1:
             raise ConfigError(
                 f"temporal_downsample has {len(self.temporal_downsample)} entries; one is needed between each two of "
@@ -122,8 +129,7 @@ class VAEConfig:
     micro_latents: int = 0
 
     def __post_init__(self) -> None:
-        if self.micro_frames < 1:
-            raise ConfigError(f"vae.micro_frames must be at least 1, not {self.micro_frames}")
+        check_at_least(1, self, "micro_frames")
         fewest = -(-self.micro_frames // self.temporal.downsample)
         if self.micro_latents == 0:
             object.__setattr__(self, "micro_latents", fewest)
@@ -173,6 +179,11 @@ class T5Config:
     relative_max_distance: int = 128
     bias_in_every_layer: bool = False  # each layer has a relative bias of its own (umT5), instead of one for all
 
+    def __post_init__(self) -> None:
+        check_at_least(1, self, "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+        check_at_least(4, self, "relative_buckets")
+        check_at_least(self.relative_buckets // 4 + 1, self, "relative_max_distance")
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -215,6 +226,8 @@ class WindowConfig:
     lag: int | None = None  # steps from a chunk's beginning to the next one's, which waits in the window (SkyReels-V2)
 
     def __post_init__(self) -> None:
+        check_at_least(1, self, "chunk_size", "noisy_chunks", "steps")
+        check_at_least(0, self, "context_chunks")
         for name, usual in (("context_noise", 0.02), ("guidance_above", 0.3), ("reuse_below", 0.3)):
             level = getattr(self, name)
             if level is not None and not 0 <= level < 1:
@@ -228,9 +241,6 @@ class WindowConfig:
                     f"partition {self.partition} does not divide this window: half of it must be a multiple of the "
                     f"chunk_size {self.chunk_size} and a divisor of the window's {self.window_size} latent frames"
                 )
-        for name, least in (("chunk_size", 1), ("noisy_chunks", 1), ("context_chunks", 0), ("steps", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
         size, most = self.window_size, MAX_LATENT_FRAMES
         if size > most:
             raise ConfigError(f"a window of {size} latent frames is too long; use at most {most}")
@@ -311,17 +321,6 @@ NOISE_BASE_SIZE = 512
 # --- the whole model --------------------------------------------------------------------------------------------------
 
 
-def check_fit(transformer: Any, name: str, latent_channels: int, t5: T5Config, text: TextConfig) -> None:
-    """Check that a transformer, the part `name` of a model, fits its VAE and text encoder, else `ConfigError`."""
-    for ours, value, theirs, other in (
-        (f"{name}.latent_channels", transformer.latent_channels, "the VAE's", latent_channels),
-        (f"{name}.caption_channels", transformer.caption_channels, "t5.d_model", t5.d_model),
-        ("text.max_tokens", text.max_tokens, f"{name}.max_caption_tokens", transformer.max_caption_tokens),
-    ):
-        if value != other:
-            raise ConfigError(f"{ours} {value} differs from {theirs} {other}")
-
-
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything but the weights that is needed to run a model; it is stored as JSON with every checkpoint.
@@ -346,6 +345,7 @@ class ModelConfig:
     noise_base_size: int = NOISE_BASE_SIZE  # pixels; the noise shift of one frame of this size, squared, is 1
 
     def __post_init__(self) -> None:
+        check_at_least(1, self, "height", "width", "noise_base_size")
         check_fit(self.stdit3, self.transformer_part, self.vae.latent_channels, self.t5, self.text)
 
     @property

@@ -17,7 +17,7 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.layers import stored_arrays
 from pavdm_jax.checkpoints.lora import Adapters, find_base
 from pavdm_jax.checkpoints.lora import read as read_adapters
-from pavdm_jax.checkpoints.model_folder import open_model
+from pavdm_jax.checkpoints.model_folder import check_not_embedded, open_model
 from pavdm_jax.checkpoints.parts_json import check_files
 from pavdm_jax.checkpoints.run_folder import is_unfinished_run
 from pavdm_jax.cli import exit_with, read_command
@@ -147,17 +147,24 @@ def run(command: ConvertCommand) -> int:
         return 0
     if not command.output:
         raise ConfigError("--output is missing; give the model folder to make, for instance checkpoints/open-sora-1.2")
+    check_not_embedded(command.output)
     output = storage.local_path(command.output, "--output")
+    unsaid: dict[str, int] = {}
     with Progress(command.quiet) as bar:
         if command.export_transformer is not None:
             storage.local_path(command.export_transformer, "--export-transformer")
-            export_transformer(command.export_transformer, output, command.dtype, bar.update, bar.begin)
+            unsaid = export_transformer(command.export_transformer, output, command.dtype, bar.update, bar.begin)
         else:
             named = command.sources or hub.PUBLISHED[command.family or OPEN_SORA_1_2.name]
             sources = {part: find(part, name, command.revision) for part, name in named.items()}
             base = None if command.family is None else PUBLISHED[command.family]
             convert(sources, output, command.dtype, bar.update, bar.begin, base)
-    print(f"{output}: whole" if command.export_transformer else inspect(str(output)))
+    if command.export_transformer is None:
+        print(inspect(str(output)))
+        return 0
+    print(f"{output}: whole")
+    for name, value in unsaid.items():
+        print(f'it does not say that {name} is {value}: who reads it needs a config.json with "{name}": {value}')
     return 0
 
 

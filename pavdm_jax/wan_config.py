@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pavdm_jax.config import T5Config, TextConfig, WindowConfig, check_fit
+from pavdm_jax.config import T5Config, TextConfig, WindowConfig
+from pavdm_jax.config_checks import check_at_least, check_fit
 from pavdm_jax.errors import ConfigError
 
 
@@ -24,8 +25,8 @@ class WanConfig:
     embeds_fps: bool = True  # tells 16 frames per second from all other frame rates
 
     def __post_init__(self) -> None:
-        if min(self.depth, self.hidden_size, self.num_heads) < 1:
-            raise ConfigError("depth, hidden_size and num_heads must be at least 1")
+        check_at_least(1, self, "depth", "hidden_size", "num_heads", "mlp_size", "patch_size", "latent_channels")
+        check_at_least(1, self, "caption_channels", "max_caption_tokens")
         if self.hidden_size % (2 * self.num_heads) != 0:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads} into even heads"
@@ -73,6 +74,7 @@ class WanVAEConfig:
     )
 
     def __post_init__(self) -> None:
+        check_at_least(1, self, "base_channels", "channel_multipliers", "num_res_blocks")
         if len(self.temporal_downsample) != len(self.channel_multipliers) - 1:
             raise ConfigError(
                 f"temporal_downsample has {len(self.temporal_downsample)} entries; one is needed between each two of "
@@ -183,6 +185,7 @@ class WanModelConfig:
     negative_prompt: str = NEGATIVE_PROMPT
 
     def __post_init__(self) -> None:
+        check_at_least(1, self, "height", "width", "clip_frames")
         check_fit(self.wan, self.transformer_part, self.vae.latent_channels, self.t5, self.text)
         if not 0 < self.noise_shift <= MAX_NOISE_SHIFT:
             raise ConfigError(f"noise_shift must be above 0 and at most {MAX_NOISE_SHIFT}, not {self.noise_shift}")

@@ -11,7 +11,7 @@ from pavdm_jax import train
 from pavdm_jax.checkpoints.config_json import check_kinds, from_json, to_json
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.training.config import Stage, TrainConfig, read_config
-from pavdm_jax.wan_config import WanVAEConfig
+from pavdm_jax.wan_config import WanConfig, WanVAEConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pavdm_jax"
@@ -60,6 +60,9 @@ def test_the_values_of_a_tuple_are_checked(value, says):
         check_kinds(size, c.STDiT3Config, "model")
 
 
+DEMO_BASE = read_config(str(Path(__file__).parent.parent / "configs" / "demo_base.py"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -68,7 +71,24 @@ def test_the_values_of_a_tuple_are_checked(value, says):
         (lambda: c.WindowConfig(chunk_size=0), "chunk_size"),
         (lambda: c.WindowConfig(context_chunks=-1), "context_chunks"),
         (lambda: c.STDiT3Config(hidden_size=100), "num_heads 16"),
+        (lambda: c.STDiT3Config(patch_size=(0, 2)), r"patch_size must be at least 1, not \(0, 2\)"),
+        (lambda: c.STDiT3Config(mlp_ratio=-1.0), "mlp_size must be at least 1"),
+        (lambda: c.STDiT3Config(base_size=0), "base_size"),
+        (lambda: c.SpatialVAEConfig(num_groups=7), "num_groups 7 does not divide the 128 channels"),
+        (lambda: c.SpatialVAEConfig(num_groups=0), "num_groups 0"),
+        (lambda: c.SpatialVAEConfig(block_channels=()), r"block_channels must be at least 1, not \(\)"),
+        (lambda: c.TemporalVAEConfig(filters=16), "num_groups 32 does not divide the 16 channels"),
+        (lambda: c.T5Config(num_heads=0), "num_heads"),
+        (lambda: c.T5Config(relative_buckets=2), "relative_buckets must be at least 4"),
+        (lambda: c.T5Config(relative_max_distance=8), "relative_max_distance must be at least 9"),
+        (lambda: dataclasses.replace(c.demo(), noise_base_size=0), "noise_base_size"),
+        (lambda: WanConfig(patch_size=(0, 1)), "patch_size"),
+        (lambda: WanVAEConfig(base_channels=0), "base_channels"),
         (lambda: c.TextConfig(max_tokens=1), "max_tokens"),
+        (
+            lambda: dataclasses.replace(DEMO_BASE, output="./demo"),
+            "output ./demo is the name of a model in the package",
+        ),
         (lambda: c.TemporalVAEConfig(temporal_downsample=(True,)), "temporal_downsample"),
         (lambda: dataclasses.replace(c.demo(), text=c.TextConfig(max_tokens=7)), "max_caption_tokens"),
     ],

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "pavdm_jax"
 
 FLOORS = (
     {"errors", "interrupts"},
+    {"config_checks"},
     {"config", "resolutions", "storage"},
     {"wan_config"},
     {"families"},

@@ -137,6 +137,12 @@ def is_embedded(path: str | os.PathLike | None) -> bool:
     return isinstance(path, str) and path in os.listdir(EMBEDDED)
 
 
+def check_not_embedded(output: str) -> None:
+    """Raise `ConfigError` for an output that would be taken for the model in the package when it is loaded."""
+    if is_embedded(os.path.normpath(output)):
+        raise ConfigError(f"output {output} is the name of a model in the package, which it would hide; choose another")
+
+
 def is_model(folder: Path) -> bool:
     """Whether a folder holds a complete model."""
     return (folder / "parts.json").exists()
@@ -194,6 +200,8 @@ class ModelFolder:
 
     def __init__(self, path: Path):
         self.path = path.absolute()
+        if not self.path.name:
+            raise ConfigError(f"{path} has no name of its own; give a folder in it")
         self.stage = self.path.with_name(f".{self.path.name}.converting")
 
     def __enter__(self) -> "ModelFolder":

@@ -16,6 +16,9 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import PUBLISHED, AnyModelConfig
 from pavdm_jax.wan_config import SKYREELS_V2_DF_1_3B_MODEL, WanModelConfig, WanVAEConfig
 
+UNKNOWN = "skyreels-v2-df"
+"""The name of a model of the family whose transformer is none of the published ones, or not there yet."""
+
 OPTIONS = {"stdit3": "--stdit", "wan": "--transformer", "vae": "--vae", "t5": "--text-encoder"}
 
 
@@ -168,12 +171,13 @@ def _open_sora_model(base: ModelConfig, kept: set[str], new: Mapping[str, Any]) 
 
 
 def _wan_model(base: WanModelConfig | None, kept: set[str], new: Mapping[str, Any]) -> WanModelConfig:
-    if base is None:
+    there = {} if base is None else {part: getattr(base, part) for part in kept}
+    if base is None or base.name == UNKNOWN or base.wan != new.get("wan", base.wan):
         # A published model's defaults, if its transformer is known.
         models = (model for model in PUBLISHED.values() if isinstance(model, WanModelConfig))
         known = (model for model in models if model.wan == new.get("wan"))
-        base = next(known, dataclasses.replace(SKYREELS_V2_DF_1_3B_MODEL, name="skyreels-v2-df"))
-    parts: dict[str, Any] = {part: getattr(base, part) for part in ("wan", "vae", "t5")} | dict(new)
+        base = next(known, base or dataclasses.replace(SKYREELS_V2_DF_1_3B_MODEL, name=UNKNOWN))
+    parts: dict[str, Any] = {part: getattr(base, part) for part in ("wan", "vae", "t5")} | there | dict(new)
     wan, vae, t5 = parts["wan"], parts["vae"], parts["t5"]
     held = kept | set(new)
     if "wan" not in held:

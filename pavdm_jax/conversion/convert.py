@@ -110,11 +110,26 @@ def _pretrained_with(config: AnyModelConfig) -> LevelPattern:
     return diffusion_forcing(latent_frames(config.clip_frames, config.vae))
 
 
+def _base(folder: ModelFolder, named: AnyModelConfig | None) -> AnyModelConfig | None:
+    """The config to which parts are added: that of the folder, or the named family's with the folder's parts."""
+    there = folder.config
+    if there is None or named is None:
+        return there or named
+    if type(there) is not type(named) or (
+        named.transformer_part in folder.parts and there.transformer != named.transformer
+    ):
+        raise ConfigError(
+            f"{folder.path.name} holds parts of {there.name}, and not of {named.name}; give another --output, or leave "
+            "out --family"
+        )
+    return dataclasses.replace(named, **{part: getattr(there, part) for part in folder.parts})
+
+
 def plan(
     sources: Mapping[str, Weights], folder: ModelFolder, dtype: str, base: AnyModelConfig | None = None
 ) -> tuple[AnyModelConfig, dict[str, PartPlan]]:
     """Check everything that can be checked without reading a tensor; see `convert`."""
-    base = folder.config or base
+    base = _base(folder, base)
     family = family_of({part: weights.shapes for part, weights in sources.items()}, base)
     configs: dict[str, Any] = {}
     for given, weights in sources.items():

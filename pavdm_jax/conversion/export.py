@@ -14,9 +14,12 @@ from pavdm_jax.checkpoints.layers import PartReader
 from pavdm_jax.checkpoints.lora import find_base
 from pavdm_jax.checkpoints.model_folder import ModelFiles, open_model
 from pavdm_jax.checkpoints.safetensors_header import header_bytes
+from pavdm_jax.config import ModelConfig, STDiT3Config
 from pavdm_jax.conversion.architecture import part_kind
 from pavdm_jax.conversion.rules import Rule, names_of
+from pavdm_jax.conversion.wan import PUBLISHED_HEAD_WIDTH
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.model import abstract_params, flatten
 
 NAMES = {"float32": ("F32", np.float32), "bfloat16": ("BF16", ml_dtypes.bfloat16)}
@@ -29,7 +32,7 @@ def export_transformer(
     dtype: str = "float32",
     progress: Callable[[int], None] = lambda nbytes: None,
     begin: Callable[[int], None] = lambda nbytes: None,
-) -> None:
+) -> dict[str, int]:
     """Write the transformer of a model folder as a file that Open-Sora loads, or SkyReels-V2 in its original layout.
 
     It is written tensor by tensor, and appears when it is complete. Weights that were converted and are exported in
@@ -43,6 +46,9 @@ def export_transformer(
       progress: called after each tensor with the number of its bytes.
       begin: called once with the number of bytes of all tensors.
 
+    Returns:
+      Sizes that the file does not say, see `unsaid_sizes`.
+
     Raises:
       ConfigError: no such model, a model without transformer, or an output that cannot be written.
     """
@@ -54,7 +60,8 @@ def export_transformer(
             f"{path} holds LoRA adapters, no weights of its own; write the whole model first, in Python: "
             f"save_model(FOLDER, load({str(path)!r}, PARTS)), or train with lora.save_merged"
         )
-    tensors = _list_tensors(open_model(base, parts=["transformer"]))
+    model = open_model(base, parts=["transformer"])
+    tensors = _list_tensors(model)
     kind, numpy_type = NAMES[dtype]
     sizes = {name: int(np.prod(tensor.shape)) * np.dtype(numpy_type).itemsize for name, tensor in tensors.items()}
     try:
@@ -70,6 +77,16 @@ def export_transformer(
                 progress(values.nbytes)
     except OSError as error:
         raise ConfigError(f"{output.name} cannot be written: {error.strerror}") from None
+    return unsaid_sizes(model.config)
+
+
+def unsaid_sizes(config: AnyModelConfig) -> dict[str, int]:
+    """What no tensor of a transformer says, by its name in a config.json, where it is not what is taken for granted."""
+    if isinstance(config, ModelConfig):
+        unsaid, usual = {"input_sq_size": config.stdit3.base_size}, STDiT3Config().base_size
+    else:
+        unsaid, usual = {"num_heads": config.wan.num_heads}, max(1, config.wan.hidden_size // PUBLISHED_HEAD_WIDTH)
+    return {name: value for name, value in unsaid.items() if value != usual}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ They are HOST:PORT of process 0, the number of processes, and the number of this
 HEARTBEAT_SECONDS = 60
 """Without a sign of life for so long, a process counts as dead, and JAX ends the others."""
 
+SHUTDOWN_SECONDS = 30 * 24 * 3600
+"""How long a process that is done waits for the others, whose shares of the work may take longer; then JAX ends all."""
+
 LOST_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")
 """The codes of JAX's errors when another process is gone."""
 
@@ -73,7 +76,11 @@ def connect() -> None:
         explicit = {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
     _keep_order()
     try:
-        jax.distributed.initialize(**explicit, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(
+            **explicit,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pavdm_jax.checkpoints.config_json import check_kinds
+from pavdm_jax.checkpoints.model_folder import check_not_embedded
 from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
 from pavdm_jax.diffusion.masks import Masks, masks_of
 from pavdm_jax.diffusion.objectives import (
@@ -279,6 +280,7 @@ class TrainConfig:
             parse_mesh(self.mesh)
         if not self.output:
             raise ConfigError("output is empty; name a folder")
+        check_not_embedded(self.output)
         if not 0 <= self.seed <= MAX_SEED:
             raise ConfigError(f"seed must be 0 to {MAX_SEED}, not {self.seed}")
         if self.tokenizer is not None and self.init_from is not None:

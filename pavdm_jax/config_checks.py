@@ -1,0 +1,37 @@
+"""What several configs check of their values in the same way."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pavdm_jax.errors import ConfigError
+
+
+def check_at_least(least: int, config: Any, *names: str) -> None:
+    """Check that fields of a config, or all items of those that are tuples, have at least this value.
+
+    Raises:
+      ConfigError: one has not, or is a tuple without items.
+    """
+    for name in names:
+        value = getattr(config, name)
+        items = value if isinstance(value, tuple) else (value,)
+        if not items or not min(items) >= least:
+            raise ConfigError(f"{name} must be at least {least}, not {value}")
+
+
+def check_groups(num_groups: int, channels: Iterable[int]) -> None:
+    """Check that layers with so many channels can be normalised in groups, else `ConfigError`."""
+    for number in channels:
+        if num_groups < 1 or number % num_groups:
+            raise ConfigError(f"num_groups {num_groups} does not divide the {number} channels of a layer")
+
+
+def check_fit(transformer: Any, name: str, latent_channels: int, t5: Any, text: Any) -> None:
+    """Check that a transformer, the part `name` of a model, fits its VAE and text encoder, else `ConfigError`."""
+    for ours, value, theirs, other in (
+        (f"{name}.latent_channels", transformer.latent_channels, "the VAE's", latent_channels),
+        (f"{name}.caption_channels", transformer.caption_channels, "t5.d_model", t5.d_model),
+        ("text.max_tokens", text.max_tokens, f"{name}.max_caption_tokens", transformer.max_caption_tokens),
+    ):
+        if value != other:
+            raise ConfigError(f"{ours} {value} differs from {theirs} {other}")
