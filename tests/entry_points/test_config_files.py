@@ -19,6 +19,7 @@ from pavdm_jax import train
 from pavdm_jax.ahead_of_time.chips import CHIPS, GIB
 from pavdm_jax.ahead_of_time.training import abstract_program
 from pavdm_jax.checkpoints.load import load
+from pavdm_jax.checkpoints.lora import find_base
 from pavdm_jax.data.shapes_world import SIMPLE
 from pavdm_jax.diffusion.family_levels import guided_frames, repeated_frames
 from pavdm_jax.distributed.mesh import MeshConfig, train_mesh
@@ -115,6 +116,17 @@ def test_the_shipped_comparison_has_every_system_as_its_config_trains_it():
         if name not in BASES:
             patterns = level_patterns(config.model, config.stages[-1].objective)
             assert any(pattern.covers(needed_pattern(request)) for pattern in patterns), system.name
+
+
+@pytest.mark.parametrize("folder", sorted((CONFIGS / "results" / "comparison_shapes" / "systems").iterdir()))
+def test_the_trained_systems_are_those_of_the_embedded_model(folder):
+    base, files = find_base(str(folder))
+    assert base == "demo"
+    assert len(files) == (1 if folder.name == "demo_uniform" else 2)
+    model = load(str(folder), ("transformer",))  # which compares the fingerprints
+    config = read(folder.name.removesuffix("_long"))
+    assert model.config == config.model
+    assert model.trained_with == level_patterns(config.model, config.stages[-1].objective)
 
 
 def test_the_comparison_of_the_embedded_model_can_be_sampled_by_anybody():
