@@ -33,7 +33,7 @@ EXAMPLES = """
 examples:
   pavdm evaluate make comparison.py --output comparison/
   pavdm evaluate make comparison.py --output comparison/ --share 1/4
-  pavdm evaluate make configs/comparison_shapes.py --output comparison/ --prompts 6
+  pavdm evaluate make configs/comparison_shapes.py --output comparison/ --prompts 6 --systems pa rn rw
 
 A comparison is a Python file:
 
@@ -60,6 +60,8 @@ class MakeConfig:
     """K/N: only every Nth video from the Kth on, so that N processes or machines can share the work"""
     prompts: int | None = None
     """only the first so many prompts; more can be asked for later"""
+    systems: tuple[str, ...] = ()
+    """only these systems; others can be asked for later"""
     crf: int = 18
     """H.264 quality, 1 to 51; smaller is better"""
     quiet: bool = False
@@ -73,6 +75,13 @@ def run(config: MakeConfig) -> int:
         if config.prompts < 1:
             raise ConfigError(f"--prompts must be at least 1, not {config.prompts}")
         comparison = replace(comparison, prompts=comparison.prompts[: config.prompts])
+    unknown = [name for name in config.systems if name not in {system.name for system in comparison.systems}]
+    if unknown:
+        names = ", ".join(system.name for system in comparison.systems)
+        raise ConfigError(f"--systems {unknown[0]} is none of the comparison, which has {names}")
+    if config.systems:
+        chosen = tuple(system for system in comparison.systems if system.name in config.systems)
+        comparison = replace(comparison, systems=chosen)
     folder = storage.local_path(config.output, "--output")
     first, of = _read_share(config.share)
     left_out = [system for system in comparison.systems if not _is_there(system.checkpoint)]

@@ -157,6 +157,14 @@ def test_systems_without_a_finished_model_are_named_in_one_line_and_left_out(mad
     assert "--prompts must be at least 1, not 0" in capsys.readouterr().err
 
 
+def test_some_of_the_systems_are_made(made, capsys):
+    assert made("--systems", "stronger", "--prompts", "1")[0] == 0
+    assert [path.parent.name for path in made.folder.rglob("*.mp4")] == ["stronger"]
+    capsys.readouterr()
+    assert made("--systems", "weaker")[0] == 2
+    assert capsys.readouterr().err == "error: --systems weaker is none of the comparison, which has plain, stronger\n"
+
+
 @pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b"])
 def test_shares_that_cannot_be_are_refused(made, capsys, share):
     code, folder = made("--share", share)
