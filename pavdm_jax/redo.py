@@ -141,7 +141,7 @@ def run(command: RedoCommand) -> int:
     if progressive and command.prompt is None and not make_plan(request).takes_noise(round_number):
         raise ConfigError(
             f"all that is to come of {video} is in the window at second {command.from_second:g}, so that another "
-            "--seed would change nothing; give an earlier second, or --prompt"
+            "--seed would change nothing; give --prompt, or an earlier second"
         )
     # The text encoder is at work before the rest is read: together they might not fit.
     (features,) = encode_prompts(model, request, progress=not command.quiet)
