@@ -91,9 +91,13 @@ def test_a_video_that_has_gone_is_told_and_large_ones_are_not_put_in(scored, tmp
     page = tmp_path / "again.html"
     report.write_report(page, result)
     text = page.read_text()
-    assert "cannot be shown" in text
+    assert "<p>1 video is not here any more, only scores.</p>" in text
+    assert "cannot be shown" not in text
     assert "data:video/mp4" not in text
     assert text.count("data:image/jpeg;base64,") == 25
+    (tmp_path / "<theirs>" / "a.mp4").write_bytes(b"damaged since")
+    report.write_report(page, result)
+    assert "cannot be shown" in page.read_text()
 
 
 def test_curves_have_the_values_and_bands_of_their_systems():
