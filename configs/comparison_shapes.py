@@ -3,7 +3,8 @@
     pavdm evaluate make configs/comparison_shapes.py --output comparison/
     pavdm evaluate score comparison/ --world simple --claims configs/comparison_shapes.py --report report.html
 
-The systems are LoRA adapters of the embedded model, and lie beside the results (`configs/results/comparison_shapes`).
+The systems are LoRA adapters of the embedded model; those trained so far lie beside the results
+(`configs/results/comparison_shapes`).
 They are trained anew, for which SYSTEMS below becomes "runs", by
 
     pavdm train --config demo_uniform

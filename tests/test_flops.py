@@ -60,4 +60,8 @@ def test_the_peak_is_known_by_the_kind_of_device():
     known = {name: peak_flops(chip.kind) for name, chip in CHIPS.items()}
     assert known["h100"] == 989e12 and known["v5e"] == 197e12 and known["v5p"] == 459e12
     assert all(known.values())
+    assert (
+        peak_flops("NVIDIA L40") == 181e12 and peak_flops("NVIDIA L40S") == 362e12 and peak_flops("NVIDIA L4") == 121e12
+    )
+    assert peak_flops("NVIDIA H100 NVL") == 835e12
     assert peak_flops(jax.devices()[0].device_kind) is None  # a CPU

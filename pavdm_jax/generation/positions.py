@@ -19,7 +19,7 @@ from pavdm_jax.outputs import new_file, partial_path
 
 DIGEST = "digest"
 
-MOVING = "moving"
+MOVING = ".moving"
 """A file in the folder of a growing video's positions: those of an older video are gone, some may be in their place."""
 
 

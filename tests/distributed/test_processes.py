@@ -181,12 +181,14 @@ def test_half_an_address_is_named(monkeypatch):
     ],
 )
 def test_processes_exchange_in_order_unless_the_user_has_decided(monkeypatch, given, used):
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: None)
+    asked = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: asked.update(options))
     monkeypatch.setenv("XLA_FLAGS", given or "")
     for name in processes.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     processes.connect()
     assert os.environ["XLA_FLAGS"] == used
+    assert asked["shutdown_timeout_seconds"] > 24 * 3600  # who is done with its share waits for the slowest
 
 
 @pytest.mark.parametrize(

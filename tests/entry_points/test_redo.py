@@ -130,17 +130,20 @@ def test_a_kill_while_positions_are_moved_loses_none(checkpoint, tmp_path, monke
     names = sorted(path.name for path in (tmp_path / "v.states").iterdir())
     whole.unlink()
     (tmp_path / "v.states" / "00009999.npz").touch()  # of an older video
-    replace_file = Path.replace
+    replace_file, moved = Path.replace, []
 
     def killed(path, target):
-        if path.parent.name == "v.partial.states" and path.name != names[0]:
-            raise SystemExit
+        if path.parent.name == "v.partial.states" and path.suffix == ".npz":
+            moved.append(path.name)
+            if len(moved) == 3:
+                raise SystemExit
         return replace_file(path, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
         with pytest.raises(SystemExit):
             make(checkpoint, whole, PROMPT)
+    assert len(list((tmp_path / "v.states").iterdir())) == 2
     make(checkpoint, whole, PROMPT, "--resume")
     assert sorted(path.name for path in (tmp_path / "v.states").iterdir()) == names
     assert {path.name for path in tmp_path.iterdir()} == {"v.mp4", "v.states"}
