@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The long tests, which are too much for every change: thousands of damaged inputs, fifty kills of generation and of training, every mesh; and
-# all large configs compiled for their chips. How long it takes is not measured. Usage: bash launch/nightly.sh
+# eight large configs compiled for their chips. How long it takes is not measured. Usage: bash launch/nightly.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PAVDM_NIGHTLY=1

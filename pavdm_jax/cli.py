@@ -64,6 +64,13 @@ INTERRUPTED = threading.Event()
 collection), so long loops look here, too."""
 
 
+def check_interrupted() -> None:
+    """Raises `KeyboardInterrupt` if Ctrl-C or SIGTERM has come since this was asked last."""
+    if INTERRUPTED.is_set():
+        INTERRUPTED.clear()
+        raise KeyboardInterrupt
+
+
 def _interrupt(*_: Any) -> NoReturn:
     INTERRUPTED.set()
     raise KeyboardInterrupt

@@ -20,7 +20,7 @@ setting).
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pavdm_jax.config_checks import check_at_least, check_fit, check_groups
+from pavdm_jax.config_checks import check_at_least, check_between, check_fit, check_groups, check_positive
 from pavdm_jax.errors import ConfigError
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -78,6 +78,7 @@ class SpatialVAEConfig:
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "block_channels", "layers_per_block", "latent_channels")
+        check_positive(self, "scaling_factor")
         check_groups(self.num_groups, self.block_channels)
 
     @property
@@ -100,11 +101,7 @@ class TemporalVAEConfig:
     def __post_init__(self) -> None:
         check_at_least(1, self, "filters", "num_res_blocks", "channel_multipliers", "latent_channels")
         check_groups(self.num_groups, (self.filters * multiplier for multiplier in self.channel_multipliers))
-        if len(self.temporal_downsample) != len(self.channel_multipliers) - 1:
-            raise ConfigError(
-                f"temporal_downsample has {len(self.temporal_downsample)} entries; one is needed between each two of "
-                f"the {len(self.channel_multipliers)} channel_multipliers"
-            )
+        check_between(self.temporal_downsample, self.channel_multipliers)
 
     @property
     def downsample(self) -> int:
@@ -219,7 +216,7 @@ class WindowConfig:
     noisy_chunks: int = 6  # chunks being denoised, from nearly clean to pure noise
     context_chunks: int = 1  # finished chunks kept at the head of the window
     steps: int = 30  # network calls that each latent frame receives
-    context_noise: float = 0.0  # level to which sampling noises the context, and tells the network; trained clean
+    context_noise: float = 0.0  # level to which the context is noised, of which the network is told
     guidance_above: float = 0.0  # level above which latent frames are guided; 0 guides all of them
     reuse_below: float | None = None  # level up to which they are predicted once a shift; None: in each of its steps
     partition: int | None = None  # latent frames of a network call, where the window is longer than it (FIFO-Diffusion)

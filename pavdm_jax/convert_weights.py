@@ -26,6 +26,7 @@ from pavdm_jax.conversion import hub
 from pavdm_jax.conversion.architecture import OPTIONS
 from pavdm_jax.conversion.convert import convert
 from pavdm_jax.conversion.export import export_transformer
+from pavdm_jax.conversion.pickles import import_torch
 from pavdm_jax.conversion.sources import Weights, open_weights, part_of
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import PUBLISHED
@@ -35,7 +36,8 @@ from pavdm_jax.models.model import DTYPES, PARTS, part_name
 EXAMPLES = """
 examples:
   pavdm convert-weights --output checkpoints/open-sora-1.2 --dtype bfloat16
-      downloads hpcai-tech/OpenSora-STDiT-v3, hpcai-tech/OpenSora-VAE-v1.2 and DeepFloyd/t5-v1_1-xxl, and converts them
+      downloads hpcai-tech/OpenSora-STDiT-v3, hpcai-tech/OpenSora-VAE-v1.2 and DeepFloyd/t5-v1_1-xxl, whose files are
+      PyTorch's (pip install 'pavdm_jax[torch]'), and converts them
   pavdm convert-weights --stdit OpenSora-STDiT-v3 --vae OpenSora-VAE-v1.2 --output checkpoints/mine
       converts local folders or files; any subset
   pavdm convert-weights --text-encoder t5-v1_1-xxl --output checkpoints/mine
@@ -48,7 +50,7 @@ examples:
   pavdm convert-weights --verify checkpoints/mine
   pavdm convert-weights --family skyreels-v2-df-1.3b --output checkpoints/skyreels-v2-df-1.3b --dtype bfloat16
       downloads Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers, and converts it
-  pavdm convert-weights --transformer DIR --vae DIR --text-encoder DIR --output checkpoints/skyreels
+  pavdm convert-weights --transformer DIR --vae DIR --text-encoder DIR --output checkpoints/mine
       takes a local copy of that repository, or of the one in the original layout (which needs pavdm_jax[torch])
   pavdm convert-weights --export-transformer runs/finetune --output model.safetensors
       goes back: a transformer trained here, as Open-Sora or SkyReels-V2 loads it
@@ -86,7 +88,8 @@ class ConvertCommand:
     output: Annotated[str | None, tyro.conf.arg(metavar="PATH", aliases=["-o"])] = None
     """the model folder to make or to add to; of --export-transformer, the file"""
     dtype: str = "float32"
-    """of the stored matrices, float32 or bfloat16; norms, biases and tables are float32 in any case"""
+    """of the stored matrices, float32 or bfloat16; norms, biases and tables are float32 in any case; of
+    --export-transformer, of all tensors"""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
     """no progress bar"""
 
@@ -131,7 +134,7 @@ def find(part: str, given: str, revision: str | None) -> Weights:
             raise ConfigError(f"--revision is of a repository that is downloaded, and {given} is here; leave it out")
         return open_weights(part_of(path, part), label=path.resolve().name)
     if hub.is_name(given) and (revision is not None or hub.is_published(given)):
-        folder = hub.download(given, revision)
+        folder = hub.download(given, part, revision)
         return open_weights(part_of(folder, part), label=given, commit=hub.commit_of(folder))
     remedy = "; a repository on huggingface.co needs --revision, a commit or main" if hub.is_name(given) else ""
     raise ConfigError(f"{option}: there is no file or folder {given}{remedy}")
@@ -156,6 +159,8 @@ def run(command: ConvertCommand) -> int:
             unsaid = export_transformer(command.export_transformer, output, command.dtype, bar.update, bar.begin)
         else:
             named = command.sources or hub.PUBLISHED[command.family or OPEN_SORA_1_2.name]
+            for name in hub.COMMITS.keys() & named.values():
+                import_torch(name)  # now, and not after gigabytes have come
             sources = {part: find(part, name, command.revision) for part, name in named.items()}
             base = None if command.family is None else PUBLISHED[command.family]
             convert(sources, output, command.dtype, bar.update, bar.begin, base)

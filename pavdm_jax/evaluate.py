@@ -41,7 +41,7 @@ class EvaluateConfig:
     """What to measure, and how much of it."""
 
     checkpoint: str = "demo"
-    """a model folder, or demo, the embedded model"""
+    """a model folder or training run; or demo, or its student demo-distilled, which does a fifth of the work"""
     videos: int = 20
     """each with a prompt and a seed of its own"""
     frames: int = DEFAULT_FRAMES
@@ -49,7 +49,7 @@ class EvaluateConfig:
     seconds: tuple[float, ...] = (5, 30, 60)
     """when to look; moments after the end are left out"""
     seed: int = 1000
-    """of the first video"""
+    """of the first video; the prompts, and the clips of the VAE's score, are drawn by it, too"""
     world: str = "simple"
     """simple or hidden: the shapes world that prompts and reconstructed clips come from"""
     guidance_scale: float | None = None

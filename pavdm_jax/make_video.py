@@ -68,7 +68,7 @@ class VideoOptions(Options):
     seed: int = 0
     """the same seed makes the same video; the samples of a prompt have SEED, SEED+1, ..."""
     negative_prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """what guidance leads away from, instead of the null caption"""
+    """what guidance leads away from, instead of the model's own (the null caption; SkyReels-V2's published one)"""
     start: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """a clip, or an image, that the video begins with and continues"""
 
@@ -105,7 +105,8 @@ class GenerateCommand:
     ] = ()
     """change the prompt at this second"""
     checkpoint: str = "demo"
-    """a model folder or training run, perhaps gs://BUCKET/NAME, or demo, the small embedded model of coloured shapes"""
+    """a model folder or training run, perhaps gs://BUCKET/NAME; or demo, the embedded model of coloured shapes, or its
+    student demo-distilled, which does a fifth of the work"""
     lora: str | None = None
     """LoRA adapters for that model: their file, or the training run that made them; alone, as --checkpoint, they find
     their model themselves"""

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import fcntl
+import io
 import os
 import shutil
 import tempfile
@@ -73,3 +75,23 @@ def new_file(path: Path) -> Iterator[Path]:
             yield partial
     except OSError as error:
         raise storage_error(error, path) from None
+
+
+def lock_file(path: Path) -> io.FileIO:
+    """Open a file, which is made where it is missing, and lock it; the lock goes with the file, or with the process.
+
+    Raises:
+      BlockingIOError: another process has locked it.
+      OSError: it cannot be opened, or is a symbolic link.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        file = io.FileIO(descriptor, "r+")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # who held it has just finished, and removed its name

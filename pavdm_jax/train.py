@@ -2,7 +2,7 @@
 
 The config is a Python file that defines `config = TrainConfig(...)`, or the name of a shipped one; each of its fields
 is an option by its dotted name (without `stages.0.` for a run of one stage). An interrupted run continues when the same
-command is given again. For several processes, TPU pods and SLURM are recognised; elsewhere set
+command is given again. With --distributed a run has several processes: TPU pods and SLURM are recognised; elsewhere set
 JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 """
 

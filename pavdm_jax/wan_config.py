@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pavdm_jax.config import T5Config, TextConfig, WindowConfig
-from pavdm_jax.config_checks import check_at_least, check_fit
+from pavdm_jax.config_checks import check_at_least, check_between, check_fit, check_positive
 from pavdm_jax.errors import ConfigError
 
 
@@ -75,11 +75,10 @@ class WanVAEConfig:
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "base_channels", "channel_multipliers", "num_res_blocks")
-        if len(self.temporal_downsample) != len(self.channel_multipliers) - 1:
-            raise ConfigError(
-                f"temporal_downsample has {len(self.temporal_downsample)} entries; one is needed between each two of "
-                f"the {len(self.channel_multipliers)} channel_multipliers"
-            )
+        check_positive(self, "latent_deviation")
+        if not all(map(math.isfinite, self.latent_mean)):
+            raise ConfigError(f"latent_mean must be finite, not {self.latent_mean}")
+        check_between(self.temporal_downsample, self.channel_multipliers)
         if len(self.latent_mean) != len(self.latent_deviation):
             raise ConfigError(
                 f"latent_mean has {len(self.latent_mean)} channels and latent_deviation {len(self.latent_deviation)}"

@@ -146,3 +146,9 @@ def test_latent_frames_of_a_micro_clip():
             c.VAEConfig(micro_frames=16, micro_latents=latents)
     with pytest.raises(ConfigError, match="micro_frames must be at least 1, not 0"):
         c.VAEConfig(micro_frames=0)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_of_latents_by_which_nothing_can_be_divided_is_refused(factor):
+    with pytest.raises(ConfigError, match="scaling_factor must be finite and above 0"):
+        c.SpatialVAEConfig(scaling_factor=factor)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 from jax.experimental import topologies
 
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, first_line
 
 GIB = 2**30
 
@@ -161,5 +161,4 @@ def topology_devices(name: str) -> list[jax.Device]:
     except ConfigError:
         raise
     except Exception as error:  # of many kinds: no compiler, or the compiler's own
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ConfigError(f"cannot compile for {name} ({reason}); {chip.remedy}") from None
+        raise ConfigError(f"cannot compile for {name} ({first_line(error)}); {chip.remedy}") from None

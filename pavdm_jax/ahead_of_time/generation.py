@@ -109,7 +109,7 @@ def programs(config: AnyModelConfig, request: Request, device: jax.Device) -> li
     transformer = params[config.transformer_part]
     features = shape((1, 1, tokens, config.t5.d_model), jnp.float32)
     caption = jax.eval_shape(
-        functools.partial(guidance_caption, config=config, guided=request.guided),
+        functools.partial(guidance_caption, config=config, guided=request.guided, dtype=dtype),
         transformer,
         features,
         shape((1, 1), jnp.int32),

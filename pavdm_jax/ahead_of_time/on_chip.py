@@ -240,7 +240,7 @@ def numerics(request: Request, deadline: float) -> Section:
 
 
 def training(request: Request, deadline: float) -> Section:
-    """Steps of the progressive finetune, with the largest batch that fits."""
+    """Steps of the progressive finetune, with batches that grow while they fit and each clip gets faster."""
     config, clips, kept = request.config, jax.device_count(), None
     model = dataclasses.replace(config, height=request.height, width=request.width)
     peak = peak_flops(jax.local_devices()[0].device_kind)

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from pavdm_jax import storage
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.models.model import flatten
 
 PENDING = 2**27
@@ -132,7 +132,7 @@ def stored_arrays(folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
             flat = flatten(dict(tree))
             return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
-            raise ConfigError(f"{folder} is not a complete checkpoint: {str(error).splitlines()[:1]}") from None
+            raise ConfigError(f"{folder} is not a complete checkpoint: {first_line(error)}") from None
 
 
 def _store(folder: Path, name: str) -> dict:
@@ -146,5 +146,5 @@ def _store(folder: Path, name: str) -> dict:
 def _cannot_write(folder: Path, error: Exception) -> ConfigError:
     text = str(error)
     full = "No space left" in text or "quota" in text
-    what = "the disk is full; free some space" if full else text.splitlines()[0][:300]
+    what = "the disk is full; free some space" if full else first_line(error)
     return ConfigError(f"{folder.name} cannot be written: {what}, and run the same command again")

@@ -43,7 +43,7 @@ def load(
     """Load a model.
 
     Args:
-      path: "demo" for the embedded model, a folder of converted weights, or a training run; folders may be in a bucket,
+      path: "demo" or "demo-distilled", the embedded models; a model folder, or a training run, perhaps in a bucket,
         gs://BUCKET/NAME. Of a training run it is the finished model, or, before the run is finished, the averaged
         weights of its newest checkpoint; a certain checkpoint is `RUN/stages/STAGE/STEP`.
       parts: which of "transformer", "vae" and "t5" to read; `params` of the result has only these, the transformer by

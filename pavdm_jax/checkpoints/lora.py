@@ -143,7 +143,7 @@ def find(path: str | os.PathLike) -> Path:
     Raises:
       ConfigError: there is none.
     """
-    path = storage.as_path(path)
+    path = _folder(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"there are no LoRA adapters {file}; a training run writes them when it is finished")
@@ -178,12 +178,16 @@ def read(file: Path) -> Adapters:
 
 def in_place_of_model(path: str | os.PathLike) -> Path | None:
     """The file of adapters, if `path` is one, or a folder with one and without a model; else None."""
-    folder = EMBEDDED / path if is_embedded(path) else storage.as_path(path)
+    folder = _folder(path)
     with storage.cloud_errors(folder):
         if not folder.is_dir():
             return folder if folder.suffix == SUFFIX and folder.exists() else None
         models = (folder / "config.json", folder / "model" / "config.json")
         return folder / FILE if (folder / FILE).exists() and not any(model.exists() for model in models) else None
+
+
+def _folder(path: str | os.PathLike) -> Path:
+    return EMBEDDED / path if is_embedded(path) else storage.as_path(path)
 
 
 def find_base(path: str | os.PathLike) -> tuple[str | os.PathLike, tuple[Path, ...]]:

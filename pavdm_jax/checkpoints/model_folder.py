@@ -7,7 +7,6 @@ without it is ignored.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.models.model import Model, flatten, part_name
 from pavdm_jax.models.tokenizer import Tokenizer
+from pavdm_jax.outputs import lock_file
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -97,13 +97,13 @@ def open_model(path: str | os.PathLike, parts: Sequence[str] = ()) -> ModelFiles
       ConfigError: the folder is missing, incomplete or damaged, or lacks a part.
     """
     if not str(path):
-        raise ConfigError("the name of the checkpoint is empty; the embedded model is called 'demo'")
+        raise ConfigError("the name of the checkpoint is empty; the embedded models are called demo and demo-distilled")
     folder = EMBEDDED / path if is_embedded(path) else storage.as_path(path)
     with storage.cloud_errors(folder):
         if is_model(folder / "model"):
             folder = folder / "model"
         if not folder.is_dir():
-            raise ConfigError(f"there is no checkpoint folder {path}; the embedded model is called 'demo'")
+            raise ConfigError(f"there is no checkpoint folder {path}; the embedded ones are demo and demo-distilled")
         for name in ("config.json", "parts.json", "params"):
             if not (folder / name).exists():
                 raise ConfigError(f"{path} is not a complete checkpoint: {name} is missing from it")
@@ -203,18 +203,16 @@ class ModelFolder:
         if not self.path.name:
             raise ConfigError(f"{path} has no name of its own; give a folder in it")
         self.stage = self.path.with_name(f".{self.path.name}.converting")
+        self._lock_path = self.stage.with_name(self.stage.name + ".lock")
 
     def __enter__(self) -> "ModelFolder":
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.stage.with_name(self.stage.name + ".lock"), "w")
+            self._lock = lock_file(self._lock_path)
+        except BlockingIOError:
+            raise ConfigError(f"another process is converting weights into {self.path.name}; wait for it") from None
         except OSError as error:
             raise ConfigError(f"{self.path.parent} cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ConfigError(f"another process is converting weights into {self.path.name}; wait for it") from None
         try:
             self.config, self.parts = self._read()  # only now, when no other process adds parts any more
             shutil.rmtree(self.stage, ignore_errors=True)
@@ -227,7 +225,7 @@ class ModelFolder:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.stage, ignore_errors=True)
         with contextlib.suppress(OSError):
-            os.unlink(self._lock.name)
+            self._lock_path.unlink()  # before the lock is given up: `lock_file` sees that it has lost its name
         self._lock.close()
 
     def _read(self) -> tuple[AnyModelConfig | None, dict]:

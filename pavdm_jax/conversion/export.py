@@ -11,8 +11,9 @@ import numpy as np
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.layers import PartReader
+from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.lora import find_base
-from pavdm_jax.checkpoints.model_folder import ModelFiles, open_model
+from pavdm_jax.checkpoints.model_folder import open_model
 from pavdm_jax.checkpoints.safetensors_header import header_bytes
 from pavdm_jax.config import ModelConfig, STDiT3Config
 from pavdm_jax.conversion.architecture import part_kind
@@ -35,12 +36,13 @@ def export_transformer(
 ) -> dict[str, int]:
     """Write the transformer of a model folder as a file that Open-Sora loads, or SkyReels-V2 in its original layout.
 
-    It is written tensor by tensor, and appears when it is complete. Weights that were converted and are exported in
-    float32 are bit for bit the published ones, except the constant `rope.freqs`: it is not stored in model folders but
-    computed as upstream does, and may differ from PyTorch's in the last bit (for XL/2 one value of 36 does, by 2e-9).
+    LoRA adapters are written merged into their base. The file is written tensor by tensor, and appears when it is
+    complete. Weights that were converted and are exported in float32 are bit for bit the published ones, except the
+    constant `rope.freqs`: it is not stored in model folders but computed as upstream does, and may differ from
+    PyTorch's in the last bit (for XL/2 one value of 36 does, by 2e-9).
 
     Args:
-      path: "demo", a model folder, or the folder of a finished training run.
+      path: "demo", a model folder, or the folder of a finished training run, perhaps with adapters.
       output: the file to write, `*.safetensors`; replaced if it exists.
       dtype: of all tensors in it, "float32" as published, or "bfloat16".
       progress: called after each tensor with the number of its bytes.
@@ -54,14 +56,8 @@ def export_transformer(
     """
     if output.suffix != ".safetensors":
         raise ConfigError(f"--output {output.name} must end in .safetensors")
-    base, files = find_base(path)
-    if files:
-        raise ConfigError(
-            f"{path} holds LoRA adapters, no weights of its own; write the whole model first, in Python: "
-            f"save_model(FOLDER, load({str(path)!r}, PARTS)), or train with lora.save_merged"
-        )
-    model = open_model(base, parts=["transformer"])
-    tensors = _list_tensors(model)
+    config, read = _open_transformer(path)
+    tensors = _list_tensors(config, read)
     kind, numpy_type = NAMES[dtype]
     sizes = {name: int(np.prod(tensor.shape)) * np.dtype(numpy_type).itemsize for name, tensor in tensors.items()}
     try:
@@ -77,7 +73,7 @@ def export_transformer(
                 progress(values.nbytes)
     except OSError as error:
         raise ConfigError(f"{output.name} cannot be written: {error.strerror}") from None
-    return unsaid_sizes(model.config)
+    return unsaid_sizes(config)
 
 
 def unsaid_sizes(config: AnyModelConfig) -> dict[str, int]:
@@ -97,19 +93,26 @@ class _Tensor:
     read: Callable[[], np.ndarray]
 
 
-def _list_tensors(model: ModelFiles) -> dict[str, _Tensor]:
-    """All tensors of a model's transformer by PyTorch name, in the order of writing; their values are not read yet."""
-    part = model.config.transformer_part
-    rules, expected = (
-        part_kind(part, type(model.config)).rules(model.config.transformer, {}),
-        abstract_params(model.config)[part],
-    )
+def _open_transformer(path: str | os.PathLike) -> tuple[AnyModelConfig, Callable[[str, int | None], np.ndarray]]:
+    """A model's config, and a function that reads a parameter, or one layer of it, as `PartReader.read` does."""
+    base, adapters = find_base(path)
+    if not adapters:
+        files = open_model(base, parts=["transformer"])
+        return files.config, PartReader(files.folder / "params" / files.config.transformer_part).read
+    model = load(path, parts=["transformer"], dtype="float32")  # they are merged here, so the whole is in memory
+    merged = flatten(model.transformer)
+    return model.config, lambda name, layer: np.asarray(merged[name] if layer is None else merged[name][layer])
+
+
+def _list_tensors(config: AnyModelConfig, read: Callable[[str, int | None], np.ndarray]) -> dict[str, _Tensor]:
+    """All tensors of a transformer by PyTorch name, in the order of writing; their values are not read yet."""
+    part = config.transformer_part
+    rules, expected = part_kind(part, type(config)).rules(config.transformer, {}), abstract_params(config)[part]
     flat = flatten(expected)
-    reader = PartReader(model.folder / "params" / part)
 
     def stored(rule: Rule, layer: int) -> _Tensor:
         shape = rule.shape_there(flat[rule.target].shape)
-        return _Tensor(shape, lambda: rule.to_pytorch(reader.read(rule.target, layer if rule.stacked else None)))
+        return _Tensor(shape, lambda: rule.to_pytorch(read(rule.target, layer if rule.stacked else None)))
 
     def constant(rule: Rule) -> _Tensor:
         return _Tensor((len(rule.constant),), lambda: np.asarray(rule.constant))

@@ -6,7 +6,8 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import errors
 
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.conversion.sources import IN_DIFFUSERS
+from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.models.model import PARTS
 
 PUBLISHED = {
@@ -25,11 +26,12 @@ COMMITS = {"DeepFloyd/t5-v1_1-xxl": "c9c625d2ec93667ec579ede125fd3811d1f81d37"}
 """What is downloaded where no revision is asked for: the commit that public copies of this repository, whose files are
 PyTorch's, name. Those of the other published ones are not known to us; a model folder notes which one it is of."""
 
-FILES = [
-    *("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "spiece.model"),
-    *("model_index.json", "transformer/*", "vae/*", "text_encoder/*", "tokenizer/*"),
-]
-"""Patterns of the files that are downloaded."""
+FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "spiece.model"]
+"""Patterns of the files that are downloaded of a repository of one part."""
+
+FOLDERS = {part: [f"{folder}/*"] for part, folder in IN_DIFFUSERS.items()}
+FOLDERS["t5"].append("tokenizer/*")
+"""Patterns of the files of each part of a repository that has all, as `model_index.json` tells."""
 
 
 def is_name(text: str) -> bool:
@@ -42,19 +44,22 @@ def is_published(name: str) -> bool:
     return any(name in repositories.values() for repositories in PUBLISHED.values())
 
 
-def download(name: str, revision: str | None = None) -> Path:
-    """Download the files of a repository, except those in the cache, and return their folder.
+def download(name: str, part: str, revision: str | None = None) -> Path:
+    """Download the files of a part from a repository, except those in the cache, and return their folder.
 
     Args:
       name: of the repository.
+      part: "transformer", "vae" or "t5".
       revision: a commit, tag or branch; None: the one in `COMMITS`, or the newest files.
 
     Raises:
       ConfigError: no such repository or revision, no access, no network, or no space.
     """
     try:
-        files = huggingface_hub.snapshot_download(name, revision=revision or COMMITS.get(name), allow_patterns=FILES)
-        return Path(files)
+        patterns = [*FILES, "model_index.json", *FOLDERS[part]]
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision or COMMITS.get(name), allow_patterns=patterns)
+        )
     except errors.GatedRepoError:
         raise ConfigError(
             f"{name} wants its licence accepted: do so at huggingface.co/{name}, then run: hf auth login"
@@ -66,7 +71,7 @@ def download(name: str, revision: str | None = None) -> Path:
             f"there is no public repository {name} on huggingface.co, and no folder of that name here"
         ) from None
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].removeprefix("Got: ")[:200]
+        reason = first_line(error).removeprefix("Got: ")
         raise ConfigError(
             f"{name} cannot be downloaded ({reason}); check the network, or give a local folder"
         ) from None

@@ -7,17 +7,27 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import ml_dtypes
 import numpy as np
 
 from pavdm_jax.conversion.tensor_files import TensorInfo
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, first_line
 
 STATES = ("ema", "state_dict", "model", "module")
 """Keys under which trainers keep the weights, in order of preference: the averaged ones come first."""
 
 MAX_RECORD = 200_000_000  # bytes of the pickle itself; it holds names and shapes only
+
+
+def import_torch(wanted_by: str) -> ModuleType:
+    """PyTorch; `ConfigError`, which says what wants to be read, if it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        raise ConfigError(f"reading {wanted_by} needs PyTorch: pip install 'pavdm_jax[torch]'") from None
+    return torch
 
 
 class PickleFile:
@@ -31,10 +41,7 @@ class PickleFile:
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            import torch
-        except ImportError:
-            raise ConfigError(f"reading {path.name} needs PyTorch: pip install 'pavdm_jax[torch]'") from None
+        torch = import_torch(path.name)
         _check_archive(path)
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -45,7 +52,7 @@ class PickleFile:
                 f"{path.name} is refused: {wants}; ask for safetensors, or for the tensors alone"
             ) from None
         except Exception as error:  # torch and zip errors of many kinds
-            raise ConfigError(f"{path.name} is damaged: {(str(error).splitlines() or ['?'])[0][:200]}") from None
+            raise ConfigError(f"{path.name} is damaged: {first_line(error)}") from None
         self._torch = torch
         tensors = {
             name: tensor for name, tensor in _state(path, loaded, torch).items() if isinstance(tensor, torch.Tensor)

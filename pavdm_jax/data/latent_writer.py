@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.safetensors_header import Header, read_header
+from pavdm_jax.cli import check_interrupted
 from pavdm_jax.data.clips import Clips
 from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import LatentCache, cache_identity, check_identity, damaged, read_json
@@ -88,6 +89,7 @@ def write_cache(
     try:
         with tqdm(total=len(numbers), desc="latents", unit="clip", smoothing=0.02, disable=not numbers) as bar:
             for n in missing:
+                check_interrupted()
                 _write_shard(_shard(folder, n, shards), len(orders[n]), samples, clips, encoder, options, bar)
     finally:
         samples.close()

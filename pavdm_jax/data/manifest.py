@@ -131,21 +131,28 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
     }
     new = [path for path in paths if path not in infos]
     if new:
-        with ThreadPoolExecutor(8) as pool:
-            infos |= dict(zip(new, tqdm(pool.map(_probed, new), "reading files", len(new), unit="file"), strict=True))
-        entries = {
-            path: {"file": stamps[path], "video": asdict(info)}
-            for path, info in infos.items()
-            if isinstance(info, VideoInfo)
-        }
         try:
-            storage.write(kept_in, json.dumps(entries, indent=0).encode())
-        except OSError as error:
-            print(
-                f"the index {kept_in} cannot be kept ({error.strerror or error}); files are read each time",
-                file=sys.stderr,
-            )
+            with ThreadPoolExecutor(8) as pool:
+                probed = tqdm(pool.map(_probed, new), "reading files", len(new), unit="file")
+                for path, info in zip(new, probed, strict=True):
+                    infos[path] = info
+        finally:  # what has been read is not read again, even if something ends this
+            _keep_index(kept_in, infos, stamps)
     return infos
+
+
+def _keep_index(kept_in: Path, infos: dict[str, VideoInfo | str], stamps: dict) -> None:
+    read = {path: info for path, info in infos.items() if isinstance(info, VideoInfo)}
+    entries = {path: {"file": stamps[path], "video": asdict(info)} for path, info in read.items()}
+    if not entries:
+        return
+    try:
+        storage.write(kept_in, json.dumps(entries, indent=0).encode())
+    except OSError as error:
+        print(
+            f"the index {kept_in} cannot be kept ({error.strerror or error}); files are read each time",
+            file=sys.stderr,
+        )
 
 
 def _probed(path: str) -> VideoInfo | str:

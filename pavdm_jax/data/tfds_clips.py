@@ -9,7 +9,7 @@ import numpy as np
 
 from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.data.config import TfdsData
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import decoded_size
 from pavdm_jax.text.captions import clean
@@ -38,9 +38,8 @@ class TfdsClips:
         except ImportError as error:
             raise ConfigError(f"{data.name} needs a package that is not installed: {error}") from None
         except Exception as error:  # of many kinds, some of them several screens long
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise ConfigError(
-                f"{data.name} cannot be opened ({reason}); prepare it once with tfds.builder({name!r}, "
+                f"{data.name} cannot be opened ({first_line(error)}); prepare it once with tfds.builder({name!r}, "
                 f"data_dir={data.data_dir!r}, file_format='array_record').download_and_prepare()"
             ) from None
         features = cast(Mapping[str, Any], builder.info.features)

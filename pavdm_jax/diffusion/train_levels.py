@@ -21,7 +21,7 @@ class TrainLevels(struct.PyTreeNode):
     """The noise levels of a training batch.
 
     Attributes:
-      levels: [b, t] float32 in 0..1; 0 in clean and invalid frames.
+      levels: [b, t] float32 in 0..1; 0 in invalid frames, and in clean ones but for a context that is noised.
       loss_mask: [b, t] float32, 1 where a frame counts in the loss, else 0.
       num_valid: [b] int32, the latent frames that the network sees, a prefix of t.
     """
@@ -89,7 +89,8 @@ def sample_progressive(
     `level_shift` grid steps), clamped to 0..1, then the noise shift. A full window is the context and all K noisy
     chunks. A growing window has n noisy chunks at the highest levels, a shrinking one n at the lowest, n uniform in
     1..K, and is empty behind them. A short window has n in 1..K−1 chunks at consecutive levels below the highest: these
-    are the windows of a video of n new chunks after its growth, until its first chunk is clean.
+    are the windows of a video of n new chunks after its growth, until its first chunk is clean. The context has the
+    level `window.context_noise`, as in sampling.
 
     Deviations:
       - The released code (desaixie/pa_vdm) clamps the levels to 0.999, one timestep below pure noise. Here they are
@@ -112,7 +113,9 @@ def sample_progressive(
     table = jnp.clip(level_table(window)[row] + move[:, None], 0.0, 1.0)
     drawn = _draw_windows((*keys, *jax.random.split(jax.random.fold_in(key, 5))), objective, window, batch)
     levels = jnp.take_along_axis(table, jnp.clip(drawn.columns, 0, window.noisy_chunks - 1), axis=1)
-    return window_levels(levels, drawn.is_noisy, drawn.chunks, window, height, width, base_size)
+    found = window_levels(levels, drawn.is_noisy, drawn.chunks, window, height, width, base_size)
+    is_context = (found.loss_mask == 0) & (jnp.arange(window.window_size)[None, :] < found.num_valid[:, None])
+    return found.replace(levels=jnp.where(is_context, window.context_noise, found.levels))
 
 
 class DrawnWindows(struct.PyTreeNode):

@@ -82,9 +82,8 @@ def connect() -> None:
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"the other processes are not found ({reason}); on hosts without SLURM or TPU pods set "
+            f"the other processes are not found ({first_line(error)}); on hosts without SLURM or TPU pods set "
             f"{', '.join(VARIABLES)}"
         ) from None
 

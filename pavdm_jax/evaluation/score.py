@@ -53,8 +53,8 @@ class ScoreConfig:
     output: str | None = None
     """a JSON file for the scores of every video, the curves and how each was measured"""
     report: str | None = None
-    """an HTML page with tables, curves and the videos themselves, which opens offline; beside it two pictures: .png of
-    the curves, -frames.png of some videos"""
+    """an HTML page with tables, curves, and frames and small videos of six prompts, which opens offline; beside it two
+    pictures: .png of the curves, -frames.png of some videos"""
     earlier: tuple[str, ...] = ()
     """files that --output wrote before, of which all videos count that are not scored now; they need not be there, so a
     comparison can be made in parts, on several machines"""

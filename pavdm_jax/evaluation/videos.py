@@ -23,6 +23,7 @@ class VideoFile:
 def find_videos(named: Sequence[str]) -> list[VideoFile]:
     """The videos of files and folders, with those in folders within them, in the order of their names.
 
+    A GIF in a folder is left out where the video that it is a preview of lies beside it (`--gif`).
     Folders of the same name in different places are told apart by as much of their path as it takes.
 
     Raises:
@@ -36,6 +37,8 @@ def find_videos(named: Sequence[str]) -> list[VideoFile]:
         if path.is_dir():
             found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
             found = [file for file in found if not file.stem.endswith(UNFINISHED) and not file.name.startswith(".")]
+            whole = {file.with_suffix("") for file in found if file.suffix.lower() != ".gif"}
+            found = [file for file in found if file.suffix.lower() != ".gif" or file.with_suffix("") not in whole]
             if not found:
                 raise ConfigError(f"there are no videos in the folder {path}; looked for {', '.join(SUFFIXES)}")
             paths |= dict.fromkeys(found)

@@ -72,9 +72,10 @@ class Options:
     guidance_scale: float | None = None
     """1 follows the model's plain prediction; higher follows the prompt more closely"""
     negative_prompt: str | Sequence[str] | None = None
-    """what guidance leads away from, instead of the null caption; a list gives each prompt its own"""
+    """what guidance leads away from, instead of the model's own (the null caption; SkyReels-V2's published one); a list
+    gives each prompt its own"""
     aesthetic_score: float | None = None
-    """appended to the prompts, as Open-Sora was trained to read it; 4 to 7"""
+    """appended to the prompts, as Open-Sora was trained to read it; 4 to 7 (6.5 with Open-Sora)"""
     motion_score: float | None = None
     """appended to the prompts; 0 to 20, of optical flow"""
     camera_motion: str | None = None
@@ -121,7 +122,7 @@ class Options:
     """of the progressive method: begin and end with a full window (the paper's base design); the start clip's last
     chunks are noised and made again"""
     clip_frames: int | None = None
-    """of the baselines: pixel frames of a clip (51)"""
+    """of the baselines: pixel frames of a clip (51; SkyReels-V2 97)"""
     context_frames: int | None = None
     """of the baselines: how many of these come from the clip before (17); 1 conditions on one frame"""
     keep_latents: bool = False

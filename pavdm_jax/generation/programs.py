@@ -36,7 +36,7 @@ from pavdm_jax.models.wan_vae import WanVAE, decode_next
 from pavdm_jax.wan_config import WanVAEConfig
 
 
-@functools.partial(jax.jit, static_argnames=("config", "guided"))
+@functools.partial(jax.jit, static_argnames=("config", "guided", "dtype"))
 def guidance_caption(
     params: dict,
     features: jax.Array,
@@ -46,6 +46,7 @@ def guidance_caption(
     *,
     config: AnyModelConfig,
     guided: bool = True,
+    dtype: DTypeLike = jnp.float32,
 ) -> Caption:
     """The caption keys and values of both halves of classifier-free guidance, from the text encoder's features.
 
@@ -57,6 +58,7 @@ def guidance_caption(
       negative_lengths: int [b], tokens of the negative prompts, or None.
       config: the architecture.
       guided: False leaves out the second half.
+      dtype: of the keys and values, in which the network will use them; they are computed in float32.
 
     Returns:
       A caption of batch 2 b: first the prompts, then what guidance leads away from. Without guidance, of batch b.
@@ -64,7 +66,7 @@ def guidance_caption(
     network = networks(config)
     prompts = network.caption(params, features, lengths)
     if not guided:
-        return _shard(prompts)
+        return _shard(prompts, dtype)
     if negative is None or negative_lengths is None:
         unconditional = network.null_caption(params, lengths)
     else:
@@ -72,11 +74,12 @@ def guidance_caption(
         negative = jnp.broadcast_to(negative[:, None], every)
         negative_lengths = jnp.broadcast_to(negative_lengths[:, None], lengths.shape)
         unconditional = network.caption(params, negative, negative_lengths)
-    return _shard(concatenate([prompts, unconditional]))
+    return _shard(concatenate([prompts, unconditional]), dtype)
 
 
-def _shard(caption: Caption) -> Caption:
-    return Caption(shard_batch(caption.keys, 2), shard_batch(caption.values, 2), shard_batch(caption.length, 0))
+def _shard(caption: Caption, dtype: DTypeLike) -> Caption:
+    keys, values = (shard_batch(x.astype(dtype), 2) for x in (caption.keys, caption.values))
+    return Caption(keys, values, shard_batch(caption.length, 0))
 
 
 @functools.partial(jax.jit, static_argnames="chunk")

@@ -54,7 +54,7 @@ def read_prompts_file(path: str | os.PathLike) -> list[PromptLine]:
     empty lines and those that begin with `#` are left out. Paths of start clips are relative to the file.
 
     Args:
-      path: of the file, which may be in a bucket.
+      path: of the file, which may be in a bucket, if no start clips are beside it.
 
     Raises:
       ConfigError: no such file, no prompt in it, or the first line with a mistake.

@@ -216,7 +216,7 @@ def _window(config: AnyModelConfig, asked: Options, frames: int | None, given_fr
     """
     window = SCHEDULES.get(asked.schedule or "", config.window)
     if asked.method != "progressive":
-        return dataclasses.replace(window, reuse_below=None)  # clips have no shifts
+        return dataclasses.replace(window, reuse_below=None, guidance_above=0.0)  # clips have no shifts, and one level
     changed = _given(asked, *(field.name for field in dataclasses.fields(window)))
     if asked.schedule == "synchronous":
         if frames is None:
@@ -284,7 +284,7 @@ def _negative_prompts(config: AnyModelConfig, asked: Options, prompts: int) -> t
         )
     for text in each:
         if is_blank(text):
-            raise ConfigError("a negative prompt is empty; leave it out to guide away from the null caption")
+            raise ConfigError("a negative prompt is empty; leave it out to guide away from the model's own")
     return tuple(text for text in each for _ in range(asked.samples))
 
 

@@ -20,6 +20,8 @@ def read_starts(
     Of a file only as many frames are read as the video has, `frames`, and each is resized as it comes.
     """
     if asked.start is None:
+        if asked.image != "hold":
+            raise ConfigError(f"image {asked.image} is of a start image; give one as start, or leave image out")
         return None, None
     each = [asked.start] if isinstance(asked.start, str | os.PathLike | np.ndarray) else list(asked.start)
     if len(each) not in (1, prompts):
@@ -30,9 +32,13 @@ def read_starts(
         raise ConfigError(
             f"the start clips of a batch must have equal lengths, not {', '.join(map(str, sorted(lengths)))} frames"
         )
+    if asked.image == "latent" and lengths != {1}:
+        raise ConfigError(
+            f"image latent is of a start image, and the start clip has {lengths.pop()} frames; leave it out"
+        )
     repeats = 1 if len(each) == 1 else asked.samples
     clip = np.repeat(np.stack(clips), repeats, axis=0)
-    return (None, clip) if asked.image == "latent" and lengths == {1} else (clip, None)
+    return (None, clip) if asked.image == "latent" else (clip, None)
 
 
 def _read_start(
@@ -44,7 +50,7 @@ def _read_start(
     width: int,
 ) -> np.ndarray:
     frames = start if isinstance(start, np.ndarray) else read_video(os.fspath(start), 0, at_most, (height, width))
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise ConfigError(
             f"start frames must be uint8 [frames, height, width, 3], not {frames.dtype} {list(frames.shape)}"
         )

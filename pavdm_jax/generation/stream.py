@@ -203,10 +203,10 @@ class VideoStream(ABC):
 
     def _make_conditions(self, prompts: PromptFeatures) -> Conditions:
         params, config, request = self.model.transformer, self.request.config, self.request
-        caption = self._call(guidance_caption, params, *prompts, config=config, guided=request.guided)
+        dtype = DTYPES[request.dtype]
+        caption = self._call(guidance_caption, params, *prompts, config=config, guided=request.guided, dtype=dtype)
         fps, height, width = map(np.float32, (request.fps, *request.told_size))
         scale = np.float32(request.guidance_scale) if request.guided else None
-        dtype = DTYPES[request.dtype]
         static = {
             "config": config,
             "dtype": dtype,

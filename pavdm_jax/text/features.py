@@ -30,6 +30,9 @@ from pavdm_jax.storage import cache_folder
 from pavdm_jax.text.captions import clean, complete, is_blank
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
 
+AT_ONCE = 64
+"""Texts for which the encoder is read from the disk once: after each so many, features are kept, and memory is free."""
+
 
 def prompt_features(
     model: Model, prompts: Sequence[str], dtype: DTypeLike, progress: bool = False
@@ -96,12 +99,13 @@ def _encode_from_folder(
     stored = {caption: _read(_entry(cache, caption), config) for caption in captions}
     known = {caption: features for caption, features in stored.items() if features is not None}
     missing = [caption for caption in captions if caption not in known]
-    if missing:
-        ids, lengths = model.tokenizer.tokenize(missing, config.text.max_tokens)
+    for first in range(0, len(missing), AT_ONCE):
+        group = missing[first : first + AT_ONCE]
+        ids, lengths = model.tokenizer.tokenize(group, config.text.max_tokens)
         folder = open_model(model.folder, ["t5"]).folder / "params" / "t5"
         expected = in_dtype(abstract_params(config)["t5"], dtype)
         encoded = encode_from_disk(folder, expected, ids, lengths, config=config.t5, dtype=dtype, progress=progress)
-        for caption, features in _without_padding(missing, encoded, lengths).items():
+        for caption, features in _without_padding(group, encoded, lengths).items():
             known[caption] = features
             _write(_entry(cache, caption), features)
     return known

@@ -99,6 +99,7 @@ class LoRAConfig:
     rank: int = 16
     alpha: float = 16.0  # the change of a weight is alpha / rank times the product of its two factors
     layers: tuple[str, ...] = ("qkv", "attention_out", "cross_query", "cross_out", "mlp_in", "mlp_out")
+    # STDiT3's; Wan's are query, key, value, attention_out, cross_query, cross_out, mlp_in, mlp_out (skyreels_lora.py).
     save_merged: bool = False  # also write the whole model with the adapters in it, to `output/model`
 
     def __post_init__(self) -> None:
@@ -228,7 +229,10 @@ MAX_SEED = 2 * 10**9
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Sample videos of the averaged weights during a diffusion stage, in `samples/` and in TensorBoard."""
+    """Sample videos of the averaged weights during a diffusion stage, in `samples/` and in TensorBoard.
+
+    They are made in the precision of the training, `compute_dtype`.
+    """
 
     every: int = 0  # steps from one to the next; 0 makes none
     prompts: tuple[str, ...] = ("a red circle moves left",)  # a video each

@@ -12,8 +12,10 @@ from pavdm_jax.video.images import write_gif
 from pavdm_jax.video.writer import VideoWriter
 
 
-def sample_videos(model: Model, config: SampleConfig, folder: Path, step: int) -> list[Path]:
+def sample_videos(model: Model, config: SampleConfig, dtype: str, folder: Path, step: int) -> list[Path]:
     """Make a video of each prompt, with the same seed at every step: `folder/STEP-NUMBER.mp4`, and a GIF beside it.
+
+    The videos are made one after another, in the precision `dtype`, as they have to fit beside the training.
 
     Returns:
       The paths of the GIFs.
@@ -26,8 +28,8 @@ def sample_videos(model: Model, config: SampleConfig, folder: Path, step: int) -
     on_device = {part: jax.device_put(model.params[part], on_first_device()) for part in parts}
     model = model.replace(params={**model.params, **on_device})
     fps, gifs = model.config.fps, []
-    videos = generate(model, list(config.prompts), config.frames, seed=config.seed, method=config.method)
-    for number, video in enumerate(videos):
+    for number, prompt in enumerate(config.prompts):
+        video = generate(model, prompt, config.frames, seed=config.seed, method=config.method, dtype=dtype)
         path = folder / f"{step:07}-{number}.mp4"
         with VideoWriter(path, fps) as writer:
             writer.write(video)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from pavdm_jax import storage
 from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.run_folder import stage_folder
+from pavdm_jax.cli import check_interrupted
 from pavdm_jax.config import VAEConfig
 from pavdm_jax.distributed.mesh import use_mesh
 from pavdm_jax.distributed.placement import on_first_device, place_batch, process_rows, to_devices, to_host
@@ -156,6 +157,7 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
     key, previous = jax.random.key(prepared.seed), None
     with _stage_log(prepared) as log, run.preemption.steps():
         for index in range(prepared.done, stage.steps):
+            check_interrupted()
             batch = next(prepared.batches)
             with use_mesh(prepared.mesh):
                 state, loss = prepared.program.step(state, prepared.frozen, batch, key)
@@ -212,7 +214,8 @@ def _sample(prepared: PreparedStage, state: TrainState, step: int) -> None:
     """Make the sample videos of a step in process 0; all processes must call it, to gather the weights."""
     model, log, step = prepared.averaged(state), prepared.run.log, prepared.first + step
     if is_first():
-        log.videos(step, sample_videos(model, prepared.run.config.samples, log.folder / "samples", step))
+        config = prepared.run.config
+        log.videos(step, sample_videos(model, config.samples, config.compute_dtype, log.folder / "samples", step))
 
 
 def finish(prepared: PreparedStage, state: TrainState, about: dict) -> Model:

@@ -6,7 +6,6 @@ so a run that was cut back to a known position and continued leaves the same byt
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import os
@@ -22,7 +21,7 @@ from av.error import FFmpegError
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.outputs import check_output, file_url, partial_path, storage_error
+from pavdm_jax.outputs import check_output, file_url, lock_file, partial_path, storage_error
 from pavdm_jax.video.fragments import copy_fragments, encode
 
 MIN_FPS, MAX_FPS = 0.01, 1000
@@ -166,7 +165,7 @@ class VideoWriter:
     def _open(self) -> io.FileIO:
         """The partial file at the writer's position, held by this process alone."""
         try:
-            file = _open_alone(self.partial_path)
+            file = lock_file(self.partial_path)
         except BlockingIOError:
             raise ConfigError(
                 f"{self.partial_path} is being written by another process; wait for it, or choose another output"
@@ -239,26 +238,6 @@ class VideoWriter:
                     f"{self.partial_path} was written with another size or fps; resume with the same, or delete it "
                     "and start again"
                 )
-
-
-def _open_alone(path: Path) -> io.FileIO:
-    """Open a file, which is made where it is missing, and lock it; the lock goes with the file, or with the process.
-
-    Raises:
-      BlockingIOError: another process has locked it.
-      OSError: it cannot be opened, or is a symbolic link.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        file = io.FileIO(descriptor, "r+")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()  # who held it has just finished it, and removed its name
 
 
 def read_comment(path: str | Path) -> str | None:

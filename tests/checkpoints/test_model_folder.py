@@ -18,7 +18,7 @@ from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.config_json import to_json
 from pavdm_jax.checkpoints.fingerprint import model_fingerprint, params_fingerprint
 from pavdm_jax.checkpoints.load import load
-from pavdm_jax.checkpoints.model_folder import ModelFolder, is_embedded, save_model
+from pavdm_jax.checkpoints.model_folder import EMBEDDED, ModelFolder, is_embedded, save_model
 from pavdm_jax.conversion.export import export_transformer
 from pavdm_jax.convert_weights import inspect, verify
 from pavdm_jax.errors import ConfigError
@@ -188,8 +188,10 @@ def test_adapters_are_given_in_place_of_a_model_and_bring_their_defaults(saved, 
     assert changed == {f"stdit3/blocks/{kind}/qkv/kernel" for kind in ("spatial", "temporal")}
     assert "LoRA adapters of ../base, rank 2" in inspect(str(run)) and "base: tiny" in inspect(str(run))
     assert "vae, adapters are as they were written" in verify(str(run))
-    with pytest.raises(ConfigError, match="holds LoRA adapters, no weights of its own"):
-        export_transformer(str(run), tmp_path / "whole.safetensors", "float32", lambda _: None, lambda _: None)
+    save_model(tmp_path / "merged", load(run, parts=PARTS))
+    for name in ("run", "merged"):
+        export_transformer(tmp_path / name, tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "run.safetensors").read_bytes() == (tmp_path / "merged.safetensors").read_bytes()
 
 
 def test_adapters_of_adapters_are_merged_in_their_order(saved, tmp_path):
@@ -330,3 +332,7 @@ def test_what_a_folder_holds_is_read_when_no_other_process_adds_to_it(saved, tmp
     with pytest.raises(ConfigError, match="exists and is not a model folder"), ModelFolder(folder):
         pass
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_adapters_of_an_embedded_model_are_found_by_its_name():
+    assert lora.find("demo-distilled") == EMBEDDED / "demo-distilled" / lora.FILE

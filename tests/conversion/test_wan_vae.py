@@ -85,5 +85,10 @@ def test_the_normalisation_is_that_of_config_json():
     assert config == WanVAEConfig(base_channels=4, latent_mean=(0.5,) * 16, latent_deviation=(2.0,) * 16)
     with pytest.raises(ConfigError, match="latents_std must be a list of numbers"):
         wan_vae_config(shapes, {"latents_std": "one"})
+    for wrong in (0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="latent_deviation must be finite and above 0"):
+            wan_vae_config(shapes, {"latents_std": [1] * 15 + [wrong]})
+    with pytest.raises(ConfigError, match="latent_mean must be finite"):
+        wan_vae_config(shapes, {"latents_mean": [0] * 15 + [float("nan")]})
     with pytest.raises(ConfigError, match="latent_mean has 16 channels and latent_deviation 3"):
         wan_vae_config(shapes, {"latents_std": [1, 1, 1]})

@@ -127,6 +127,20 @@ def test_a_file_that_could_not_be_read_is_tried_again(folder, tmp_path, monkeypa
     assert index_files(tmp_path / "clips.csv", [path]) == {path: probe(path)}
 
 
+def test_files_that_were_read_before_an_end_are_not_read_again(folder, tmp_path, monkeypatch):
+    paths = [str(folder / "wide.mp4"), str(folder / "tall.mp4")]
+
+    def ends(path):
+        if path == paths[1]:
+            raise storage.StorageError("the way is gone")
+        return probe(path)
+
+    with monkeypatch.context() as patched, pytest.raises(storage.StorageError, match="the way is gone"):
+        patched.setattr(manifest_module, "probe", ends)
+        index_files(tmp_path / "clips.csv", paths)
+    assert list(json.loads((tmp_path / "clips.index.json").read_text())) == paths[:1]
+
+
 @pytest.mark.parametrize("damage", ["file", "video", "height", "all"])
 def test_a_damaged_index_is_written_again(folder, tmp_path, damage):
     path, kept_in = str(folder / "wide.mp4"), tmp_path / "clips.index.json"

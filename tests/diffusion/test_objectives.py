@@ -1,5 +1,6 @@
 """Training levels, masks and the loss."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -32,6 +33,16 @@ SIZE = 512
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def progressive(key, config, batch, objective):
     return train_levels.sample_progressive(key, objective, config, batch, SIZE, SIZE, SIZE)
+
+
+def test_the_context_is_noised_as_in_sampling_and_is_not_part_of_the_loss():
+    objective = ProgressiveDiffusion(0.25, 0.25, 0.0)
+    noised = progressive(KEY, dataclasses.replace(CONFIG, context_noise=0.02), MANY, objective)
+    clean = progressive(KEY, CONFIG, MANY, objective)
+    context = (np.asarray(clean.levels) == 0) & (np.arange(8) < np.asarray(clean.num_valid)[:, None])
+    assert context.any()
+    np.testing.assert_array_equal(noised.levels, np.where(context, np.float32(0.02), clean.levels))
+    np.testing.assert_array_equal(noised.loss_mask, clean.loss_mask)
 
 
 def still(growing, shrinking, short=0.0):

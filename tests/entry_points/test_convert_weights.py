@@ -361,5 +361,9 @@ def test_safetensors_need_no_torch_and_pickles_say_so(published, tmp_path):
     done = run(tmp_path / "weights.bin")
     assert done.returncode == 2
     assert done.stderr == "error: reading weights.bin needs PyTorch: pip install 'pavdm_jax[torch]'\n"
+    whole = [sys.executable, "-c", WITHOUT_TORCH, "--output", str(tmp_path / "whole"), "--quiet"]
+    done = subprocess.run(whole, capture_output=True, text=True)  # nothing is downloaded before
+    said = "error: reading DeepFloyd/t5-v1_1-xxl needs PyTorch: pip install 'pavdm_jax[torch]'\n"
+    assert (done.returncode, done.stderr) == (2, said)
     assert run(published / "OpenSora-VAE-v1.2").returncode == 0
     assert load(tmp_path / "model", parts=["vae"]).params

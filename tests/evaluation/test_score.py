@@ -114,6 +114,12 @@ def test_systems_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert [video.system for video in find_videos([str(tmp_path)])] == ["first/run", "second/run"]
 
 
+def test_a_gif_beside_its_video_is_not_another_video(tmp_path):
+    for name in ("a.mp4", "a.gif", "b.gif", "c.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    assert [video.path.name for video in find_videos([str(tmp_path)])] == ["a.mp4", "b.gif", "c.mp4"]
+
+
 def test_a_missing_library_is_told_with_the_remedy(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(ConfigError, match=r"pip install 'pavdm_jax\[metrics\]'"):

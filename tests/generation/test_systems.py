@@ -19,6 +19,9 @@ from pavdm_jax.generation.request import make_request
 OTHER = "a large green triangle moves right"
 
 
+CLIP = np.zeros((17, 16, 24, 3), np.uint8)
+
+
 def video(prompt=PROMPT, frames=3 * CHUNK, **options):
     return generate(tiny_model(), prompt, frames, **options)
 
@@ -364,6 +367,9 @@ def test_prompts_that_are_no_longer_needed_are_forgotten():
         ({"negative_prompt": " "}, "negative prompt is empty"),
         ({"negative_prompt": ["a", "b"]}, "2 negative prompts are given for 1 prompts"),
         ({"image": "still"}, "use hold or latent"),
+        ({"image": "latent"}, "image latent is of a start image; give one"),
+        ({"image": "latent", "start": CLIP}, "the start clip has 17 frames; leave it out"),
+        ({"start": CLIP[:0]}, r"start frames must be uint8 \[frames, height, width, 3\], not uint8 \[0, 16, 24, 3\]"),
         ({"motion_score": -1.0}, "motion_score must be from 0"),
     ],
 )
@@ -371,6 +377,13 @@ def test_mistakes_are_one_clear_line(options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         video(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_clips_are_guided_whole_by_models_whose_windows_are_not():
+    config = tiny_model().config
+    config = dataclasses.replace(config, window=dataclasses.replace(config.window, guidance_above=0.3))
+    assert make_request(config, PROMPT).config.window.guidance_above == 0.3
+    assert make_request(config, PROMPT, method="replacement").config.window.guidance_above == 0
 
 
 def test_windows_of_a_request_leave_the_model_as_it_is():

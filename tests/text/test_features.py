@@ -14,6 +14,7 @@ from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.t5 import T5Encoder
+from pavdm_jax.text import features as features_module
 from pavdm_jax.text.captions import clean_caption
 from pavdm_jax.text.features import prompt_features
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
@@ -69,6 +70,25 @@ def test_features_of_another_precision_of_products_are_others(checkpoint):
     np.testing.assert_array_equal(features(load(checkpoint), PROMPT)[0], exact)
     with jax.default_matmul_precision("bfloat16"):
         np.testing.assert_array_equal(features(load(checkpoint), PROMPT)[0], rounded)
+
+
+def test_features_of_many_texts_are_kept_group_by_group(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_module, "AT_ONCE", 2)
+    groups, texts = [], [PROMPT, OTHER, "a blue square", "a green circle", "a white triangle"]
+
+    def stops(folder, expected, ids, *arguments, **options):
+        groups.append(len(ids))
+        if len(groups) == 3:
+            raise KeyboardInterrupt
+        return encode_from_disk(folder, expected, ids, *arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(features_module, "encode_from_disk", stops)
+        features(load(checkpoint), *texts)
+    assert groups == [2, 2, 1]
+    assert len(list((tmp_path / "cache" / "features").rglob("*.npz"))) == 4
+    made, _ = features(load(checkpoint), *texts)
+    np.testing.assert_array_equal(made[4], features(load(checkpoint), texts[4])[0][0])
 
 
 def test_the_command_line_reads_the_text_encoder_once_and_before_the_rest(checkpoint, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from support.nightly import at_night, nightly
 from support.tiny_model import SHAPES, tiny_model
 
-from pavdm_jax import train
+from pavdm_jax import cli, train
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.errors import ConfigError
@@ -140,6 +140,14 @@ def test_the_spatial_loss_falls_from_random_weights(tmp_path):
     loop.fit(TrainConfig(SHAPES, (stage,), output=str(tmp_path / "run"), log_every=1))
     losses = [float(row["loss"]) for row in read_log(tmp_path / "run")]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_an_interruption_that_python_dropped_ends_a_run_before_its_next_step(runs):
+    stage = Stage("spatial", SpatialReconstruction(), ShapesData(1), ("vae/spatial/decoder",), 2, 1, SPEED)
+    cli.INTERRUPTED.set()
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(config(runs, "interrupted", stage))
+    assert not cli.INTERRUPTED.is_set()
 
 
 def test_the_folder_of_another_run_is_refused(runs):

@@ -12,13 +12,16 @@ from pavdm_jax.video.clips import read_video
 from pavdm_jax.video.writer import VideoWriter
 
 
-@pytest.mark.parametrize("method", ["progressive", "replacement"])
-def test_samples_are_videos_of_their_method(tmp_path, method):
-    (gif,) = sample_videos(tiny_model(), SampleConfig(5, (PROMPT,), 20, seed=3, method=method), tmp_path, 5)
-    assert gif.exists()
-    with VideoWriter(tmp_path / "same.mp4", 24) as writer:
-        writer.write(generate(tiny_model(), [PROMPT], 20, seed=3, method=method)[0])
-    np.testing.assert_array_equal(read_video(tmp_path / "0000005-0.mp4"), read_video(tmp_path / "same.mp4"))
+@pytest.mark.parametrize(("method", "dtype"), [("progressive", "bfloat16"), ("replacement", "float32")])
+def test_samples_are_videos_of_their_method_in_the_precision_of_the_training(tmp_path, method, dtype):
+    prompts = (PROMPT, "a blue square")
+    gifs = sample_videos(tiny_model(), SampleConfig(5, prompts, 20, seed=3, method=method), dtype, tmp_path, 5)
+    assert [gif.exists() for gif in gifs] == [True, True]
+    for number, prompt in enumerate(prompts):
+        with VideoWriter(tmp_path / "same.mp4", 24) as writer:
+            writer.write(generate(tiny_model(), prompt, 20, seed=3, method=method, dtype=dtype))
+        made = read_video(tmp_path / f"0000005-{number}.mp4")
+        np.testing.assert_array_equal(made, read_video(tmp_path / "same.mp4"))
 
 
 def test_an_unknown_method_is_refused():
