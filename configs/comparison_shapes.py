@@ -3,9 +3,8 @@
     pavdm evaluate make configs/comparison_shapes.py --output comparison/
     pavdm evaluate score comparison/ --world simple --claims configs/comparison_shapes.py --report report.html
 
-The systems are LoRA adapters of the embedded model; those trained so far lie beside the results
-(`configs/results/comparison_shapes`).
-They are trained anew, for which SYSTEMS below becomes "runs", by
+The systems are LoRA adapters of the embedded model, which lie beside the results
+(`configs/results/comparison_shapes/systems`). They are trained anew, for which SYSTEMS below becomes "runs", by
 
     pavdm train --config demo_uniform
     for system in pa rn rw no_context no_chunks; do pavdm train --config demo_$system; done
@@ -34,6 +33,12 @@ BASE = f"{SYSTEMS}/demo_uniform"
 REPLACE: dict[str, Any] = {"method": "replacement"}
 KEEP: dict[str, Any] = {"method": "replacement", "keep_latents": True}
 NOISY: dict[str, Any] = {"method": "noisy-replacement"}
+
+NOTE = (
+    "All systems are adapters of one base, trained for as many steps on the same scenes (rw-long for three times as "
+    "many; those called -base have none). The base is the embedded model turned back: it had seen progressive windows "
+    "before, and pa-base may gain by that."
+)
 
 
 def system(name: str, checkpoint: str, from_text: bool = False, **options) -> System:
@@ -70,4 +75,5 @@ comparison = Comparison(
         ),
         *paper_claims("pa-text", noisy_replacement="rw-text", replacement="rn-text"),
     ),
+    note=NOTE,
 )

@@ -3,8 +3,7 @@
     pavdm train --config configs/demo_no_chunks.py        (after configs/demo_uniform.py)
     pavdm "a red circle moves left" --checkpoint runs/demo_no_chunks
 
-All else as in `configs/demo_pa.py`. Hardware: two CPU cores. Run with all weights of an older base:
-`configs/results/README.md`.
+All else as in `configs/demo_pa.py`. Hardware: two CPU cores. Run: `configs/results/README.md`.
 """
 
 from dataclasses import replace
