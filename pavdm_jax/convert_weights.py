@@ -160,7 +160,8 @@ def run(command: ConvertCommand) -> int:
         else:
             named = command.sources or hub.PUBLISHED[command.family or OPEN_SORA_1_2.name]
             for name in hub.COMMITS.keys() & named.values():
-                import_torch(name)  # now, and not after gigabytes have come
+                if command.revision is None and not Path(name).exists():
+                    import_torch(name)  # now, and not after gigabytes have come
             sources = {part: find(part, name, command.revision) for part, name in named.items()}
             base = None if command.family is None else PUBLISHED[command.family]
             convert(sources, output, command.dtype, bar.update, bar.begin, base)

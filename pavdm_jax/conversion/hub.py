@@ -56,10 +56,14 @@ def download(name: str, part: str, revision: str | None = None) -> Path:
       ConfigError: no such repository or revision, no access, no network, or no space.
     """
     try:
-        patterns = [*FILES, "model_index.json", *FOLDERS[part]]
-        return Path(
-            huggingface_hub.snapshot_download(name, revision=revision or COMMITS.get(name), allow_patterns=patterns)
+        others = [pattern for other, patterns in FOLDERS.items() if other != part for pattern in patterns]
+        files = huggingface_hub.snapshot_download(
+            name,
+            revision=revision or COMMITS.get(name),
+            allow_patterns=[*FILES, "model_index.json", *FOLDERS[part]],
+            ignore_patterns=others,  # the patterns of FILES match what is in folders, too
         )
+        return Path(files)
     except errors.GatedRepoError:
         raise ConfigError(
             f"{name} wants its licence accepted: do so at huggingface.co/{name}, then run: hf auth login"

@@ -113,9 +113,7 @@ def sample_progressive(
     table = jnp.clip(level_table(window)[row] + move[:, None], 0.0, 1.0)
     drawn = _draw_windows((*keys, *jax.random.split(jax.random.fold_in(key, 5))), objective, window, batch)
     levels = jnp.take_along_axis(table, jnp.clip(drawn.columns, 0, window.noisy_chunks - 1), axis=1)
-    found = window_levels(levels, drawn.is_noisy, drawn.chunks, window, height, width, base_size)
-    is_context = (found.loss_mask == 0) & (jnp.arange(window.window_size)[None, :] < found.num_valid[:, None])
-    return found.replace(levels=jnp.where(is_context, window.context_noise, found.levels))
+    return window_levels(levels, drawn.is_noisy, drawn.chunks, window, height, width, base_size)
 
 
 class DrawnWindows(struct.PyTreeNode):
@@ -174,11 +172,12 @@ def window_levels(
 
     Args:
       levels: [b, slots] in 0..1, before the noise shift.
-      is_noisy, chunks: see `DrawnWindows`; slots that are not noisy get level 0.
+      is_noisy, chunks: see `DrawnWindows`; of the other slots the context gets `window.context_noise`, empty ones 0.
       window, height, width, base_size: see `sample_progressive`.
     """
     rows, columns = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), chunks.shape)[:, None] for x in (height, width))
-    levels = jnp.where(is_noisy, shift_levels(levels, rows, columns, window.window_size, base_size), 0.0)
+    of_context = jnp.where(jnp.arange(window.slots)[None, :] < chunks[:, None], window.context_noise, 0.0)
+    levels = jnp.where(is_noisy, shift_levels(levels, rows, columns, window.window_size, base_size), of_context)
     is_noisy &= levels > 0  # a chunk that was moved down to level 0 is clean, and has no loss
     return TrainLevels(
         levels=jnp.repeat(levels, window.chunk_size, axis=1),

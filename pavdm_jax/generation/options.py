@@ -88,9 +88,9 @@ class Options:
     """how the video begins: a path of a clip or an image, or uint8 frames [f, h, w, 3]; a list gives each prompt its
     own, of equal length"""
     image: str = "hold"
-    """what an image as start becomes: hold shows it as a still clip of 17 frames, which also tells the model that
-    nothing moves; latent gives it as the first latent frame alone, so that motion begins at once, for models that were
-    trained so (Open-Sora's mask strategy "image head")"""
+    """what the image that is the start of each prompt becomes: hold shows it as a still clip of 17 frames, which also
+    tells the model that nothing moves; latent gives it as the first latent frame alone, so that motion begins at once,
+    for models that were trained so (Open-Sora's mask strategy "image head")"""
     method: str = "progressive"
     """how the video is extended: progressive (the paper's), or its baselines replacement and noisy-replacement. With
     weights that were finetuned progressively a baseline is compared outside of its training: at another clip length,

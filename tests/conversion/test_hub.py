@@ -7,6 +7,7 @@ import types
 
 import huggingface_hub
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from support.golden_data import GOLDEN
 from support.published_layouts import stdit3_folder, t5_folder, vae_folder
 
@@ -27,7 +28,7 @@ def published(tmp_path_factory):
 def test_the_published_repositories_are_downloaded_by_name(published, tmp_path, convert, monkeypatch):
     asked, commit = {}, "0123456789abcdef0123456789abcdef01234567"
 
-    def snapshot_download(name, revision, allow_patterns):
+    def snapshot_download(name, revision, **patterns):
         asked[name] = revision
         if name == "someone/a-vae":  # as in the cache of huggingface_hub
             return str(shutil.copytree(published / "OpenSora-VAE-v1.2", tmp_path / "snapshots" / commit))
@@ -63,18 +64,18 @@ def test_a_revision_is_of_one_repository(tmp_path, convert, options):
     assert code == 2 and "--revision is of a repository that is downloaded" in shown
 
 
-def no_such_revision(name, revision, allow_patterns):
+def no_such_revision(name, revision, **patterns):
     response = types.SimpleNamespace(headers={}, request=None, status_code=404)
     raise huggingface_hub.errors.RevisionNotFoundError("404 Client Error.", response=response)
 
 
-def unreachable(name, revision, allow_patterns):
+def unreachable(name, revision, **patterns):
     raise huggingface_hub.errors.LocalEntryNotFoundError(
         "Got: ConnectError: [Errno -2] Name or service not known\nAn ..."
     )
 
 
-def unknown(name, revision, allow_patterns):
+def unknown(name, revision, **patterns):
     response = types.SimpleNamespace(headers={}, request=None, status_code=404)
     raise huggingface_hub.errors.RepositoryNotFoundError("404 Client Error.", response=response)
 
@@ -99,16 +100,25 @@ def test_a_published_model_is_downloaded_by_the_name_of_its_family(tmp_path, con
     """All parts from one repository; size and window are those of the family, whatever the weights' sizes."""
     asked = []
 
-    def snapshot_download(name, revision, allow_patterns):
-        asked.append((name, *(pattern for pattern in allow_patterns if "/" in pattern)))
-        assert "model_index.json" in allow_patterns
+    def snapshot_download(name, revision, **patterns):
+        files = [
+            "transformer/a.safetensors",
+            "vae/b.safetensors",
+            "text_encoder/c.safetensors",
+            "tokenizer/spiece.model",
+        ]
+        asked.append((name, *filter_repo_objects([*files, "model_index.json"], **patterns)))
         return str(GOLDEN / "skyreels" / "checkpoints" / "SkyReels-V2-DF-tiny-Diffusers")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     family = "skyreels-v2-df-14b-720p"
     assert convert("--family", family, "--output", tmp_path / "model")[0] == 0
     (name,) = set(PUBLISHED[family].values())
-    assert asked == [(name, "transformer/*"), (name, "vae/*"), (name, "text_encoder/*", "tokenizer/*")]
+    assert asked == [
+        (name, "transformer/a.safetensors", "model_index.json"),
+        (name, "vae/b.safetensors", "model_index.json"),
+        (name, "text_encoder/c.safetensors", "tokenizer/spiece.model", "model_index.json"),
+    ]
     files = open_model(tmp_path / "model", PARTS)
     assert (files.config.name, files.config.height, files.config.window.window_size) == (family, 720, 30)
     assert files.trained_with[0].latents == 31

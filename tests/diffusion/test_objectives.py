@@ -36,13 +36,16 @@ def progressive(key, config, batch, objective):
 
 
 def test_the_context_is_noised_as_in_sampling_and_is_not_part_of_the_loss():
-    objective = ProgressiveDiffusion(0.25, 0.25, 0.0)
+    objective = ProgressiveDiffusion(0.25, 0.25, 0.0, level_shift=1.0)  # so that chunks are moved down to 0, too
     noised = progressive(KEY, dataclasses.replace(CONFIG, context_noise=0.02), MANY, objective)
     clean = progressive(KEY, CONFIG, MANY, objective)
-    context = (np.asarray(clean.levels) == 0) & (np.arange(8) < np.asarray(clean.num_valid)[:, None])
-    assert context.any()
-    np.testing.assert_array_equal(noised.levels, np.where(context, np.float32(0.02), clean.levels))
     np.testing.assert_array_equal(noised.loss_mask, clean.loss_mask)
+    changed = np.asarray(noised.levels) != np.asarray(clean.levels)
+    assert set(np.asarray(noised.levels)[changed]) == {np.float32(0.02)}
+    assert not changed[:, 2:].any()  # a context is one chunk, the first
+    moved_down = ~changed[:, 0] & (np.asarray(clean.levels)[:, 0] == 0)
+    assert 0 < moved_down.sum() < changed[:, 0].sum() < MANY
+    np.testing.assert_array_equal(changed[:, 0], changed[:, 1])
 
 
 def still(growing, shrinking, short=0.0):
