@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pavdm_jax.checkpoints.fingerprint import model_fingerprint
-from pavdm_jax.cli import INTERRUPTED
+from pavdm_jax.cli import INTERRUPTED, check_interrupted
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.pipeline import open_stream
 from pavdm_jax.generation.positions import (
@@ -214,8 +214,8 @@ class Recording:
                     for writer, video in zip(writers, frames, strict=True):
                         writer.write(video)
                 self._keep_position(stream, writers)
-                if INTERRUPTED.is_set() and not stream.done:
-                    raise KeyboardInterrupt
+                if not stream.done:
+                    check_interrupted()
                 bar.update(stream.round - before)
                 made = stream.frames_done - first_frame
                 rate = made / max(bar.format_dict["elapsed"], 1e-9)

@@ -13,7 +13,7 @@ from support.nightly import at_night
 from support.small_videos import write_csv, write_examples
 from support.tiny_model import tiny_model
 
-from pavdm_jax import precompute, train
+from pavdm_jax import cli, precompute, train
 from pavdm_jax.checkpoints.fingerprint import vae_fingerprint
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.config import TextConfig, WindowConfig, tiny
@@ -54,6 +54,15 @@ def cached(manifest, encoder, tmp_path_factory):
         LatentCache(folder)
     assert write_cache(clips, encoder, folder, options, 1, 2)
     return folder
+
+
+def test_an_interruption_that_python_dropped_ends_the_writing_and_the_same_call_goes_on(manifest, encoder, tmp_path):
+    clips, options = open_clips(VideoData(manifest, frames=34), MODEL), CacheOptions(shard_size=2)
+    cli.INTERRUPTED.set()
+    with pytest.raises(KeyboardInterrupt):
+        write_cache(clips, encoder, tmp_path / "cache", options)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["cache.json"]
+    assert write_cache(clips, encoder, tmp_path / "cache", options)
 
 
 def test_a_cache_holds_the_latents_of_its_clips(cached, manifest, encoder):

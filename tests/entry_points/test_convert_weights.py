@@ -365,5 +365,8 @@ def test_safetensors_need_no_torch_and_pickles_say_so(published, tmp_path):
     done = subprocess.run(whole, capture_output=True, text=True)  # nothing is downloaded before
     said = "error: reading DeepFloyd/t5-v1_1-xxl needs PyTorch: pip install 'pavdm_jax[torch]'\n"
     assert (done.returncode, done.stderr) == (2, said)
+    shutil.copytree(published / "t5-v1_1-xxl", tmp_path / "DeepFloyd" / "t5-v1_1-xxl")  # a folder, in safetensors
+    here = [*whole, "--text-encoder", "DeepFloyd/t5-v1_1-xxl"]
+    assert subprocess.run(here, cwd=tmp_path).returncode == 0
     assert run(published / "OpenSora-VAE-v1.2").returncode == 0
     assert load(tmp_path / "model", parts=["vae"]).params

@@ -8,6 +8,7 @@ from support.tiny_model import CHUNK, PROMPT, TINY, tiny_model
 
 from pavdm_jax import generate, generate_stream
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.programs import guidance_caption
 from pavdm_jax.models import networks
 from pavdm_jax.wan_config import tiny_wan
 
@@ -20,6 +21,15 @@ def video(prompt=PROMPT, frames=3 * CHUNK, model=None, **options):
 
 def differ(one, other):
     return np.abs(one.astype(int) - other).max() > 1
+
+
+def test_captions_are_computed_in_float32_and_kept_as_the_network_uses_them():
+    stream = generate_stream(tiny_model(), PROMPT, CHUNK, dtype="bfloat16")
+    kept, config = stream._conditions.caption, stream.request.config
+    exact = guidance_caption(stream.model.transformer, *stream._prompts, config=config)
+    for ours, whole in ((kept.keys, exact.keys), (kept.values, exact.values)):
+        assert (ours.dtype, whole.dtype) == (jnp.bfloat16, jnp.float32)
+        np.testing.assert_array_equal(ours, whole.astype(jnp.bfloat16))
 
 
 def test_a_negative_prompt_takes_the_place_of_the_null_caption():
