@@ -28,6 +28,16 @@ def steps(student, batch=600, teacher=TEACHER, **shares):
     return draw(jax.random.key(0))
 
 
+def test_the_context_keeps_its_noise_through_all_steps_of_the_teacher():
+    student = dataclasses.replace(TEACHER, steps=3)
+    noised, clean = steps(dataclasses.replace(student, context_noise=0.02)), steps(student)
+    changed = [np.asarray(one.levels != other.levels) for one, other in zip(noised.rows, clean.rows, strict=True)]
+    for row, where in zip(noised.rows, changed, strict=True):
+        assert set(np.asarray(row.levels)[where]) == {np.float32(0.02)}
+        np.testing.assert_array_equal(where, changed[0])
+    assert changed[0][:, :2].any() and not changed[0][:, 2:].any()  # a context is one chunk, the first
+
+
 @pytest.mark.parametrize("passes", [1, 2])
 def test_levels_are_rows_of_the_samplers_plan(passes):
     """Of videos from text and after a chunk, shorter and longer than the window; all of their windows are drawn."""
