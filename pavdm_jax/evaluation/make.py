@@ -24,6 +24,7 @@ from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
 from pavdm_jax.evaluation.made_by import made_by
+from pavdm_jax.evaluation.score_files import read_scores
 from pavdm_jax.generation.prompts import encode_prompts
 from pavdm_jax.generation.recording import Recording, check_outputs
 from pavdm_jax.generation.request import make_request
@@ -34,6 +35,7 @@ examples:
   pavdm evaluate make comparison.py --output comparison/
   pavdm evaluate make comparison.py --output comparison/ --share 1/4
   pavdm evaluate make configs/comparison_shapes.py --output comparison/ --prompts 6 --systems pa rn rw
+  pavdm evaluate make configs/comparison_shapes.py --output more/ --earlier scores.json
 
 A comparison is a Python file:
 
@@ -62,6 +64,9 @@ class MakeConfig:
     """only the first so many prompts; more can be asked for later"""
     systems: tuple[str, ...] = ()
     """only these systems; others can be asked for later"""
+    earlier: tuple[str, ...] = ()
+    """files of scores, of `pavdm evaluate score --output`: videos that were scored in them are left out, so that a
+    comparison can go on when its videos are gone"""
     crf: int = 18
     """H.264 quality, 1 to 51; smaller is better"""
     quiet: bool = False
@@ -82,6 +87,7 @@ def run(config: MakeConfig) -> int:
     if config.systems:
         chosen = tuple(system for system in comparison.systems if system.name in config.systems)
         comparison = replace(comparison, systems=chosen)
+    scored = {(video.system, Path(video.path).name) for file in config.earlier for video in read_scores(file)}
     folder = storage.local_path(config.output, "--output")
     first, of = _read_share(config.share)
     left_out = [system for system in comparison.systems if not _is_there(system.checkpoint)]
@@ -95,6 +101,8 @@ def run(config: MakeConfig) -> int:
     for system in comparison.systems:
         mine = []
         for video in comparison.videos:
+            if (system.name, video[2]) in scored:
+                continue
             if number % of == first - 1:
                 mine.append(video)
             number += 1

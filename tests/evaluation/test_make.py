@@ -5,6 +5,7 @@ import re
 import subprocess
 
 import pytest
+from support.small_videos import gradient, write_video
 from support.tiny_model import CHUNK, tiny_model
 
 from pavdm_jax import evaluate
@@ -13,6 +14,7 @@ from pavdm_jax.evaluation import make
 from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
 from pavdm_jax.evaluation.held_out import held_out_prompts
 from pavdm_jax.evaluation.made_by import _commit, made_by
+from pavdm_jax.evaluation.score import ScoreConfig, score
 from pavdm_jax.generation.prompts_file import PromptLine
 from pavdm_jax.generation.recording import Recording
 
@@ -163,6 +165,22 @@ def test_some_of_the_systems_are_made(made, capsys):
     capsys.readouterr()
     assert made("--systems", "weaker")[0] == 2
     assert capsys.readouterr().err == "error: --systems weaker is none of the comparison, which has plain, stronger\n"
+
+
+def test_videos_that_were_scored_before_are_not_made_again(made, tmp_path, capsys):
+    names = [name for _, _, name in read_comparison(str(made.definition)).videos]
+    before = tmp_path / "before" / "plain" / names[0]
+    before.parent.mkdir(parents=True)
+    write_video(before, gradient(48, 32, 48, 0))
+    earlier = str(tmp_path / "scores.json")
+    score(ScoreConfig((str(before),), output=earlier))
+    assert made("--earlier", earlier, "--share", "1/2")[0] == 0
+    assert made("--earlier", earlier, "--share", "2/2")[0] == 0
+    here = {f"{path.parent.name}/{path.name}" for path in made.folder.rglob("*.mp4")}
+    assert here == {f"plain/{names[1]}", f"stronger/{names[0]}", f"stronger/{names[1]}"}
+    capsys.readouterr()
+    assert made("--earlier", str(tmp_path / "none.json"))[0] == 2
+    assert "there is no file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b"])
