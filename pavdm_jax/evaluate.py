@@ -9,6 +9,7 @@ videos, and `pavdm evaluate score FOLDER` scores these or any other videos.
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,8 +73,8 @@ def evaluate(config: EvaluateConfig) -> dict:
         raise ConfigError(f"seed must be 0 to {2**31 - config.videos} for {config.videos} videos, not {config.seed}")
     if config.sheet_rows < 1:
         raise ConfigError(f"sheet_rows must be at least 1, not {config.sheet_rows}")
-    if not all(second > 0 for second in config.seconds):
-        raise ConfigError(f"seconds must be above 0, not {config.seconds}")
+    if not all(0 < second < math.inf for second in config.seconds):
+        raise ConfigError(f"seconds must be numbers above 0, not {config.seconds}")
     for path, ending in ((config.output, ".json"), (config.sheet, ".png")):
         if path is not None:
             check_output(path, (ending,))

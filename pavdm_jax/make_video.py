@@ -170,6 +170,16 @@ def plan_jobs(lines: Sequence[PromptLine], video: VideoOptions, output: str) -> 
     return jobs
 
 
+def check_ends(jobs: Sequence[Job], video: VideoOptions, at_once: int) -> None:
+    """Refuse a video without end where others would wait for it."""
+    endless = video.frames is None and any(job.line.seconds is None for job in jobs)
+    if endless and len(jobs) > at_once:
+        raise ConfigError(
+            f"--frames inf makes one video, or --batch-size of them, until Ctrl-C, and {len(jobs)} are asked for; make "
+            "them one by one, or give a length"
+        )
+
+
 def read(arguments: Sequence[str]) -> GenerateCommand:
     """What the command line asks for."""
     return read_command(GenerateCommand, arguments, "pavdm", __doc__, EXAMPLES)
@@ -186,12 +196,14 @@ def run(command: GenerateCommand) -> int:
     changes = read_timeline(command.prompt_at)
     jobs = plan_jobs(lines, video, file.output)
     groups = [list(group) for _, group in itertools.groupby(jobs, lambda job: job.alike)]
+    check_ends(jobs, video, command.batch_size)
     starts = {start for job in jobs if isinstance(start := job.line.start or video.start, str)}
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.distributed.mesh import make_mesh
     from pavdm_jax.distributed.partitioning import tree_shardings
+    from pavdm_jax.generation.pipeline import check_method
     from pavdm_jax.generation.prompts import encode_prompts
     from pavdm_jax.generation.recording import Recording, check_outputs, check_record, make_files
     from pavdm_jax.outputs import check_output, partial_path
@@ -215,6 +227,8 @@ def run(command: GenerateCommand) -> int:
     # The text encoder is at work before the rest is read: together they might not fit.
     model = load(command.checkpoint, parts=(), lora=command.lora)
     requests = [make_group_request(model.config, group, changes, command) for group in groups]
+    for request in requests:
+        check_method(request)
     features = encode_prompts(model, *requests, progress=not file.quiet)
     shardings = tree_shardings(abstract_params(model.config), make_mesh(requests[0].mesh))
     model = load(command.checkpoint, shardings=shardings, dtype=DTYPES[requests[0].dtype], lora=command.lora)

@@ -121,11 +121,14 @@ def run(command: RedoCommand) -> int:
     from pavdm_jax.generation.recording import Branch, Recording, check_outputs, check_record, make_files
     from pavdm_jax.generation.request_json import read_request
     from pavdm_jax.models.model import DTYPES
+    from pavdm_jax.outputs import check_output
     from pavdm_jax.video.clips import read_video
     from pavdm_jax.video.writer import read_comment
 
     position = find_state(video, frame, read_comment(video) or "")
     check_outputs([output], said["crf"])
+    if command.gif:
+        check_output(output.with_suffix(".gif"), (".gif",))
     if not command.resume:
         check_record(output)
     enable_cache()

@@ -26,10 +26,10 @@ from pavdm_jax.distributed.placement import on_host, place_params
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import PUBLISHED, AnyModelConfig
 from pavdm_jax.flops import peak_flops, shift_flops, train_flops
-from pavdm_jax.generation.pipeline import open_stream
+from pavdm_jax.generation.programs import run_segment
+from pavdm_jax.generation.progressive import ProgressiveStream
 from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request, make_request
-from pavdm_jax.generation.stream import VideoStream
 from pavdm_jax.models.model import DTYPES, Model, abstract_params, in_dtype
 from pavdm_jax.models.networks import networks
 from pavdm_jax.outputs import check_output
@@ -160,7 +160,7 @@ Section = Iterator[tuple[str, Any]]
 """The numbers of a section by name, as they are measured."""
 
 
-def random_stream(request: Request) -> VideoStream:
+def random_stream(request: Request) -> ProgressiveStream:
     """A stream with random weights and prompts that need no text encoder."""
     config = request.config
     shapes = in_dtype(abstract_params(config), DTYPES[request.dtype])
@@ -169,7 +169,7 @@ def random_stream(request: Request) -> VideoStream:
     features = np.random.default_rng(0).normal(size=(1, 1, length, width)).astype(np.float32)
     whole = np.full(1, length, np.int32)
     negative = (features[:, 0], whole) if request.negative_prompts else ()
-    return open_stream(model, request, PromptFeatures(features, whole[None], *negative))
+    return ProgressiveStream(model, request, PromptFeatures(features, whole[None], *negative))
 
 
 def generation(request: Request, deadline: float) -> Section:
@@ -177,9 +177,11 @@ def generation(request: Request, deadline: float) -> Section:
     stream = random_stream(request)
     config, flops = request.config, shift_flops(request.config, request.height, request.width)
 
-    def advance() -> Any:
-        stream.advance()
-        return stream._state.latents  # what advance returns may be nothing to wait for
+    def advance() -> Any:  # without the decoding of a chunk that leaves
+        segment = stream.plan.segment(stream.round, request.segment)
+        stream._state, _ = stream._call(run_segment, stream._conditions, stream._state, segment, stream._solver)
+        stream.round += request.segment
+        return stream._state.latents
 
     compiling, shift = _first_and_rest(advance, SHIFTS)
     yield "compile_seconds", compiling - shift

@@ -106,7 +106,7 @@ def check_kinds(value: Any, kind: Any, where: str) -> None:
         for name, hint in typing.get_type_hints(type(value)).items():
             check_kinds(getattr(value, name), hint, f"{where}.{name}" if where else name)
     elif isinstance(value, tuple) and (of_items := typing.get_args(fitting[0])):
-        if of_items[-1] is Ellipsis:
+        if typing.get_origin(fitting[0]) is not tuple or of_items[-1] is Ellipsis:
             of_items = of_items[:1] * len(value)
         if len(of_items) != len(value):
             raise ConfigError(f"{where} cannot be {value!r}: it has {len(of_items)} values")

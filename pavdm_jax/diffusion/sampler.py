@@ -177,7 +177,8 @@ def shift_step(
     # The noise of the context has negative numbers, which no chunk has.
     noised = interpolate(finished, noise(-1 - emitted), jnp.full((b, k), inputs.context_noise))
     context = jax.lax.dynamic_update_slice_in_dim(latents, noised, (emitted - first) * k, axis=1)
-    latents = jnp.where((emitted >= 0) & (inputs.context_noise > 0), context, latents)
+    noises = (emitted >= 0) & (inputs.context_noise > 0) & ~is_held[:, None, None, None]  # an image stays clean
+    latents = jnp.where(noises, context, latents)
 
     def move(frames: jax.Array) -> jax.Array:
         moved = jnp.concatenate([frames[:, k:], jnp.zeros((b, k, *cell), frames.dtype)], axis=1)

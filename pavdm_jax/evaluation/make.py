@@ -18,17 +18,18 @@ import tyro
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
-from pavdm_jax.checkpoints.lora import find_base
+from pavdm_jax.checkpoints.lora import find, find_base
 from pavdm_jax.checkpoints.model_folder import is_embedded, is_model
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
 from pavdm_jax.evaluation.made_by import made_by
-from pavdm_jax.evaluation.score_files import read_scores
+from pavdm_jax.evaluation.score_files import scored_names
+from pavdm_jax.generation.pipeline import check_method
 from pavdm_jax.generation.prompts import encode_prompts
 from pavdm_jax.generation.recording import Recording, check_outputs
-from pavdm_jax.generation.request import make_request
-from pavdm_jax.models.model import DTYPES
+from pavdm_jax.generation.request import Request, make_request
+from pavdm_jax.models.model import DTYPES, Model
 
 EXAMPLES = """
 examples:
@@ -87,16 +88,19 @@ def run(config: MakeConfig) -> int:
     if config.systems:
         chosen = tuple(system for system in comparison.systems if system.name in config.systems)
         comparison = replace(comparison, systems=chosen)
-    scored = {(video.system, Path(video.path).name) for file in config.earlier for video in read_scores(file)}
+    scored = {video for file in config.earlier for video in scored_names(file)}
     folder = storage.local_path(config.output, "--output")
     first, of = _read_share(config.share)
-    left_out = [system for system in comparison.systems if not _is_there(system.checkpoint)]
+    left_out = [system for system in comparison.systems if not _is_there(system)]
     if left_out:
-        names = ", ".join(f"{system.name} ({system.checkpoint})" for system in left_out)
+        names = ", ".join(f"{system.name} ({system.lora or system.checkpoint})" for system in left_out)
         if len(left_out) == len(comparison.systems):
             raise ConfigError(f"no system of the comparison has a finished model to load: {names}; train them first")
         print(f"left out, because there is no finished model to load: {names}", file=sys.stderr)
     enable_cache()
+    for system in comparison.systems:
+        if system not in left_out:
+            _check_system(system, comparison)
     number = 0
     for system in comparison.systems:
         mine = []
@@ -113,10 +117,13 @@ def run(config: MakeConfig) -> int:
     return 0
 
 
-def _is_there(checkpoint: str) -> bool:
-    """Whether it is a model, adapters of one, a finished training run, or a certain checkpoint of a run."""
+def _is_there(system: System) -> bool:
+    """Whether there is a model, adapters of one, a finished training run, or a certain checkpoint of a run, and the
+    system's own adapters, if any."""
     try:
-        base, _ = find_base(checkpoint)
+        base, _ = find_base(system.checkpoint)
+        if system.lora is not None:
+            find(system.lora)
     except ConfigError:  # adapters without their base
         return False
     if is_embedded(base):
@@ -134,16 +141,30 @@ def _read_share(text: str) -> tuple[int, int]:
     return share
 
 
+def _check_system(system: System, comparison: Comparison) -> None:
+    """Refuse options that cannot be, by the first video, before those of other systems are made."""
+    try:
+        model = load(system.checkpoint, parts=(), lora=system.lora)
+        check_method(_request(system, comparison, comparison.videos[:1], model))
+    except ConfigError as error:
+        raise ConfigError(f"system {system.name}: {error}") from None
+
+
+def _request(system: System, comparison: Comparison, videos: list, model: Model) -> Request:
+    """The request of videos `(prompt, seed, name)` of a system."""
+    options = {"frames": comparison.frames} | dict(system.options) | {"seed": [seed for _, seed, _ in videos]}
+    starts = [line.start for line, _, _ in videos if line.start is not None]
+    if starts and not system.from_text:  # all have one, or none
+        options["start"] = starts
+    return make_request(model.config, [line.prompt for line, _, _ in videos], 1, **options)
+
+
 def _make_system(system: System, comparison: Comparison, videos: list, folder: Path, config: MakeConfig) -> int:
     """The videos `(prompt, seed, name)` of one system; the weights are read once."""
     paths = [folder / name for _, _, name in videos]
     check_outputs(paths, config.crf)
     model = load(system.checkpoint, parts=(), lora=system.lora)  # the text encoder is at work before the rest is read
-    options = {"frames": comparison.frames} | dict(system.options) | {"seed": [seed for _, seed, _ in videos]}
-    starts = [line.start for line, _, _ in videos if line.start is not None]
-    if starts and not system.from_text:  # all have one, or none
-        options["start"] = starts
-    request = make_request(model.config, [line.prompt for line, _, _ in videos], 1, **options)
+    request = _request(system, comparison, videos, model)
     (features,) = encode_prompts(model, request, progress=not config.quiet)
     model = load(system.checkpoint, dtype=DTYPES[request.dtype], lora=system.lora)
     for n, path in enumerate(paths):
@@ -161,10 +182,11 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
             "made_by": made_by(),
             "settings": recording.identity,
         }
+        resume = path.exists() or recording.record.exists()
+        recording.check(resume)  # before anything is said of what may be another video
         if not (path.exists() and beside.exists()):
             _note(beside, settings)
         started = time.time()
-        resume = path.exists() or recording.record.exists()
         finished = recording.run(resume=resume, progress=not config.quiet)
         took = time.time() - started
         if before is not None and (not finished or recording.frames_done):  # else it was finished before

@@ -90,7 +90,7 @@ def load_networks(names: Iterable[str], loaders: Mapping[str, Loader]) -> list[N
         try:
             import_extra("torch", "torch")
             found.append(loaders[name].load(default_device()))
-        except (ImportError, OSError, RuntimeError) as error:
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"the network {name} cannot be loaded ({first_line(error)}); {loaders[name].remedy} and let it "
                 "download its weights, or put its outputs into a file beside each video"

@@ -151,7 +151,8 @@ def _pictured(there: list[dict[str, Any]]) -> dict[str, dict[str, dict[float, np
             with contextlib.suppress(ConfigError, OSError):
                 found[name][video["system"]] = _moments(video)
     prompts = {Path(video["path"]).stem: video["prompt"] for video in there}
-    return {prompts[name] or name: of_name for name, of_name in found.items()}
+    seeds = Counter(prompts[name] for name in found)  # of a prompt with several, names tell the blocks apart
+    return {(seeds[prompts[name]] == 1 and prompts[name]) or name: of_name for name, of_name in found.items()}
 
 
 def _survival(video: dict[str, Any]) -> str:

@@ -114,8 +114,10 @@ def _detection(region: Region, frame: Segmented, fits: dict[str, Fits], number: 
 
 
 def matches(detection: Detection, expected: Shape | Description) -> bool:
-    """Whether a detection has the kind, colour and size that are expected, as far as they are named."""
-    return all(getattr(expected, name) in (None, getattr(detection, name)) for name in ("kind", "color", "size"))
+    """Whether a detection is a shape of this world of the kind, colour and size that are expected, as far as named."""
+    return detection.kind != OTHER and all(
+        getattr(expected, name) in (None, getattr(detection, name)) for name in ("kind", "color", "size")
+    )
 
 
 def follow(detections: list[list[Detection]], expected: Sequence[Shape | Description]) -> list[list[Detection | None]]:

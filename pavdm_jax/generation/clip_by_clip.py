@@ -25,43 +25,59 @@ from pavdm_jax.geometry import check_clip, check_context, latent_frames
 from pavdm_jax.models.model import DTYPES, Model
 
 
+def check_clips(request: Request) -> None:
+    """Check the clips of a request.
+
+    Raises:
+      ConfigError: a timeline is asked for, the lengths of clip and context do not suit the VAE, or the start clip is
+        shorter than the context.
+    """
+    clip, vae = request.clip, request.config.vae
+    if request.change_seconds:
+        raise ConfigError(f"method {request.method} takes one prompt; timelines need method progressive")
+    check_clip(clip.frames, vae)
+    check_context(clip.context_frames, vae)
+    if clip.keep_latents and not vae.hands_on_latents:
+        raise ConfigError(
+            f"keep_latents is not possible with {request.config.name}, whose VAE codes a clip from its first frame on; "
+            "leave it out"
+        )
+    if _keeps_latents(request) and clip.context_frames % vae.micro_frames:
+        raise ConfigError(
+            f"a context of {clip.context_frames} frames has no latents of its own to hand on; use a multiple of "
+            f"{vae.micro_frames} frames, or method replacement without keep_latents"
+        )
+    if request.start is not None and request.given_frames < clip.context_frames:
+        raise ConfigError(
+            f"the start clip has {request.given_frames} frames; at least the {clip.context_frames} of context_frames "
+            "are needed"
+        )
+
+
+def _keeps_latents(request: Request) -> bool:
+    """Whether the context is handed on as latents."""
+    noisy = request.method == "noisy-replacement"
+    return request.clip.keep_latents or (noisy and request.config.vae.hands_on_latents)
+
+
 class ClipStream(VideoStream):
     """Sampling by replacement; a round is a clip.
 
     Deviation from upstream: frames that are encoded again were rounded to 8 bits first.
 
     Raises:
-      ConfigError: a timeline is asked for, the lengths of clip and context do not suit the VAE, or the start clip is
-        shorter than the context.
+      ConfigError: see `check_clips`.
     """
 
     unit = "clip"
     before_first_frames = "sampling the first clip"
 
     def __init__(self, model: Model, request: Request, prompts: PromptFeatures):
+        check_clips(request)
         clip, vae = request.clip, request.config.vae
-        if request.change_seconds:
-            raise ConfigError(f"method {request.method} takes one prompt; timelines need method progressive")
-        check_clip(clip.frames, vae)
-        check_context(clip.context_frames, vae)
-        if clip.keep_latents and not vae.hands_on_latents:
-            raise ConfigError(
-                f"keep_latents is not possible with {request.config.name}, whose VAE codes a clip from its first frame "
-                "on; leave it out"
-            )
-        noisy = request.method == "noisy-replacement"
-        self._keeps_latents = clip.keep_latents or (noisy and vae.hands_on_latents)
-        if self._keeps_latents and clip.context_frames % vae.micro_frames:
-            raise ConfigError(
-                f"a context of {clip.context_frames} frames has no latents of its own to hand on; use a multiple of "
-                f"{vae.micro_frames} frames, or method replacement without keep_latents"
-            )
+        self._keeps_latents = _keeps_latents(request)
         start = request.start if request.image is None else request.image
         given = 0 if start is None else min(start.shape[1], clip.context_frames)
-        if request.start is not None and given < clip.context_frames:
-            raise ConfigError(
-                f"the start clip has {given} frames; at least the {clip.context_frames} of context_frames are needed"
-            )
         super().__init__(model, request, prompts)
         self._clip_latents = latent_frames(clip.frames, vae)
         self.num_rounds = ENDLESS_CHUNKS

@@ -108,7 +108,8 @@ class Options:
     partition: int | None = None
     """of the progressive method: latent frames of a network call, in a longer window"""
     context_noise: float | None = None
-    """of the progressive method: level to which finished chunks are noised as context; 0.02 is usual against drift"""
+    """of the progressive method: level to which finished chunks are noised as context; 0.02 is usual against drift.
+    Where chunks wait in the window (schedules synchronous and asynchronous) it is the level of given frames"""
     guidance_above: float | None = None
     """of the progressive method: noise level, 0 to 1, above which latent frames are guided; those at or below it, which
     are nearly finished, follow the prompt alone, and a step takes less time (0, all are guided)"""

@@ -11,12 +11,24 @@ import numpy as np
 
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.as_trained import unlike_training
-from pavdm_jax.generation.clip_by_clip import ClipStream
-from pavdm_jax.generation.progressive import ProgressiveStream
+from pavdm_jax.generation.clip_by_clip import ClipStream, check_clips
+from pavdm_jax.generation.progressive import ProgressiveStream, make_plan
 from pavdm_jax.generation.prompts import PromptFeatures, encode_prompts
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.generation.stream import VideoStream
 from pavdm_jax.models.model import Model
+
+
+def check_method(request: Request) -> None:
+    """Check before anything is loaded that the request's method can make its videos.
+
+    Raises:
+      ConfigError: the start clip, the timeline or the lengths do not suit the method.
+    """
+    if request.method == "progressive":
+        make_plan(request)
+    else:
+        check_clips(request)
 
 
 def open_stream(model: Model, request: Request, prompts: PromptFeatures) -> VideoStream:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError, first_line
-from pavdm_jax.text.captions import is_blank
+from pavdm_jax.text.captions import is_blank, is_text
 
 SEPARATOR = "||"
 """Between a prompt and its start clip in a text file, as in the released test set."""
@@ -166,6 +166,8 @@ def _text(given: Mapping[str, Any], name: str, where: str) -> str | None:
     value = given.get(name)
     if value is not None and not isinstance(value, str):
         raise ConfigError(f"{where}: {name} {value!r} must be text")
+    if value is not None and not is_text(value):
+        raise ConfigError(f"{where}: {name} {value!r} has characters that are no text; write it anew")
     return value.strip() if value is not None else None
 
 

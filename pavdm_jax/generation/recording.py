@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pavdm_jax.checkpoints.fingerprint import model_fingerprint
 from pavdm_jax.cli import INTERRUPTED, check_interrupted
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, printable
 from pavdm_jax.generation.pipeline import open_stream
 from pavdm_jax.generation.positions import (
     begin_states,
@@ -147,6 +147,27 @@ class Recording:
         """The unfinished videos that exist."""
         return [path for path in map(partial_path, self.outputs) if path.exists()]
 
+    def check(self, resume: bool) -> bool:
+        """Whether `resume` finds all videos finished, as this same request makes them.
+
+        Raises:
+          ConfigError: there is a record of an interrupted run and `resume` is False; or `resume` finds the record, or a
+            finished file, of another run.
+        """
+        if not resume:
+            check_record(self.outputs[0])
+        elif self.record.exists():
+            self._read_record()
+        else:
+            others = [path for path in self.outputs if path.exists() and not self._is_finished(path)]
+            if others:
+                raise ConfigError(
+                    f"{others[0]} is finished, and was made with other options; nothing is left to resume: "
+                    "choose another --output, or delete it to make it anew"
+                )
+            return all(path.exists() for path in self.outputs)
+        return False
+
     def run(self, resume: bool = False, progress: bool = True) -> bool:
         """Make the videos, or the rest of them.
 
@@ -159,22 +180,13 @@ class Recording:
           up to `frames_done`. Ctrl-C finishes a video without end: it is moved to its path, and the result is True.
 
         Raises:
-          ConfigError: there is a record of an interrupted run and `resume` is False; or `resume` finds the record, or a
-            finished file, of another run; or a file cannot be written.
+          ConfigError: `check` refuses the files that are there, or one cannot be written.
         """
-        if resume and not self.record.exists():
-            if all(map(self._is_finished, self.outputs)):
-                return True
-            others = [path for path in self.outputs if path.exists() and not self._is_finished(path)]
-            if others:
-                raise ConfigError(
-                    f"{others[0]} is finished, and was made with other options; nothing is left to resume: "
-                    "choose another --output, delete it, or leave out --resume to replace it"
-                )
-            warnings.warn(f"there is no record {self.record} to resume; it is started from the beginning", stacklevel=2)
-        if not resume:
-            check_record(self.outputs[0])
+        if self.check(resume):
+            return True
         saved = self._read_record() if self.record.exists() else None
+        if resume and saved is None:
+            warnings.warn(f"there is no record {self.record} to resume; it is started from the beginning", stacklevel=2)
         stream = open_stream(self.model, self.request, self.prompts)
         positions = [None] * len(self.outputs)
         if saved is not None:
@@ -271,7 +283,7 @@ def make_files(recording: Recording, *, resume: bool, gif: bool, quiet: bool) ->
     """Make the videos, for a command: what came of it is printed, and the exit code is returned."""
     started = time.time()
     if not recording.run(resume=resume, progress=not quiet):
-        shown = ", ".join(map(str, recording.partial_paths))
+        shown = printable(", ".join(map(str, recording.partial_paths)))
         kept = f"the {recording.frames_done} frames so far play: {shown}; " if shown else ""
         print(f"interrupted; {kept}the same command with --resume goes on", file=sys.stderr)
         return 130
@@ -280,5 +292,5 @@ def make_files(recording: Recording, *, resume: bool, gif: bool, quiet: bool) ->
     seconds = time.time() - started
     made = f"{recording.frames_done} frames in {seconds:.0f} s" if recording.frames_done else "was finished"
     for path in recording.outputs:
-        print(f"{path}: {made}")
+        print(printable(f"{path}: {made}"))
     return 0

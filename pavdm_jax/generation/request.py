@@ -175,6 +175,11 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
         )
     given = 0 if start is None else start.shape[1]
     config = dataclasses.replace(config, window=_window(config, asked, frames, given))
+    if asked.context_noise and config.window.lag is not None and start is None and image is None:
+        raise ConfigError(
+            f"context_noise {asked.context_noise:g} does nothing here: where chunks wait in the window it is the level "
+            "of given frames, and none are given; leave it out, or give a start clip"
+        )
     repeated_frames(config, told_size)  # refuses a reuse that is not possible
     two_halves = has_two_halves(guidance_scale, config.window)
     return Request(
@@ -216,7 +221,7 @@ def _window(config: AnyModelConfig, asked: Options, frames: int | None, given_fr
     """
     window = SCHEDULES.get(asked.schedule or "", config.window)
     if asked.method != "progressive":
-        return dataclasses.replace(window, reuse_below=None, guidance_above=0.0)  # clips have no shifts, and one level
+        return window_of_clips(window)
     changed = _given(asked, *(field.name for field in dataclasses.fields(window)))
     if asked.schedule == "synchronous":
         if frames is None:
@@ -232,6 +237,11 @@ def _window(config: AnyModelConfig, asked: Options, frames: int | None, given_fr
         steps, noisy = (changed.get(name, getattr(window, name)) for name in ("steps", "noisy_chunks"))
         changed = {"lag": max(1, -(-steps // max(1, noisy)))} | changed
     return dataclasses.replace(window, **changed)
+
+
+def window_of_clips(window: WindowConfig) -> WindowConfig:
+    """A model's window where clips are sampled, which have no shifts and one level."""
+    return dataclasses.replace(window, reuse_below=None, guidance_above=0.0)
 
 
 def _held_of_start(frames: int, vae: AnyVAEConfig) -> int:

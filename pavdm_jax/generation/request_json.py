@@ -14,7 +14,7 @@ from pavdm_jax.distributed.mesh import generation_mesh
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.options import Options
-from pavdm_jax.generation.request import Request, has_two_halves
+from pavdm_jax.generation.request import Request, has_two_halves, window_of_clips
 
 SCORES = ("aesthetic_score", "motion_score", "camera_motion")
 
@@ -39,9 +39,7 @@ def describe(request: Request) -> dict:
     return json.loads(json.dumps(described))
 
 
-def read_request(
-    said: Mapping[str, Any], config: AnyModelConfig, read_frames: Callable[[int], np.ndarray], **changes: Any
-) -> Request:
+def read_request(said: Mapping[str, Any], config: AnyModelConfig, read_frames: Callable[[int], np.ndarray]) -> Request:
     """The request of a single video, from what `describe` said of it.
 
     Args:
@@ -49,7 +47,6 @@ def read_request(
       config: of the model.
       read_frames: number → so many first frames of the video, uint8 [f, h, w, 3]; they stand for its start clip or
         image.
-      changes: fields of `Request` that are to be others.
 
     Raises:
       ConfigError: that is no description of a request of this version.
@@ -61,6 +58,7 @@ def read_request(
             fixed_length = values.pop("fixed_length")
             window = from_json(WindowConfig, json.dumps(values))
         else:
+            window = window_of_clips(window)
             clip = from_json(ClipConfig, json.dumps(said["clip"]))
         text = dataclasses.replace(config.text, **{name: said[name] for name in SCORES})
         plain = ("frames", "height", "width", "fps", "guidance_scale", "method", "dtype")
@@ -80,6 +78,6 @@ def read_request(
             "segment": Options.segment,
             "mesh": generation_mesh(Options.mesh, videos=1, guided=has_two_halves(said["guidance_scale"], window)),
         }
-        return Request(**fields | changes)
+        return Request(**fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"the settings in its comment are not of this version ({first_line(error)})") from None

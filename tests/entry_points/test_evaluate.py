@@ -97,6 +97,12 @@ def test_moments_after_the_end_are_refused():
         evaluate.evaluate(evaluate.EvaluateConfig(frames=24, seconds=(5.0,)))
 
 
+@pytest.mark.parametrize("second", [0.0, float("inf"), float("nan")])
+def test_moments_that_are_none_are_refused(second):
+    with pytest.raises(ConfigError, match="seconds must be numbers above 0"):
+        evaluate.evaluate(evaluate.EvaluateConfig(seconds=(second,)))
+
+
 def test_the_embedded_model_shows_the_colour_that_it_is_asked_for():
     """A short video of one large shape, which the embedded model knows best."""
     video = generate(load("demo"), "a large red circle moves slowly left", 4 * CHUNK)

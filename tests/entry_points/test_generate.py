@@ -269,6 +269,30 @@ def test_mistakes_that_need_no_model_are_told_before_one_is_opened(tmp_path, mon
     assert (code, message in line) == (2, True), line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompts-file", "p.jsonl", "--prompt-at", "1", "a"], "second 1 would begin after the end"),  # its last line
+        ([PROMPT, "--method", "replacement", "--prompt-at", "1", "a"], "replacement takes one prompt"),
+        ([PROMPT, "--fixed-length"], "fixed_length starts from a known video"),
+        ([PROMPT, PROMPT, "--frames", "inf"], "--frames inf makes one video, or --batch-size of them"),
+    ],
+    ids=lambda value: value[-2] if isinstance(value, list) else "",
+)
+def test_mistakes_of_the_method_are_told_before_the_first_video(
+    checkpoint, tmp_path, monkeypatch, capsys, arguments, message
+):
+    def forbidden(*_, **__):
+        raise AssertionError("the text encoder was at work")
+
+    monkeypatch.setattr("pavdm_jax.generation.prompts.encode_prompts", forbidden)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "seconds": 0.5}\n')
+    code, line = mistake(capsys, monkeypatch, *arguments, "--checkpoint", checkpoint, "--output", "v.mp4")
+    assert (code, message in line) == (2, True), line
+    assert not list(tmp_path.glob("*.mp4"))
+
+
 def test_resume_does_not_replace_a_finished_video_of_other_options(checkpoint, tmp_path, monkeypatch, capsys):
     output = tmp_path / "v.mp4"
     arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", CHUNK, "--output", output, "--quiet"]

@@ -245,6 +245,7 @@ def test_no_positions_are_kept_where_none_are_wanted(checkpoint, tmp_path):
         (["--seed", "5", "--from", "5.65"], "redo the video from an earlier second"),
         (["--seed", "5", "--from", "3"], "is in the window at second 3, so that another --seed would change nothing"),
         (["--seed", "5", "--output", "v.mp4"], "is the video itself"),
+        (["--seed", "5", "--gif"], "v-redo.gif"),
         (["--seed", "5", "--checkpoint", "demo"], "demo is not the model that made"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -254,6 +255,7 @@ def test_mistakes_are_one_line(checkpoint, video, monkeypatch, capsys, arguments
     arguments = arguments if "--from" in arguments else ["--from", 2, *arguments]
     if "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", checkpoint]
+    (video.parent / "v-redo.gif").mkdir(exist_ok=True)  # a folder, where the GIF would be
     before = video.read_bytes()
     code, line = mistake(capsys, monkeypatch, "redo", "v.mp4", *arguments)
     assert (code, video.read_bytes()) == (2, before)

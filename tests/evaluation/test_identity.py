@@ -219,6 +219,15 @@ def test_a_shape_that_does_not_come_back_from_behind_another_one_is_lost():
     assert score.shapes[0]["present"][-1] == 0 and score.shapes[1]["present"][-1] == 1
 
 
+def test_what_is_no_shape_of_the_world_is_not_a_shape_that_the_prompt_leaves_open():
+    frames = render(Scene(TWO.shapes[1:]), 4 * FPS)
+    color = np.median(frames[:, frames[0].std(-1) > 20], axis=1)  # of the shape
+    frames[:] = frames[:, :1, :1]
+    frames[:, 20:44, 29:35] = color[:, None, None]  # a bar
+    score = score_video(frames, "a shape moves slowly", FPS)
+    assert score.curves["present"] == [0, 0]
+
+
 def test_what_the_prompt_does_not_name_may_be_anything():
     score = score_video(render(TWO, 4 * FPS), "a shape moves slowly and a blue shape moves fast", FPS)
     assert score.survived and score.curves["present"] == [1, 1]

@@ -167,6 +167,34 @@ def test_some_of_the_systems_are_made(made, capsys):
     assert capsys.readouterr().err == "error: --systems weaker is none of the comparison, which has plain, stronger\n"
 
 
+def test_a_system_waits_for_its_adapters(made, capsys):
+    text = made.definition.read_text().replace('System("plain")', 'System("plain", lora="runs/absent")')
+    made.definition.write_text(text)
+    assert made("--prompts", "1")[0] == 0
+    assert "left out, because there is no finished model to load: plain (runs/absent)" in capsys.readouterr().err
+    assert [path.parent.name for path in made.folder.rglob("*.mp4")] == ["stronger"]
+
+
+def test_mistakes_of_the_last_system_are_told_before_the_first_video(made, capsys):
+    made.definition.write_text(
+        made.definition.read_text().replace('"guidance_scale": 3.0', '"method": "replacement", "clip_frames": 18')
+    )
+    code, folder = made()
+    assert (code, list(folder.rglob("*.mp4"))) == (2, [])
+    assert "error: system stronger: " in capsys.readouterr().err
+
+
+def test_of_another_video_nothing_is_said(made):
+    assert made("--prompts", "1", "--systems", "plain")[0] == 0
+    (video,) = made.folder.rglob("*.mp4")
+    video.with_suffix(".json").unlink()
+    other = video.parent.parent / "stronger" / video.name
+    other.parent.mkdir()
+    video.rename(other)
+    assert made("--prompts", "1", "--systems", "stronger")[0] == 2
+    assert not other.with_suffix(".json").exists()
+
+
 def test_videos_that_were_scored_before_are_not_made_again(made, tmp_path, capsys):
     names = [name for _, _, name in read_comparison(str(made.definition)).videos]
     before = tmp_path / "before" / "plain" / names[0]

@@ -71,6 +71,8 @@ def test_csv_and_json_lines_have_settings_of_each(folder):
         ("a.csv", "prompt,output\na,y.mp4\nb,\nc,y.mp4", "line 4 .*output y.mp4 is that of line 2, too"),
         ("a.jsonl", '{"prompt": "a"}\n{"prompt": 3}', "line 2 .*prompt 3 must be text"),
         ("a.jsonl", '{"prompt": "a", "seed": true}', "line 1 .*seed True is no number"),
+        ("a.jsonl", '{"prompt": "a", "output": "a\\u0000b.mp4"}', "line 1 .*output .* has characters that are no text"),
+        ("a.jsonl", '{"prompt": "a", "start": "\\ud800.mp4"}', "line 1 .*start .* has characters that are no text"),
         ("a.jsonl", '["a"]', "line 1 .*must be an object, such as"),
         ("a.jsonl", '{"prompt"', "line 1 .*is no JSON"),
     ],

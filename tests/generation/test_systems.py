@@ -15,6 +15,7 @@ from pavdm_jax.diffusion.partitions import partitioned
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import make_request
+from pavdm_jax.generation.request_json import describe, read_request
 
 OTHER = "a large green triangle moves right"
 
@@ -216,6 +217,18 @@ def test_an_image_as_latent_stays_at_level_0():
     np.testing.assert_array_equal(stream.save()["latents"][:, :1], held)
 
 
+def test_an_image_as_latent_stays_clean_when_its_chunk_becomes_the_noised_context():
+    stream = generate_stream(
+        tiny_model(), PROMPT, 6 * CHUNK, start=clip(1), image="latent", context_noise=0.5, segment=1
+    )
+    before = np.array(stream.save()["latents"])
+    while stream.round < tiny_model().config.window.noisy_chunks:  # the last of them emits chunk 0
+        stream.advance()
+    after = np.array(stream.save()["latents"])
+    np.testing.assert_array_equal(after[:, :1], before[:, :1])
+    assert differ(after[:, 1:5], before[:, 1:5])
+
+
 def test_the_network_is_told_a_named_size_as_upstream_tells_it():
     request = make_request(OPEN_SORA_1_2, "a cat", resolution="240p", aspect_ratio="9:16")
     assert (request.height, request.width, request.told_size) == (240, 424, (240, 426))
@@ -383,7 +396,14 @@ def test_clips_are_guided_whole_by_models_whose_windows_are_not():
     config = tiny_model().config
     config = dataclasses.replace(config, window=dataclasses.replace(config.window, guidance_above=0.3))
     assert make_request(config, PROMPT).config.window.guidance_above == 0.3
-    assert make_request(config, PROMPT, method="replacement").config.window.guidance_above == 0
+    request = make_request(config, PROMPT, method="replacement")
+    assert request.config.window.guidance_above == 0
+    assert read_request(describe(request), config, clip).config == request.config
+
+
+def test_seeds_and_negative_prompts_may_be_tuples():
+    request = make_request(tiny_model().config, [PROMPT, OTHER], seed=(3, 4), negative_prompt=("a dog", "a cat"))
+    assert (request.seeds, request.negative_prompts) == ((3, 4), ("a dog", "a cat"))
 
 
 def test_windows_of_a_request_leave_the_model_as_it_is():

@@ -138,6 +138,7 @@ def test_a_request_says_its_schedule_and_is_read_back(config):
         ({"schedule": "asynchronous", "lag": 0}, "lag must be at least 1 step, not 0"),
         ({"schedule": "asynchronous", "fixed_length": True}, "fixed_length is not possible with schedule asynchronous"),
         ({"schedule": "synchronous", "method": "replacement"}, "schedule is an option of method progressive"),
+        ({"schedule": "asynchronous", "context_noise": 0.1}, "context_noise 0.1 does nothing here"),
         ({"schedule": "at-once"}, "schedule 'at-once' is not known; .* or synchronous or asynchronous"),
         ({"schedule": "synchronous", "frames": 10**6}, "a window of .* latent frames is too long"),
     ],
