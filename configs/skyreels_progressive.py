@@ -4,8 +4,8 @@
     pavdm "a cat" --checkpoint runs/skyreels_progressive --seconds 60
 
 The published weights were trained with a level for each latent frame by itself, so they can be sampled progressively as
-they are; this narrows the training to the levels of the sliding window, its growth and its end. The context is clean in
-training; sampling noises it to 0.02, as the published sampler does.
+they are; this narrows the training to the levels of the sliding window, its growth and its end. The context is
+noised to 0.02, in training as in sampling.
 
 Hardware: 8 H100; --mesh and --batch-size for others. Measured: the step is compiled for them, without GPUs, and fits
 (configs/README.md). Never run: no duration or quality is known.

@@ -8,11 +8,11 @@ works() { "$1" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < 
 
 if [ ! -f "$VENV/installed$extra" ] || [ pyproject.toml -nt "$VENV/installed$extra" ]; then
   for python in ${PYTHON:-python3.12 python3.11 python3.13 python3 python}; do works "$python" && break; done
-  works "$python" || { echo "error: Python 3.11 to 3.13 is needed and was not found; set PYTHON=/path/to/python3.12" >&2; exit 2; }
-  "$python" -m venv "$VENV"
-  "$VENV/bin/python" -m pip install --quiet --upgrade pip
-  "$VENV/bin/python" -m pip install --quiet -e ".$extra"
-  touch "$VENV/installed$extra"
+  works "$python" || { echo "error: Python 3.11 to 3.13 is needed and was not found; set PYTHON=/path/to/python3.12" >&2; return 2; }
+  "$python" -m venv "$VENV" &&
+    "$VENV/bin/python" -m pip install --quiet --upgrade pip &&
+    "$VENV/bin/python" -m pip install --quiet -e ".$extra" &&
+    touch "$VENV/installed$extra" || return
 fi
 PATH="$(cd "$VENV" && pwd)/bin:$PATH"
 export PATH

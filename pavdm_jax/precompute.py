@@ -102,17 +102,18 @@ def precompute(config: PrecomputeConfig) -> int:
     if config.distributed:
         connect()
         share = jax.process_index(), jax.process_count()
-    model = load(config.checkpoint, ["vae"], {"vae": on_host()})
-    if config.caption_features:
-        text = load(config.checkpoint, ["t5"], {"t5": on_host()}, config.text_dtype)
-        model = model.replace(params=model.params | text.params)
-    frames = window_frames(model.config) if config.frames is None else config.frames
+    known = load(config.checkpoint, parts=()).config  # mistakes of the data are told before the networks are read
+    frames = window_frames(known) if config.frames is None else config.frames
     if config.manifest is not None:
         data = VideoData(config.manifest, frames, config.fps, config.resolution)
     else:
         assert config.tfds is not None  # see __post_init__
         data = TfdsData(config.tfds, config.data_dir, config.split, frames=frames, fps=config.fps)
-    clips = open_clips(data, model.config)
+    clips = open_clips(data, known)
+    model = load(config.checkpoint, ["vae"], {"vae": on_host()})
+    if config.caption_features:
+        text = load(config.checkpoint, ["t5"], {"t5": on_host()}, config.text_dtype)
+        model = model.replace(params=model.params | text.params)
     if not write_cache(
         clips, Encoder(model, jnp.dtype(config.text_dtype)), storage.as_path(config.output), options, *share
     ):

@@ -286,14 +286,20 @@ class ModelFolder:
         whole.rename(self.path)
 
     def _add(self, config: AnyModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
-        """Replaced parts leave parts.json first, and new ones enter it last: the listed parts are always complete."""
+        """Replaced parts leave parts.json first, and new ones enter it last: the listed parts are always complete.
+
+        Between the two are renames only; the old parts are deleted with the stage.
+        """
         kept = {part: record for part, record in self.parts.items() if part not in records}
         if len(kept) < len(self.parts):
             storage.write(self.path / "parts.json", json.dumps(kept, indent=1).encode())
+        replaced = self.stage / "replaced"
+        replaced.mkdir()
         for part in records:
             target = self.path / "params" / part
-            shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(exist_ok=True)
+            if target.exists():
+                target.rename(replaced / part)
             (self.stage / part).rename(target)
         if tokenizer is not None:
             storage.write(self.path / "spiece.model", tokenizer)

@@ -27,7 +27,7 @@ COMMITS = {"DeepFloyd/t5-v1_1-xxl": "c9c625d2ec93667ec579ede125fd3811d1f81d37"}
 PyTorch's, name. Those of the other published ones are not known to us; a model folder notes which one it is of."""
 
 FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "spiece.model"]
-"""Patterns of the files that are downloaded of a repository of one part."""
+"""Patterns of the files that are downloaded of a repository of one part, in the published layouts."""
 
 FOLDERS = {part: [f"{folder}/*"] for part, folder in IN_DIFFUSERS.items()}
 FOLDERS["t5"].append("tokenizer/*")
@@ -74,7 +74,7 @@ def download(name: str, part: str, revision: str | None = None) -> Path:
         raise ConfigError(
             f"there is no public repository {name} on huggingface.co, and no folder of that name here"
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:  # a lost connection is of the classes of whatever library the hub's client uses
         reason = first_line(error).removeprefix("Got: ")
         raise ConfigError(
             f"{name} cannot be downloaded ({reason}); check the network, or give a local folder"

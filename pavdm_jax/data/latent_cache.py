@@ -153,7 +153,8 @@ def damaged(path: Path, error: Exception) -> ConfigError:
 def read_json(path: Path) -> dict:
     """The object in a JSON file; `ConfigError` if it cannot be read."""
     try:
-        found = json.loads(path.read_text())
+        with storage.cloud_errors(path):
+            found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):

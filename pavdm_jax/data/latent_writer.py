@@ -197,7 +197,8 @@ def _write_index(folder: Path, shards: int, left_out: dict[str, str]) -> bool:
         skipped |= notes["skipped"]
         entries.append({"file": path.name, "clips": clips, "shapes": shapes})
     if not any(entry["clips"] for entry in entries):
-        raise ConfigError(f"none of the clips can be read; first: {next(iter(skipped.values()), '')}")
+        first = next(iter(skipped.values()), "")
+        raise ConfigError(f"none of the clips can be read; delete {folder} when they can be; the first: {first}")
     _write(folder / "index.json", json.dumps({"shards": entries, "skipped": left_out | skipped}).encode())
     return True
 

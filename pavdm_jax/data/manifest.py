@@ -118,9 +118,11 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
     again, but for those that could not be read, whose fault may have been a passing one."""
     kept_in = manifest.with_suffix(".index.json")
     try:
+        with storage.cloud_errors(kept_in):
+            said = json.loads(kept_in.read_text())
         kept = {
             path: (entry["file"], VideoInfo(**entry["video"]))
-            for path, entry in json.loads(kept_in.read_text()).items()
+            for path, entry in said.items()
             if "error" not in entry  # which earlier versions kept
         }
     except (OSError, TypeError, ValueError, KeyError, AttributeError, RecursionError):

@@ -64,8 +64,8 @@ def sample_steps(
 
     above = grid(-calls)
     enters = drawn.is_noisy & (above > objective.steps)
-    # Noisy before: also the context, if the shift before has finished it.
-    was_noisy = drawn.is_noisy | (drawn.columns == -1)
+    # Noisy before: also the context, if the step before has finished it.
+    was_noisy = drawn.is_noisy | ((drawn.columns == -1) & (above > 0))
     before = levels(above, was_noisy, jnp.maximum(drawn.chunks - jnp.sum(enters, axis=1), 1))
     return DrawnSteps(before, [levels(grid(n), drawn.is_noisy, drawn.chunks) for n in range(calls + 1)])
 

@@ -13,9 +13,12 @@ from pavdm_jax.distributed.mesh import make_mesh, train_mesh
 from pavdm_jax.distributed.processes import on_first
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.request import make_request
+from pavdm_jax.models.model import abstract_params
 from pavdm_jax.training.config import JointReconstruction, LatentData, Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import clip_latents
+from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.run_record import check_claim
+from pavdm_jax.training.step import make_optimizer
 
 
 def check(config: TrainConfig) -> None:
@@ -25,17 +28,27 @@ def check(config: TrainConfig) -> None:
       ConfigError: a prompt, a mesh or the data of a stage cannot be used, or `output` holds something else.
     """
     output = storage.as_path(config.output)
-    if config.samples.every:
-        samples = config.samples
-        prompts = list(samples.prompts)
-        make_request(config.model, prompts, frames=samples.frames, seed=samples.seed, method=samples.method)
+    samples, prompts = config.samples, list(config.samples.prompts)
+    # Also without samples: the model that is trained can make videos of its own size and rate.
+    make_request(config.model, prompts, frames=samples.frames, seed=samples.seed, method=samples.method)
+    shapes = abstract_params(config.model)
     for stage in config.stages:
         stage_mesh(config, stage)
+        _check_trained(stage, shapes)
     on_first(functools.partial(check_claim, output, config))
     for number, stage in enumerate(config.stages):
         if not is_model(result_folder(output, number, stage.name)):  # a finished stage is not read again
             check_data(stage.data, clip_latents(config.model, stage.objective), config.model)
             _check_micro_clip(config, stage)
+
+
+def _check_trained(stage: Stage, shapes: dict) -> None:
+    """`ConfigError` for parameters that the model does not have, or that adapters or the optimiser are not for."""
+    try:
+        trained = trainable(shapes, stage).trained
+        jax.eval_shape(make_optimizer(stage.optimizer, stage.steps).init, trained)
+    except ConfigError as error:
+        raise ConfigError(f"stage {stage.name}: {error}") from None
 
 
 def _check_micro_clip(config: TrainConfig, stage: Stage) -> None:

@@ -207,9 +207,20 @@ class Stage:
                     )
         if not self.train:
             raise ConfigError(f"stage {self.name}: train names no parameters; '{PART_NAMES[0]}' trains the transformer")
-        of_vae = isinstance(self.objective, SpatialReconstruction | TemporalReconstruction | JointReconstruction)
-        possible = ("vae",) if of_vae else (*TRANSFORMER_PARTS, "t5")
-        idle = [prefix for prefix in self.train if prefix.split("/")[0] not in possible]
+        match self.objective:
+            case SpatialReconstruction():
+                possible = ("vae/spatial",)
+            case TemporalReconstruction():
+                possible = ("vae/temporal",)
+            case JointReconstruction():
+                possible = ("vae",)
+            case _:
+                possible = (*TRANSFORMER_PARTS, "t5")
+        idle = [
+            prefix
+            for prefix in self.train
+            if not any(f"{prefix}/".startswith(f"{part}/") or f"{part}/".startswith(f"{prefix}/") for part in possible)
+        ]
         if idle:
             raise ConfigError(
                 f"stage {self.name}: {type(self.objective).__name__} does not train '{idle[0]}'; it trains "
@@ -280,6 +291,11 @@ class TrainConfig:
                 f"model.window.lag {self.model.window.lag} is of sampling only; train a window without it, and give "
                 "--schedule asynchronous for a video"
             )
+        if self.model.window.partition is not None:
+            raise ConfigError(
+                f"model.window.partition {self.model.window.partition} is of sampling only; train a window without it, "
+                "and give --partition for a video"
+            )
         if self.mesh not in ("auto", "single"):
             parse_mesh(self.mesh)
         if not self.output:
@@ -327,6 +343,13 @@ class TrainConfig:
                 f"stage {stage.name}: the student needs no guidance; let model.guidance_scale be 1, not "
                 f"{self.model.guidance_scale:g} (the teacher's is objective.guidance_scale)"
             )
+        if self.model.negative_prompt is not None and stage.objective.guidance_scale != 1:
+            raise ConfigError(
+                f"stage {stage.name}: {self.model.name} is guided by a negative prompt, and distillation only knows "
+                "guidance by the caption alone: the student would learn another guidance than its teacher's"
+            )
+        if isinstance(stage.objective, DistilledShift) and getattr(self.model, "solver", "euler") != "euler":
+            raise ConfigError(f"stage {stage.name}: the steps of a shift are Euler's; let model.solver be euler")
         if isinstance(stage.objective, DistilledShift) and stage.objective.steps % self.model.window.steps:
             raise ConfigError(
                 f"stage {stage.name}: the teacher's steps {stage.objective.steps} are no multiple of the student's, "

@@ -29,7 +29,8 @@ def load_whole(path: str) -> Model:
 def given_model(config: TrainConfig) -> Model | None:
     """The model of `init_from`, or None for a run from random weights.
 
-    The config may ask for more blocks or other patches, see `models/growth.py`; such a model has no folder.
+    The config may ask for more blocks, other patches or another base size, see `models/growth.py`; such a model has no
+    folder.
 
     Raises:
       ConfigError: it cannot be loaded, or is of another architecture, which is found before its parameters are read.
@@ -42,7 +43,7 @@ def given_model(config: TrainConfig) -> Model | None:
     model = load_whole(config.init_from)
     _check_architecture(config, model.config)
     part, old, new = model.config.transformer_part, model.config.transformer, config.model.transformer
-    if (old.depth, old.patch_size) != (new.depth, new.patch_size):
+    if old != new:
         model = model.replace(params=model.params | {part: grow(model.params[part], old, new)}, folder=None)
     return model.replace(config=config.model)
 

@@ -75,6 +75,13 @@ def unreachable(name, revision, **patterns):
     )
 
 
+def lost(name, revision, **patterns):
+    class ReadError(Exception):  # of the hub's own client, which is of no class of Python's or the hub's
+        pass
+
+    raise ReadError("the connection was reset")
+
+
 def unknown(name, revision, **patterns):
     response = types.SimpleNamespace(headers={}, request=None, status_code=404)
     raise huggingface_hub.errors.RepositoryNotFoundError("404 Client Error.", response=response)
@@ -84,6 +91,7 @@ def unknown(name, revision, **patterns):
     ("fake", "message"),
     [
         (unreachable, "cannot be downloaded (ConnectError: [Errno -2] Name or service not known); check the network"),
+        (lost, "someone/weights cannot be downloaded (the connection was reset); check the network"),
         (no_such_revision, "someone/weights has no revision main; give a commit, tag or branch of it"),
         (unknown, "there is no public repository someone/weights on huggingface.co"),
     ],

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from support.tiny_model import SHAPES, TINY
 
+from pavdm_jax.config import SCHEDULES
 from pavdm_jax.data.shapes_world.world import World
+from pavdm_jax.diffusion.objectives import DistilledGuidance, DistilledShift
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.training.check import check
 from pavdm_jax.training.config import (
@@ -25,6 +27,7 @@ from pavdm_jax.training.config import (
     VideoData,
     read_config,
 )
+from pavdm_jax.wan_config import tiny_wan
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 INF, NAN = float("inf"), float("nan")
@@ -58,6 +61,60 @@ def test_videos_of_the_shapes_world_are_square(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ({"train": ("stdit3/bloks",)}, "stage last: train names 'stdit3/bloks', which is no part of the model"),
+        (
+            {"train": ("wan",)},
+            "stage last: train names 'wan', which is no part of the model; parts are stdit3, t5, vae",
+        ),
+        ({"freeze": ("stdit3",)}, "stage last: freeze .* leaves nothing of train"),
+        (
+            {"train": ("vae",), "objective": SpatialReconstruction(), "optimizer": OptimizerConfig(algorithm="muon")},
+            "stage last: muon is for the matrices of blocks",
+        ),
+        ({"lora": LoRAConfig(layers=("qkw",))}, "stage last: lora.layers names 'qkw', which train does not"),
+    ],
+    ids=str,
+)
+def test_what_a_later_stage_cannot_train_is_told_before_the_first(tmp_path, stage, says):
+    first = Stage("first", UniformDiffusion(clip_chunks=1), ShapesData(17), ("stdit3",), 1, 1)
+    last = dataclasses.replace(dataclasses.replace(first, name="last"), **stage)
+    stages = (last,) if last.lora else (first, last)
+    config = TrainConfig(SHAPES, stages, str(tmp_path / "run"), init_from="demo")
+    with pytest.raises(ConfigError, match=says):
+        check(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"height": 101, "width": 101}, "101"), ({"fps": 0.0}, "fps must be"), ({"fps": NAN}, "fps must be")],
+)
+def test_a_model_that_could_make_no_videos_is_not_trained(tmp_path, change, says):
+    with pytest.raises(ConfigError, match=says):
+        checked(dataclasses.replace(SHAPES, **change), ProgressiveDiffusion(), 68, "stdit3", tmp_path)
+
+
+def test_what_is_of_sampling_only_is_refused():
+    model = dataclasses.replace(SHAPES, window=SCHEDULES["fifo"])
+    with pytest.raises(ConfigError, match=r"model\.window\.partition 10 is of sampling only"):
+        TrainConfig(model, (Stage("s", ProgressiveDiffusion(), ShapesData(), ("stdit3",), 1, 1),))
+
+
+def test_a_model_that_is_guided_by_a_negative_prompt_is_not_distilled():
+    model, data = dataclasses.replace(tiny_wan(), guidance_scale=1.0), VideoData("x.csv")
+    stages = [
+        Stage("s", objective, data, ("wan",), 1, 1)
+        for objective in (DistilledGuidance(guidance_scale=6.0), DistilledShift(guidance_scale=1.0, steps=6))
+    ]
+    with pytest.raises(ConfigError, match="is guided by a negative prompt"):
+        TrainConfig(model, (stages[0],), init_from="demo")
+    with pytest.raises(ConfigError, match=r"let model\.solver be euler"):
+        TrainConfig(model, (stages[1],), init_from="demo")
+
+
+@pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda: LoRAConfig(layers=()), r"lora\.layers names no layers"),
@@ -79,6 +136,11 @@ def test_videos_of_the_shapes_world_are_square(tmp_path):
         (lambda: VideoData("x.csv", fps=INF), "fps must be above 0 and at most 1000, not inf"),
         (lambda: TfdsData("tfds:x", fps=NAN), "fps must be above 0 and at most 1000, not nan"),
         (lambda: Stage("a/b", TWO[0], ShapesData(), ("stdit3",), 1, 1), "the stage name 'a/b' is part of a folder's"),
+        (
+            lambda: Stage("s", TemporalReconstruction(), ShapesData(), ("vae/spatial",), 1, 1),
+            "does not train 'vae/spat",
+        ),
+        (lambda: Stage("s", SpatialReconstruction(), ShapesData(), ("vae/temporal/decoder",), 1, 1), "'vae/temporal/d"),
         (lambda: Stage("", TWO[0], ShapesData(), ("stdit3",), 1, 1), "the stage name '' is part of a folder's name"),
     ],
 )

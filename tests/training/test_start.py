@@ -101,6 +101,10 @@ def test_a_folder_of_its_name_does_not_hide_the_embedded_model(tmp_path, monkeyp
 
 def test_a_model_may_be_trained_on_with_more_blocks_or_other_patches(tmp_path):
     save_model(tmp_path / "start", tiny_model(SHAPES))
+    grown = dataclasses.replace(SHAPES.stdit3, base_size=8)
+    given = config(ShapesData(1), init_from=str(tmp_path / "start"))
+    model = start.given_model(dataclasses.replace(given, model=dataclasses.replace(SHAPES, stdit3=grown)))
+    assert model is not None and model.folder is None  # it is another one than that on disk, as adapters must know
     grown = dataclasses.replace(SHAPES.stdit3, patch_size=(1, 1), depth=3)
     given = config(ShapesData(1), init_from=str(tmp_path / "start"))
     model = start.given_model(dataclasses.replace(given, model=dataclasses.replace(SHAPES, stdit3=grown)))
