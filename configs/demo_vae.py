@@ -8,7 +8,6 @@ its own: the spatial VAE on single frames, the temporal VAE on its latents, then
 
 from pavdm_jax.config import demo
 from pavdm_jax.training.config import (
-    JointReconstruction,
     OptimizerConfig,
     ShapesData,
     SpatialReconstruction,
@@ -16,6 +15,7 @@ from pavdm_jax.training.config import (
     TemporalReconstruction,
     TrainConfig,
 )
+from pavdm_jax.training.presets import DEMO_DECODERS
 
 
 def adamw(learning_rate: float) -> OptimizerConfig:
@@ -44,20 +44,7 @@ config = TrainConfig(
             8,
             adamw(3e-3),
         ),
-        Stage(
-            "joint",
-            JointReconstruction(),
-            ShapesData(frames=17),
-            (
-                "vae/spatial/decoder",
-                "vae/spatial/post_quant_conv",
-                "vae/temporal/decoder",
-                "vae/temporal/post_quant_conv",
-            ),
-            800,
-            4,
-            adamw(1e-3),
-        ),
+        DEMO_DECODERS,
     ),
     save_every=100,
 )

@@ -6,6 +6,7 @@ from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, demo
 from pavdm_jax.data.shapes_world import SIMPLE
 from pavdm_jax.diffusion.objectives import DistilledGuidance, DistilledShift, ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.training.config import (
+    JointReconstruction,
     LoRAConfig,
     Objective,
     OptimizerConfig,
@@ -25,6 +26,23 @@ DEMO_OPTIMIZER = OptimizerConfig(1e-3, warmup_steps=50, beta2=0.99, epsilon=1e-8
 
 DEMO_LORA_OPTIMIZER = replace(DEMO_OPTIMIZER, warmup_steps=20, accumulate=8, algorithm="adamw")
 """Of trainings of LoRA adapters of the demo."""
+
+DEMO_DECODERS = Stage(
+    "decoders",
+    JointReconstruction(decoded_frames=4),
+    ShapesData(frames=17, seed=21, world=replace(SIMPLE, shape_counts=(0.34, 0.33, 0.33))),
+    train=(
+        "vae/spatial/decoder",
+        "vae/spatial/post_quant_conv",
+        "vae/temporal/decoder",
+        "vae/temporal/post_quant_conv",
+    ),
+    steps=2700,
+    batch_size=8,
+    optimizer=OptimizerConfig(2e-3, warmup_steps=50, beta2=0.99, epsilon=1e-8, ema_decay=0.99),
+)
+"""Both decoders of the demo's VAE together. Four frames of a clip cost a third of all seventeen, and each clip is of
+another scene."""
 
 DEMO_SCENES = Stage(
     "scenes",

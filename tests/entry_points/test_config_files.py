@@ -83,7 +83,7 @@ def test_the_state_of_a_config_lies_on_its_devices(name):
         assert jax.tree.structure(program.init.eval_shape(state.params)) == jax.tree.structure(state)
 
 
-BASES = ("demo_vae", "demo_base", "demo_base_again", "demo_uniform")  # trained for no system
+BASES = ("demo_vae", "demo_decoders", "demo_base", "demo_base_again", "demo_uniform")  # trained for no system
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in BASES])
