@@ -1,15 +1,13 @@
 """What a comparison is made of and what is claimed of it, and the Python file that says so."""
 
 import re
-import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from pavdm_jax.checkpoints.config_json import check_kinds
-from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.checkpoints.config_python import read_python
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.prompts_file import PromptLine
 
 
@@ -112,20 +110,6 @@ def read_comparison(path: str) -> Comparison:
     """The variable `comparison` of a Python file.
 
     Raises:
-      ConfigError: there is no such file, it fails, or it has no such variable.
+      ConfigError: see `read_python`.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"there is no file {path} that defines a comparison")
-    try:
-        found = runpy.run_path(path).get("comparison")
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{path} fails: {type(error).__name__}: {first_line(error)}") from None
-    if not isinstance(found, Comparison):
-        raise ConfigError(f"{path} must set the variable `comparison` to a pavdm_jax.evaluation.comparison.Comparison")
-    try:
-        check_kinds(found, Comparison, "")
-    except ConfigError as error:
-        raise ConfigError(f"{path} is wrong: {error}") from None
-    return found
+    return read_python(path, "comparison", Comparison)

@@ -5,11 +5,9 @@ A file in `configs/` defines one `config = TrainConfig(...)`.
 
 import math
 import re
-import runpy
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pavdm_jax.checkpoints.config_json import check_kinds
+from pavdm_jax.checkpoints.config_python import read_python
 from pavdm_jax.checkpoints.model_folder import check_not_embedded
 from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
 from pavdm_jax.diffusion.masks import Masks, masks_of
@@ -361,21 +359,6 @@ def read_config(path: str) -> TrainConfig:
     """The `config` of a Python file.
 
     Raises:
-      ConfigError: no such file, or it does not define a TrainConfig named `config`.
+      ConfigError: see `read_python`.
     """
-    if not Path(path).is_file():
-        others = ", ".join(sorted(str(p) for p in Path(path).parent.glob("*.py"))) or "none in that folder"
-        raise ConfigError(f"there is no config file {path}; config files there: {others}")
-    try:
-        config = runpy.run_path(path).get("config")
-    except ConfigError:
-        raise
-    except (Exception, SystemExit) as error:  # the file is a program of the user's: it may fail in any way
-        raise ConfigError(f"the config file {path} fails: {type(error).__name__}: {error}") from None
-    if not isinstance(config, TrainConfig):
-        raise ConfigError(f"{path} does not define `config = TrainConfig(...)`")
-    try:
-        check_kinds(config, TrainConfig, "")
-    except ConfigError as error:
-        raise ConfigError(f"the config file {path} is wrong: {error}") from None
-    return config
+    return read_python(path, "config", TrainConfig)

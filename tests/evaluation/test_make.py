@@ -256,8 +256,9 @@ comparison = Comparison(systems=(System("a", "demo"),), prompts={}, seeds={}, fr
     ("text", "message"),
     [
         (None, "there is no file"),
-        ("x = 1", "must set the variable `comparison`"),
-        ("comparison = 1", "must set the variable `comparison`"),
+        ("x = 1", "does not define `comparison = Comparison"),
+        ("comparison = 1", "does not define `comparison = Comparison"),
+        ("raise SystemExit(0)", "fails: SystemExit"),
         ("comparison = 1 / 0", "fails: ZeroDivisionError: division by zero"),
         (FIELDS.format('"a red circle moves left"', "(0,)", 34), "is wrong: prompts"),
         (FIELDS.format('("a red circle moves left",)', "1", 34), "is wrong: seeds"),
