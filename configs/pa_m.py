@@ -3,8 +3,9 @@
 The window has 10 noisy chunks and a context of one, 5 latent frames each; 16 frames are coded as 5 latent ones, so
 clips have 176 frames.
 
-    bash launch/tpu_pod.sh --config configs/pa_m.py --data.manifest clips.csv --output runs/pa_m  (on every host)
-    pavdm "a cat" --checkpoint runs/pa_m --frames 1440
+    bash launch/tpu_pod.sh --config configs/pa_m.py --data.manifest gs://BUCKET/clips.csv \
+        --init-from gs://BUCKET/open-sora-1.2 --output gs://BUCKET/pa_m                                (on every host)
+    pavdm "a cat" --checkpoint gs://BUCKET/pa_m --frames 1440
 
 The paper's M model and its VAE are not published. Here the weights are Open-Sora's, whose VAE was trained to code 17
 frames at once: of 16 frames' five latent frames the first is padding alone. With `--model.vae.micro-frames 17

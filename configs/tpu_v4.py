@@ -1,6 +1,7 @@
 """The paper's progressive finetune of Open-Sora 1.2 XL/2 on a TPU v4-256: 240p, clips of 119 frames (35 latent frames).
 
-    bash launch/tpu_pod.sh --config configs/tpu_v4.py --data.manifest clips.csv --output runs/tpu_v4  (on every host)
+    bash launch/tpu_pod.sh --config configs/tpu_v4.py --data.manifest gs://BUCKET/clips.csv \
+        --init-from gs://BUCKET/open-sora-1.2 --output gs://BUCKET/tpu_v4                              (on every host)
 
 Hardware: 128 chips, 4x4x8. Any pod from v4-32 on does with another mesh and batch: --mesh fsdp=16 --batch-size 16.
 Measured: the step is compiled for the topology, without chips, and fits (configs/README.md):

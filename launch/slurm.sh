@@ -9,4 +9,5 @@
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # SLURM runs a copy of this file from elsewhere
 source launch/environment.sh cuda
-exec srun --kill-on-bad-exit=1 pavdm train --distributed "$@"
+# Some releases of srun give each task one core unless they are told again.
+exec srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 pavdm train --distributed "$@"

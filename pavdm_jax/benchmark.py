@@ -31,8 +31,10 @@ from pavdm_jax.ahead_of_time.generation import HEADER, CompileConfig, compile_on
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.options import DEFAULT_FRAMES, Options
+from pavdm_jax.generation.options import DEFAULT_FRAMES, Options, check_frames, read_options
 from pavdm_jax.generation.pipeline import generate_stream
+from pavdm_jax.generation.prompts import encode_prompts
+from pavdm_jax.generation.request import make_request
 from pavdm_jax.geometry import decoded_frames
 from pavdm_jax.outputs import check_output
 from pavdm_jax.training.config import TrainConfig
@@ -60,6 +62,9 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         if not self.frames:
             raise ConfigError("frames names no length; give at least one")
+        for frames in self.frames:
+            check_frames(frames)
+        read_options({"segment": self.segment})
         if self.output is not None:
             check_output(self.output, (".json",))
 
@@ -88,8 +93,8 @@ class Measurement:
 
     frames: int
     cache: str  # "cold" or "warm"
-    start_seconds: float  # imports and loading the model
-    compile_seconds: float  # until the first segment and the first decoded chunk are done, less their running time
+    start_seconds: float  # imports, loading the model, and encoding the prompt
+    compile_seconds: float  # until the first segments and two decoded chunks are done, less their running time
     generate_seconds: float  # all frames, into a file, without start and compilation
     frames_per_second: float
     peak_memory_mb: float  # of the process: resident, or of the device where it tells
@@ -98,12 +103,14 @@ class Measurement:
 def measure(checkpoint: str, prompt: str, frames: int, segment: int, began: float) -> dict:
     """Make and encode one video in this process, which was started at the time `began` (seconds), and measure it."""
     model = load(checkpoint)
+    encode_prompts(model, make_request(model.config, prompt))  # the features are kept
     loaded = time.time()
-    # A video of one chunk runs every compiled program of a longer one; the second time, nothing is compiled.
-    short, one_chunk = [], decoded_frames(model.config.window.chunk_size, model.config.vae)
+    # A video of two chunks runs every compiled program of a longer one (causal VAEs decode the first by one of its
+    # own); the second time, nothing is compiled.
+    short, two_chunks = [], decoded_frames(2 * model.config.window.chunk_size, model.config.vae)
     for _ in range(2):
         started = time.perf_counter()
-        list(generate_stream(model, prompt, one_chunk, segment=segment))
+        list(generate_stream(model, prompt, two_chunks, segment=segment))
         short.append(time.perf_counter() - started)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ counts the body of a scan once, whatever the number of layers.
 """
 
 import math
+import re
 
 from pavdm_jax.config import STDiT3Config
 from pavdm_jax.families import AnyModelConfig, AnyTransformerConfig
@@ -91,4 +92,5 @@ PEAK_FLOPS = (
 
 def peak_flops(device_kind: str) -> float | None:
     """Peak FLOP/s of a device in bfloat16, by its `jax.Device.device_kind`; None if it is unknown, as for all CPUs."""
-    return next((peak for kind, peak in PEAK_FLOPS if kind.lower() in device_kind.lower()), None)
+    found = (peak for kind, peak in PEAK_FLOPS if re.search(rf"{kind}(?!\d)", device_kind, re.IGNORECASE))
+    return next(found, None)  # an A1000 is no A100

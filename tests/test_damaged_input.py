@@ -229,7 +229,7 @@ def test_damaged_input_is_read_or_refused_in_one_line(samples, tmp_path, kind):
         except ConfigError as error:
             said = printable(str(error))
             assert said.strip() and len(said) < 5000, f"case {case}: {said[:200]}"
-            assert said.count("\n") < 50, f"case {case}"
+            assert "\n" not in said, f"case {case}: {said[:200]}"
         except OSError as error:  # which a command shows as one line, too
             assert error.strerror, f"case {case}: {error!r}"
         except SystemExit as stopped:  # --help

@@ -64,4 +64,5 @@ def test_the_peak_is_known_by_the_kind_of_device():
         peak_flops("NVIDIA L40") == 181e12 and peak_flops("NVIDIA L40S") == 362e12 and peak_flops("NVIDIA L4") == 121e12
     )
     assert peak_flops("NVIDIA H100 NVL") == 835e12
+    assert peak_flops("NVIDIA A100-SXM4-40GB") == 312e12 and peak_flops("NVIDIA RTX A1000") is None
     assert peak_flops(jax.devices()[0].device_kind) is None  # a CPU

@@ -41,6 +41,7 @@ def imported_modules(path: Path) -> set[str]:
     """All modules of the package that a file imports, wherever in it the import stands."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path} imports by a relative name"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pavdm_jax":
             module = node.module.removeprefix("pavdm_jax").lstrip(".")
             for alias in node.names:

@@ -74,6 +74,8 @@ class CompileConfig:
     def __post_init__(self) -> None:
         if not self.compile_only:
             raise ConfigError("--compile-only needs the chips to compile for, such as v5e:1x1")
+        for topology in self.compile_only:
+            parse_topology(topology)
 
 
 @dataclass(frozen=True)

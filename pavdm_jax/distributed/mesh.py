@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import jax
 from flax import linen as nn
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh
 
 from pavdm_jax.errors import ConfigError
@@ -190,7 +191,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         else:
             devices = jax.local_devices() if config.size == jax.local_device_count() else jax.devices()
     check_mesh(config, len(devices))
-    return jax.make_mesh(mesh_sizes(config), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+    # Not by `jax.make_mesh`, which refuses GPUs of several hosts, and on most TPUs axes that share one of the torus.
+    placed = create_device_mesh(mesh_sizes(config), devices, allow_split_physical_axes=True)
+    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def mesh_sizes(config: MeshConfig) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.bootstrap import FEWEST, Estimate, mean_with_interval
 from pavdm_jax.evaluation.comparison import Claim
 from pavdm_jax.evaluation.measure import VideoScores
-from pavdm_jax.evaluation.summary import UNITS
+from pavdm_jax.evaluation.summary import CURVES, UNITS
 
 Decision = Literal["holds", "does not hold", "not decided"]
 
@@ -44,11 +44,16 @@ class Verdict:
 
 
 def check_claims(claims: Sequence[Claim]) -> None:
-    """Raises `ConfigError` for a claim about a score that does not exist."""
+    """Raises `ConfigError` for claims about a score that does not exist, or the change of one that has no curve."""
     for claim in claims:
         if claim.metric not in UNITS:
             raise ConfigError(
                 f"the claim '{claim.text}' is about {claim.metric}, which is no score; there are {', '.join(UNITS)}"
+            )
+        if claim.change and claim.metric not in CURVES:
+            raise ConfigError(
+                f"the claim '{claim.text}' is about a change of {claim.metric}, which has no curve over a video; there "
+                f"are {', '.join(CURVES)}"
             )
 
 

@@ -7,6 +7,7 @@ was made anew are noticed by it.
 """
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.outputs import new_file
 
 SIZE = "video_bytes"
+
+OF_ZIP = (zipfile.BadZipFile, zlib.error)
 
 
 def features_path(video: Path) -> Path:
@@ -38,7 +41,7 @@ def read_features(video: Path) -> dict[str, np.ndarray]:
             found = dict(file)
         size = found.pop(SIZE, None)
         size = None if size is None else int(size)
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, *OF_ZIP) as error:
         raise ConfigError(f"{path} cannot be read as features ({first_line(error)}); make it again") from None
     if size is not None and size != video.stat().st_size:
         raise ConfigError(f"{path} was made from another {video.name}; remove it, or make it again")

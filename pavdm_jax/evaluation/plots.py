@@ -47,10 +47,10 @@ def curves_figure(systems: dict[str, Any], labels: dict[str, str] | None = None)
     panel.set(title="similarity of two frames", xlabel="frames between them", ylabel="SSIM")
     for unused in panels[len(names) + 1 :]:
         unused.set_axis_off()
-    handles = [panels[0].plot([], [], **_style(number), label=name)[0] for number, name in enumerate(systems)]
+    handles = [panels[0].plot([], [], **_style(number), label=_plain(name))[0] for number, name in enumerate(systems)]
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(systems)), frameon=False)
     if bands < len(systems):
-        legend.set_title(f"The band is the 95 % interval of {next(iter(systems))}.")
+        legend.set_title(f"The band is the 95 % interval of {_plain(next(iter(systems)))}.")
     return figure
 
 
@@ -71,18 +71,23 @@ def frames_figure(frames: dict[str, dict[str, dict[float, np.ndarray]]]) -> Any:
     )
     blocks = list(figure.subfigures(1, shape[1], squeeze=False).flat)
     for number, (block, (prompt, of_prompt)) in enumerate(zip(blocks, frames.items(), strict=False)):
-        block.suptitle("\n".join(textwrap.wrap(prompt, 12 * moments)), fontsize=9)
+        block.suptitle("\n".join(textwrap.wrap(_plain(prompt), 12 * moments)), fontsize=9)
         panels = block.subplots(shape[0], moments, squeeze=False)
         for number_of_row, (row, system) in enumerate(zip(panels, systems, strict=False)):
             for panel in row:
                 panel.set(xticks=[], yticks=[])
                 panel.spines[:].set_visible(False)
             if number == 0:
-                row[0].set_ylabel(system, rotation=0, ha="right", va="center", fontsize=8)
+                row[0].set_ylabel(_plain(system), rotation=0, ha="right", va="center", fontsize=8)
             for panel, (second, frame) in zip(row, of_prompt.get(system, {}).items(), strict=False):
                 panel.imshow(frame)
                 panel.set_title(f"{second:.0f} s" if number_of_row == 0 else "", fontsize=8)
     return figure
+
+
+def _plain(text: str) -> str:
+    """A text of others' as it is: matplotlib takes what stands between two dollars for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _style(number: int) -> dict[str, Any]:

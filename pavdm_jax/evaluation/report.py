@@ -45,13 +45,16 @@ figcaption { font-size: .75rem; color: #555 } img, video { height: 130px; image-
 """
 
 
-def write_report(path: Path, result: dict[str, Any]) -> None:
+def write_report(path: Path, result: dict[str, Any]) -> bool:
     """Write the page, and beside it as pictures the curves, `NAME.png`, and frames of some videos, `NAME-frames.png`.
 
     Args:
       path: of the page.
       result: the scores as in the JSON file (`score.score`); of videos that are not where they were there are only
         scores, and without any video no picture of frames.
+
+    Returns:
+      Whether there is a picture of frames.
     """
     there = [video for video in result["videos"] if Path(video["path"]).is_file()]
     figure = curves_figure(result["systems"], UNITS)
@@ -81,6 +84,7 @@ def write_report(path: Path, result: dict[str, Any]) -> None:
     if there:
         with new_file(path.with_name(f"{path.stem}-frames.png")) as partial:
             frames_figure(_pictured(there)).savefig(partial, format="png", dpi=100)
+    return bool(there)
 
 
 def _svg(figure: Any) -> str:

@@ -10,7 +10,7 @@ from pavdm_jax.video.writer import read_comment
 def read_settings(path: Path) -> dict[str, Any] | None:
     """What is noted beside a video or in its comment, with its settings under `settings`; None if it is of others."""
     try:
-        beside = json.loads(path.with_suffix(".json").read_text())
+        beside = json.loads(path.with_suffix(".json").read_text(encoding="utf-8-sig"))
         if isinstance(beside["settings"], dict):
             return beside
     except (OSError, ValueError, RecursionError, KeyError, TypeError):

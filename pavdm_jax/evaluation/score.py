@@ -151,8 +151,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
         print(f"scores, curves and protocols: {output}")
     if report is not None:
-        write_report(report, result)
-        print(f"report: {report}; pictures: {report.stem}.png of the curves, {report.stem}-frames.png")
+        pictures = [f"{report.stem}.png of the curves", f"{report.stem}-frames.png"]
+        print(f"report: {report}; pictures: {', '.join(pictures if write_report(report, result) else pictures[:1])}")
     return result
 
 

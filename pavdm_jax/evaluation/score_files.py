@@ -10,6 +10,7 @@ from typing import Any
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.measure import VideoScores
+from pavdm_jax.evaluation.similarity import DISTANCES
 from pavdm_jax.evaluation.summary import UNITS, protocols
 from pavdm_jax.evaluation.vbench_long import Consistency
 
@@ -21,6 +22,11 @@ def read_scores(named: str) -> list[VideoScores]:
       ConfigError: it is no such file, or a score in it was measured in another way.
     """
     path, videos, before = _read(named)
+    told = {name for video in videos for part in (video.means, video.curves, video.contrasts) for name in part}
+    unknown = sorted(told - UNITS.keys())
+    if unknown or any(video.similarity.keys() != set(DISTANCES) for video in videos):
+        what = f"scores that this version does not have ({', '.join(unknown)})" if unknown else "other similarities"
+        raise ConfigError(f"{path} has {what}; score its videos again")
     now = protocols(name for name in UNITS if name != "scenes")
     for name, protocol in before.items():
         if now.get(name, protocol) != protocol:
@@ -44,7 +50,7 @@ def _read(named: str) -> tuple[Path, list[VideoScores], dict[str, str]]:
     """The file, its videos, and how each score was measured."""
     path = storage.local_path(named, "--earlier")
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(path.read_text(encoding="utf-8-sig"))
         videos = [_video(video) for video in said["videos"]]
         return path, videos, dict(said["protocols"])
     except FileNotFoundError:

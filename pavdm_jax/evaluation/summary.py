@@ -10,9 +10,9 @@ from pavdm_jax.evaluation.contrast import SHARE
 from pavdm_jax.evaluation.measure import CLIP_METRICS, VideoScores
 from pavdm_jax.evaluation.scenes import scenes_protocol
 from pavdm_jax.evaluation.similarity import DISTANCES, EVERY
-from pavdm_jax.evaluation.truth import truth_protocols, truth_units
+from pavdm_jax.evaluation.truth import WHOLE_VIDEO, truth_protocols, truth_units
 from pavdm_jax.evaluation.two_second_clips import CLIP_SECONDS
-from pavdm_jax.evaluation.vbench_long import dimension_protocols
+from pavdm_jax.evaluation.vbench_long import CONSISTENCIES, dimension_protocols
 
 UNITS = (
     {"scenes": "cuts + 1"}
@@ -21,6 +21,9 @@ UNITS = (
     | truth_units()
 )
 """Every score, and its unit."""
+
+CURVES = tuple(name for name in UNITS if name not in {"scenes", *CONSISTENCIES, *WHOLE_VIDEO})
+"""Those of each two-second clip; the others are of a whole video."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pavdm_jax.video.writer import read_comment
 
 _SWITCH = "moment at which a shape loses its kind, colour or size for a second, or goes on elsewhere"
 
-VALUES = {
+WHOLE_VIDEO = {
     "survival_seconds": ("s", f"until the first identity switch, the video's length if there is none; {_SWITCH}"),
     "survived": ("share of videos, 0..1", "without an identity switch"),
     "switches_per_minute": ("a minute", f"identity switches: {_SWITCH}"),
@@ -51,7 +51,7 @@ def known_prompt(path: Path) -> str | None:
 
     None where neither says so, or where the prompt changes on the way.
     """
-    for read in (lambda: path.with_suffix(".json").read_text(), lambda: read_comment(path) or ""):
+    for read in (lambda: path.with_suffix(".json").read_text(encoding="utf-8-sig"), lambda: read_comment(path) or ""):
         try:
             said = json.loads(read())
         except (OSError, ValueError, RecursionError):
@@ -95,12 +95,12 @@ def truth_scores(path: str, prompt: str, fps: float) -> tuple[dict[str, list[flo
         found = score_video(frames, prompt, fps)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return found.curves, {name: float(getattr(found, name)) for name in VALUES}
+    return found.curves, {name: float(getattr(found, name)) for name in WHOLE_VIDEO}
 
 
 def truth_protocols() -> dict[str, str]:
     """How each of these scores is measured, with its unit."""
-    return {name: f"{how} [{unit}]" for name, (unit, how) in VALUES.items()} | {
+    return {name: f"{how} [{unit}]" for name, (unit, how) in WHOLE_VIDEO.items()} | {
         name: f"{how}; {'' if name in OF_ALL else 'mean over shapes, '}about 12 frames a second [{UNITS[name]}]"
         for name, how in CURVES.items()
     }
@@ -108,7 +108,7 @@ def truth_protocols() -> dict[str, str]:
 
 def truth_units() -> dict[str, str]:
     """The unit of each of these scores."""
-    return {name: unit for name, (unit, _) in VALUES.items()} | UNITS
+    return {name: unit for name, (unit, _) in WHOLE_VIDEO.items()} | UNITS
 
 
 def reported_errors(world: str) -> list[TrackerError]:

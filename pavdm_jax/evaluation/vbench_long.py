@@ -65,7 +65,7 @@ def read_mapping_table(path: str | Path) -> MappingTable:
       ConfigError: it cannot be read, or is no such table.
     """
     try:
-        lines = [line.split(":") for line in Path(path).read_text().splitlines() if line.strip()]
+        lines = [line.split(":") for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         keys, values = np.array([[float(part) for part in line] for line in lines]).T
     except (OSError, ValueError) as error:
         raise ConfigError(f"the mapping table {path} cannot be read ({first_line(error)}); take VBench's own") from None

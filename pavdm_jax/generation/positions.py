@@ -51,7 +51,7 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
         if str(arrays.pop(DIGEST, None)) != _digest(arrays):
             raise ValueError("it has been changed")
         return arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path} cannot be read ({first_line(error)}); {remedy}") from None
 
 

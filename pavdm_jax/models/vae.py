@@ -59,25 +59,17 @@ class VideoVAE(nn.Module):
         self.shift = self.param("shift", lambda _: jnp.resize(jnp.asarray(PUBLISHED_SHIFT), channels))
         self.scale = self.param("scale", lambda _: jnp.resize(jnp.asarray(PUBLISHED_SCALE), channels))
 
-    def encode_spatial(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Spatial latents `[b, f, h, w, c]` of frames `[b, f, h, w, 3]` in -1..1.
+    def encode_spatial(self, frames: jax.Array) -> jax.Array:
+        """Spatial latents `[b, f, h, w, c]` of frames `[b, f, h, w, 3]` in -1..1: the means of the posterior.
 
-        They are posterior means, or samples when a key is given. A few frames go through at a time, so that memory does
-        not grow with the clip.
+        A few frames go through at a time, so that memory does not grow with the clip.
         """
-        mean, log_variance = self._frame_by_frame(lambda vae, images: vae.encode(images), frames, cell=1)
-        if key is None:
-            return mean
-        scaling = self.config.spatial.scaling_factor
-        return sample_posterior(mean / scaling, log_variance, key) * scaling
+        return self._frame_by_frame(lambda vae, images: vae.encode(images)[0], frames, cell=1)
 
-    def encode_temporal(self, latents: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def encode_temporal(self, latents: jax.Array) -> jax.Array:
         """Video latents `[b, t, h, w, c]`, not normalised, from the spatial latents `[b, f, h, w, c]` of a clip."""
-        keys = iter(() if key is None else jax.random.split(key, latents.shape[1]))
-        clips = []
-        for start in range(0, latents.shape[1], self.config.micro_frames):
-            mean, log_variance = self.encode_micro(latents[:, start : start + self.config.micro_frames])
-            clips.append(mean if key is None else sample_posterior(mean, log_variance, next(keys)))
+        starts = range(0, latents.shape[1], self.config.micro_frames)
+        clips = [self.encode_micro(latents[:, start : start + self.config.micro_frames])[0] for start in starts]
         return jnp.concatenate(clips, axis=1)
 
     def encode_micro(self, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -129,27 +121,20 @@ class VideoVAE(nn.Module):
         """The inverse of `normalise`."""
         return latents * self.scale[None, None, None, None] + self.shift[None, None, None, None]
 
-    def encode(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Normalised latents of a clip.
+    def encode(self, frames: jax.Array) -> jax.Array:
+        """Normalised latents `[b, t, h, w, c]` of frames `[b, f, h, w, 3]` in -1..1, in whole cells.
 
-        Args:
-          frames: `[b, f, h, w, 3]` in -1..1; h and w should be multiples of the latent cell.
-          key: when given, both posteriors are sampled (as in training, and as upstream always does); when None, their
-            means are used.
-
-        Returns:
-          `[b, t, h, w, c]`.
+        Deviation: they are the means of both posteriors, which upstream samples.
         """
-        spatial_key, temporal_key = (None, None) if key is None else jax.random.split(key)
-        return self.normalise(self.encode_temporal(self.encode_spatial(frames, spatial_key), temporal_key))
+        return self.normalise(self.encode_temporal(self.encode_spatial(frames)))
 
     def decode(self, latents: jax.Array, num_frames: int) -> jax.Array:
         """Frames `[b, num_frames, h, w, 3]` in about -1..1 (not clipped) from normalised latents `[b, t, h, w, c]`."""
         return self.decode_spatial(self.decode_temporal(self.denormalise(latents), num_frames))
 
-    def reconstruct(self, frames: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def reconstruct(self, frames: jax.Array) -> jax.Array:
         """Encode, then decode frames `[b, f, h, w, 3]`; also used to initialise every parameter."""
-        return self.decode(self.encode(frames, key), frames.shape[1])
+        return self.decode(self.encode(frames), frames.shape[1])
 
 
 def makes_latents(name: str) -> bool:

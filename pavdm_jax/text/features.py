@@ -125,7 +125,7 @@ def _read(path: Path, config: AnyModelConfig) -> np.ndarray | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             features = arrays["features"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return None
     width, whole = config.t5.d_model, features.ndim == 2 and 1 <= len(features) <= config.text.max_tokens
     return features if whole and features.shape[1] == width and features.dtype == np.float32 else None

@@ -32,6 +32,7 @@ def test_a_tfds_data_set_is_read_by_name_without_tensorflow(tfds_dir):
     assert "tensorflow" not in sys.modules
     made = ShapesClips(ShapesData(34, 5), 64)
     captions = [made.captions(n)[0] for n in range(5)]
+    assert len(clips) == 5
     for n in range(len(clips)):
         scene = captions.index(clips.captions(n)[0])
         np.testing.assert_array_equal(clips.frames(n), made.frames(scene)[:20])

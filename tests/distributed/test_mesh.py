@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from flax import traverse_util
 from support.abstract_meshes import abstract_mesh
@@ -22,6 +23,7 @@ from pavdm_jax.distributed.mesh import (
     MeshConfig,
     check_mesh,
     generation_mesh,
+    make_mesh,
     parse_mesh,
 )
 from pavdm_jax.distributed.partitioning import tree_shardings
@@ -50,6 +52,45 @@ def test_eight_devices_compute_what_one_does(which):
 
 
 # --- as it is written -------------------------------------------------------------------------------------------------
+
+
+class FakeDevice:
+    """A device of a machine that is not there."""
+
+    core_on_chip = 0
+
+    def __init__(self, number, kind, platform, host, coords=None):
+        self.id, self.device_kind, self.platform, self.coords = number, kind, platform, coords
+        self.process_index = self.slice_index = host
+
+    def __repr__(self):
+        return f"{self.device_kind} {self.id}"
+
+
+def test_gpus_of_several_hosts_are_one_mesh():
+    """Of which JAX says that each host is a slice of its own."""
+    devices = [FakeDevice(n, "NVIDIA H100 80GB HBM3", "gpu", n // 8) for n in range(32)]
+    mesh = make_mesh(MeshConfig(data=4, fsdp=8), devices)
+    assert dict(mesh.shape) == {"data": 4, "fsdp": 8, "fsdp_rest": 1, "sequence": 1}
+    assert [{device.process_index for device in row.flat} for row in mesh.devices] == [{0}, {1}, {2}, {3}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "torus", "config"),
+    [
+        ("TPU v4", (4, 4, 8), MeshConfig(data=8, fsdp=16)),
+        ("TPU v4", (4, 4, 8), MeshConfig(data=4, fsdp=16, sequence=2)),
+        ("TPU v4", (4, 4, 8), MeshConfig(data=2, fsdp=16, sequence=4)),
+        ("TPU v5", (4, 4, 4), MeshConfig(data=2, sequence=32)),
+        ("TPU v6 lite", (4, 4, 1), MeshConfig(data=2, sequence=8)),
+    ],
+)
+def test_axes_may_share_an_axis_of_the_torus(kind, torus, config):
+    devices = []
+    for number, (z, y, x) in enumerate(np.ndindex(*reversed(torus))):
+        devices.append(FakeDevice(number, kind, "tpu", 0, (x, y, z)))
+    mesh = make_mesh(config, devices)
+    assert mesh.size == len({device.id for device in mesh.devices.flat}) == math.prod(torus)
 
 
 def test_meshes_are_read():

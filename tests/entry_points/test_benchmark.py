@@ -14,7 +14,7 @@ def test_the_benchmark_measures_a_video(tmp_path):
     save_model(tmp_path / "tiny", tiny_model())
     measured = benchmark.measure(str(tmp_path / "tiny"), PROMPT, 2 * CHUNK, 2, began=0.0)
     assert measured["frames"] == 2 * CHUNK
-    assert measured["frames_per_second"] > 0
+    assert measured["frames_per_second"] == pytest.approx(measured["frames"] / measured["generate_seconds"])
     assert measured["peak_memory_mb"] > 50
     json.dumps(measured)
 
@@ -69,6 +69,9 @@ def test_the_loader_is_timed_against_a_step_with_data_of_the_command_line(tmp_pa
         (["--frames", "many"], "--frames: "),
         (["--output", "numbers.txt"], "output numbers.txt: the name must end in .json"),
         (["--compile-only"], "--compile-only needs the chips to compile for, such as v5e:1x1"),
+        (["--compile-only", "v4:1x1", "h10:1"], "there is no chip 'h10'"),
+        (["--frames", "34", "0"], "frames 0 is not possible"),
+        (["--segment", "0"], "segment must be 1 to"),
         (["--compile-only", "v4:1x1", "--program", "text"], "there is no option --program; did you mean --programs?"),
     ],
 )

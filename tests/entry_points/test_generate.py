@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import random
 import signal
@@ -16,11 +17,14 @@ from support.command_line import mistake
 from support.nightly import nightly
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
-from pavdm_jax import make_video
+from pavdm_jax import load, make_video
+from pavdm_jax.checkpoints import lora
+from pavdm_jax.checkpoints.fingerprint import model_fingerprint, params_fingerprint
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.generation.progressive import ProgressiveStream
+from pavdm_jax.models.model import PARTS, flatten
 from pavdm_jax.video.clips import read_video
-from pavdm_jax.video.writer import VideoWriter
+from pavdm_jax.video.writer import VideoWriter, read_comment
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +50,30 @@ def test_a_video_and_a_gif_are_written(checkpoint, tmp_path, capsys):
 
 def test_prompts_from_a_file_times_samples_are_numbered(checkpoint, tmp_path):
     (tmp_path / "prompts.txt").write_text("# two of them\na red circle moves left\n\na blue square bounces\n")
-    arguments = ["--prompts-file", tmp_path / "prompts.txt", "--samples", 2, "--batch-size", 3, "--frames", 5]
-    assert run(*arguments, "--checkpoint", checkpoint, "--output", tmp_path / "v.mp4", "--quiet") == 0
+    common = ["--frames", 5, "--checkpoint", checkpoint, "--quiet", "--crf", 1]
+    several = ["--prompts-file", tmp_path / "prompts.txt", "--samples", 2, "--batch-size", 3]
+    assert run(*several, *common, "--output", tmp_path / "v.mp4") == 0
     videos = {path.name: read_video(path) for path in sorted(tmp_path.glob("*.mp4"))}
     assert list(videos) == ["v-001.mp4", "v-002.mp4", "v-003.mp4", "v-004.mp4"]
     assert (videos["v-001.mp4"] != videos["v-002.mp4"]).any()
+    run("a blue square bounces", *common, "--seed", 1, "--output", tmp_path / "alone.mp4")
+    alone = read_video(tmp_path / "alone.mp4").astype(int)
+    differences = {name: np.abs(alone - video).mean() for name, video in videos.items()}
+    assert min(differences, key=differences.__getitem__) == "v-004.mp4" and differences["v-004.mp4"] < 1, differences
+
+
+def test_adapters_are_sampled_with(checkpoint, tmp_path):
+    model = load(checkpoint, PARTS)
+    factors = lora.init_adapters(jax.random.key(0), flatten(model.params), ("qkv",), 2)
+    factors = {name: value + 0.1 for name, value in factors.items()}
+    lora.save(tmp_path / lora.FILE, lora.Adapters(factors, 2.0, params_fingerprint(model.params["stdit3"])))
+    for name, options in (("base", []), ("adapted", ["--lora", tmp_path / lora.FILE])):
+        arguments = ["--checkpoint", checkpoint, "--frames", 5, "--output", tmp_path / f"{name}.mp4", "--quiet"]
+        assert run(PROMPT, *arguments, *options) == 0
+    weights = [json.loads(read_comment(tmp_path / f"{name}.mp4") or "")["weights"] for name in ("base", "adapted")]
+    adapted = load(checkpoint, lora=tmp_path / lora.FILE)
+    assert weights == [model_fingerprint(load(checkpoint)), model_fingerprint(adapted)]
+    assert (read_video(tmp_path / "base.mp4") != read_video(tmp_path / "adapted.mp4")).any()
 
 
 def test_lines_of_a_prompts_file_have_settings_of_their_own(checkpoint, tmp_path):

@@ -83,6 +83,13 @@ def test_claims_that_cannot_be_are_refused():
         check_claims([Claim("x", "a", "b", "speed", higher=True)])
 
 
+@pytest.mark.parametrize("metric", ["scenes", "survival_seconds", "jumps_per_minute", "subject_consistency"])
+def test_a_change_is_of_a_score_with_a_curve(metric):
+    check_claims([Claim("x", "a", "b", "present", higher=True, change=True), Claim("x", "a", "b", metric, higher=True)])
+    with pytest.raises(ConfigError, match=f"the claim 'x' is about a change of {metric}, which has no curve"):
+        check_claims([Claim("x", "a", "b", metric, higher=True, change=True)])
+
+
 def test_a_definition_s_claims_are_judged_beside_the_scores(tmp_path, capsys):
     definition = tmp_path / "comparison.py"
     definition.write_text(

@@ -132,7 +132,9 @@ def test_drift_of_an_unnamed_attribute_is_measured(name, number, first, last, ex
     assert curve[-1] == pytest.approx(expected, rel=0.06)
     assert all(np.diff(curve) > -0.1)
     assert score.survived
-    assert not any(value > 1.5 for value in score.shapes[1 - number][name])
+    others = np.array(score.shapes[1 - number][name])
+    assert (others[np.isfinite(others)] <= 1.5).all()
+    assert np.isfinite(others).any() or (name, number) == ("tilt_drift", 1)  # the other one is a circle
 
 
 def test_drift_of_texture_and_background_is_measured_and_light_is_none():

@@ -22,7 +22,7 @@ DEFINITION = """
 from pavdm_jax.evaluation.comparison import Comparison, System
 
 comparison = Comparison(
-    systems=(System("plain"), System("stronger", options={"guidance_scale": 3.0})),
+    systems=(System("plain"), System("stronger", "demo-distilled", options={"guidance_scale": 3.0})),
     prompts=("a red circle moves left", "a small blue square_moves"),
     frames=FRAMES,
 )
@@ -31,8 +31,17 @@ comparison = Comparison(
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """Runs `pavdm evaluate make` on the tiny model; the exit code and the folder."""
-    monkeypatch.setattr(make, "load", lambda *arguments, **named: tiny_model())
+    """Runs `pavdm evaluate make` on the tiny model; the exit code and the folder.
+
+    `run.loaded` are the names under which systems asked for it.
+    """
+    loaded = set()
+
+    def load(path, *arguments, **named):
+        loaded.add(path)
+        return tiny_model()
+
+    monkeypatch.setattr(make, "load", load)
     definition = tmp_path / "comparison.py"
     definition.write_text(DEFINITION.replace("FRAMES", str(CHUNK + 3)))
 
@@ -41,7 +50,7 @@ def made(tmp_path, monkeypatch):
             evaluate.main(["make", str(definition), "--output", str(tmp_path / "videos"), "--quiet", *options])
         return end.value.code, tmp_path / "videos"
 
-    run.definition, run.folder = definition, tmp_path / "videos"
+    run.definition, run.folder, run.loaded = definition, tmp_path / "videos", loaded
     return run
 
 
@@ -58,9 +67,12 @@ def test_what_is_missing_is_made_and_the_rest_is_left_alone(made, capsys):
     assert all(path.read_bytes() == content for path, content in contents.items())
     assert capsys.readouterr().out.count("is there") == 2
 
-    first[0].unlink()
-    assert made()[0] == 0
-    assert first[0].read_bytes() == contents[first[0]]
+    assert made.loaded == {"demo", "demo-distilled"}
+    alone = {path: path.read_bytes() for path in (folder / "plain").glob("*.mp4")}
+    for path in alone:
+        path.unlink()
+    assert made()[0] == 0  # one after the other, and before by two calls
+    assert {path: path.read_bytes() for path in alone} == alone
 
     said = json.loads((folder / "stronger" / "001-a-red-circle-moves-left-seed0.json").read_text())
     assert (said["system"], said["prompt"], said["seed"]) == ("stronger", "a red circle moves left", 0)

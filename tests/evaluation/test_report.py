@@ -80,6 +80,8 @@ def test_frames_stand_by_prompt_system_and_second(scored, tmp_path):
     figure = plots.frames_figure(pictured | {"b": {"<theirs>": pictured["a"]["ours"]}})
     titles = [block.get_suptitle() for block in figure.subfigs]
     assert titles == ["a", "b"]
+    costly = {"for $5_$": {"$\\speed$": pictured["a"]["ours"]}}
+    plots.frames_figure(costly).savefig(tmp_path / "costly.png")  # no formula, which this is none of
     panels = figure.subfigs[0].axes
     assert [panel.get_ylabel() for panel in panels[::5]] == ["ours", "<theirs>"]
     assert [panel.get_title() for panel in panels[:5]] == [f"{second} s" for second in range(5)]

@@ -55,8 +55,8 @@ def test_a_true_video_and_one_that_loses_its_color_have_their_known_scores(score
 
 def test_every_score_says_its_unit_and_how_it_is_measured(scored):
     found, _ = scored
-    for name in (*UNITS, *truth.VALUES):
-        unit = UNITS[name] if name in UNITS else truth.VALUES[name][0]
+    for name in (*UNITS, *truth.WHOLE_VIDEO):
+        unit = UNITS[name] if name in UNITS else truth.WHOLE_VIDEO[name][0]
         assert found["protocols"][name].endswith(f"[{unit}]")
     assert set(truth.CURVES) == set(UNITS)
 

@@ -129,7 +129,6 @@ def test_memory_does_not_grow_with_the_latents_of_a_call():
         latents = jax.ShapeDtypeStruct((1, count, 8, 8, 16), jnp.float32)
         _, past = jax.eval_shape(functools.partial(decode_next, VAE), PARAMS, latents)
         program = jax.jit(functools.partial(decode_next, VAE)).lower(PARAMS, latents, past).compile()
-        memory = program.memory_analysis()
-        return memory.temp_size_in_bytes - memory.output_size_in_bytes
+        return program.memory_analysis().temp_size_in_bytes
 
-    assert temporaries(16) < 1.5 * temporaries(2)
+    assert 0 < temporaries(16) < 1.2 * temporaries(2)

@@ -117,12 +117,20 @@ def test_the_command_line_reads_the_text_encoder_once_and_before_the_rest(checkp
     assert first[1] == second[1]
 
 
+def encrypted(archive):
+    """The bytes of a zip file of which a flag says that its first file is encrypted."""
+    changed = bytearray(archive)
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        changed[archive.index(mark) + offset] |= 1
+    return bytes(changed)
+
+
 def test_a_damaged_entry_is_made_anew(checkpoint, tmp_path):
     model = load(checkpoint)
     whole, _ = features(model, PROMPT)
     (entry,) = (tmp_path / "cache" / "features").rglob("*.npz")
     sound = entry.read_bytes()
-    for damaged in (b"", sound[:100], sound[:-40] + bytes(40), sound[:200] + b"x" + sound[201:]):
+    for damaged in (b"", sound[:100], sound[:-40] + bytes(40), sound[:200] + b"x" + sound[201:], encrypted(sound)):
         entry.write_bytes(damaged)
         np.testing.assert_array_equal(features(model, PROMPT)[0], whole)
         assert entry.read_bytes() == sound

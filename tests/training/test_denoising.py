@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.tiny_model import tiny_model
 
 from pavdm_jax.config import ModelConfig, WindowConfig, tiny
 from pavdm_jax.diffusion.train_levels import TrainLevels
@@ -19,7 +20,7 @@ from pavdm_jax.training.config import (
     Stage,
     UniformDiffusion,
 )
-from pavdm_jax.training.denoising import clip_chunks, denoising_loss, draw_levels, losses_by_level
+from pavdm_jax.training.denoising import at_size_of_batch, clip_chunks, denoising_loss, draw_levels, losses_by_level
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.state import init_state
 from pavdm_jax.training.step import learning_rate, make_gradients, make_optimizer, make_train_step, metric_shapes
@@ -45,6 +46,37 @@ def test_a_mix_draws_its_objectives_by_weight():
     assert (levels[~is_progressive, 2:] == 0).all() and not np.asarray(drawn.loss_mask)[~is_progressive, 2:].any()
     with pytest.raises(ConfigError, match="2 weights are given for 1 objectives"):
         MixedDiffusion((uniform,), (1.0, 2.0))
+
+
+def test_the_network_is_told_captions_rate_and_size_and_sees_no_empty_slots():
+    rng = np.random.default_rng(0)
+    batch = {
+        "latents": rng.normal(size=(2, 20, 2, 3, 4)).astype(np.float32),
+        "ids": rng.integers(3, 90, (2, 8)).astype(np.int32),
+        "length": np.array([4, 6], np.int32),
+        "fps": np.float32([24, 24]),
+    }
+    params, config = tiny_model().params, tiny_model().config
+
+    def loss(batch, config=config, **settings):
+        objective = ProgressiveDiffusion(**{"caption_dropout": 0.0} | settings)
+        return float(jax.jit(denoising_loss(config, objective))(params, batch, KEY)[0])
+
+    kept, others = loss(batch), batch | {"ids": batch["ids"][::-1].copy()}
+    assert loss(others) != kept
+    assert loss(others, caption_dropout=1.0) == loss(batch, caption_dropout=1.0) != kept
+    assert loss(batch | {"fps": np.float32([12, 24])}) != kept
+    assert loss(batch, dataclasses.replace(config, height=32)) != kept
+    large, cell = batch | {"latents": batch["latents"].repeat(2, axis=2)}, config.vae.downsample
+    sized = at_size_of_batch(lambda model: denoising_loss(model, ProgressiveDiffusion(caption_dropout=0.0)), config)
+    of_its_size = loss(large, dataclasses.replace(config, height=4 * cell, width=3 * cell))
+    np.testing.assert_allclose(jax.jit(sized)(params, large, KEY)[0], of_its_size, rtol=1e-6)
+
+    one_chunk = UniformDiffusion(clip_chunks=1, masks=None, caption_dropout=0.0)  # of four that the batch has
+    by_mix = jax.jit(denoising_loss(config, MixedDiffusion((one_chunk, ProgressiveDiffusion()), (1.0, 0.0))))
+    changed = np.array(batch["latents"])
+    changed[:, config.window.chunk_size :] = 7.0
+    np.testing.assert_allclose(by_mix(params, batch | {"latents": changed}, KEY)[0], by_mix(params, batch, KEY)[0])
 
 
 def test_losses_are_kept_apart_by_level():

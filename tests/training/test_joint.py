@@ -15,12 +15,14 @@ from support.tiny_model import TINY, tiny_model
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.diffusion.flow import shift_levels
 from pavdm_jax.models.model import abstract_params
+from pavdm_jax.models.vae import VideoVAE
 from pavdm_jax.training import loop
 from pavdm_jax.training.config import (
     JointReconstruction,
     MixedDiffusion,
     OptimizerConfig,
     ProgressiveDiffusion,
+    SpatialReconstruction,
     Stage,
     TemporalReconstruction,
     TrainConfig,
@@ -31,7 +33,7 @@ from pavdm_jax.training.denoising import draw_levels
 from pavdm_jax.training.log import StageLog
 from pavdm_jax.training.loss import by_kind
 from pavdm_jax.training.program import make_loss
-from pavdm_jax.training.reconstruction import measure_normalisation, reconstruction_loss
+from pavdm_jax.training.reconstruction import measure_normalisation, reconstruction_loss, to_unit
 
 SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8, decay=False)
 
@@ -110,6 +112,21 @@ def test_the_normalisation_is_measured_on_batches_of_the_first_one_s_shape():
     images = [{"frames": gradient(1, 16, 24, n)[None]} for n in range(2)]
     found, alone = (measure_normalisation(TINY.vae, params, batches) for batches in (videos + images, videos))
     jax.tree.map(np.testing.assert_array_equal, found["vae"], alone["vae"])
+    encode = jax.jit(lambda frames: VideoVAE(TINY.vae).apply({"params": alone["vae"]}, frames, method="encode"))
+    latents = np.concatenate([encode(to_unit(jnp.asarray(video["frames"]))) for video in videos])
+    np.testing.assert_allclose(latents.mean((0, 1, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(latents.std((0, 1, 2, 3)), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [SpatialReconstruction, TemporalReconstruction, JointReconstruction])
+def test_the_divergence_of_the_posterior_counts_by_its_weight(kind):
+    params, batch = tiny_model().params, {"frames": gradient(17, 16, 24, 0)[None]}
+    (none, report), (some, _) = (
+        jax.jit(reconstruction_loss(TINY.vae, kind(weight)))(params, batch, jax.random.key(0)) for weight in (0.0, 2.0)
+    )
+    divergence = float(report.metrics["kl"][0] / report.metrics["kl"][1])
+    assert divergence > 0
+    np.testing.assert_allclose(some - none, 2 * divergence, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 from support.nightly import at_night, nightly
-from support.tiny_model import SHAPES, tiny_model
+from support.tiny_model import PROMPT, SHAPES, tiny_model
 
-from pavdm_jax import cli, train
+from pavdm_jax import cli, generate, train
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.errors import ConfigError
@@ -22,6 +22,7 @@ from pavdm_jax.training.config import (
     LatentData,
     OptimizerConfig,
     ProgressiveDiffusion,
+    SampleConfig,
     ShapesData,
     SpatialReconstruction,
     Stage,
@@ -33,6 +34,8 @@ from pavdm_jax.training.config import (
 from pavdm_jax.training.log import StageLog
 from pavdm_jax.training.start import given_model
 from pavdm_jax.training.trained_with import level_patterns
+from pavdm_jax.video.clips import read_video
+from pavdm_jax.video.writer import VideoWriter
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SPEED = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
@@ -93,7 +96,16 @@ def test_diffusion_stages_train_the_transformer_and_the_text_encoder_only(runs, 
     frames = 17 * (2 if isinstance(objective, UniformDiffusion) else SHAPES.window.slots)
     stage = Stage("diffusion", objective, ShapesData(frames, samples=3), ("stdit3", "t5"), 3, 2, SPEED)
     name = type(objective).__name__
-    trained, before = loop.fit(config(runs, name, stage, start="vae")), load(runs / "vae")
+    samples = SampleConfig(every=2, prompts=(PROMPT,), frames=5, seed=3)
+    trained, before = loop.fit(config(runs, name, stage, start="vae", samples=samples)), load(runs / "vae")
+    (sample,) = (runs / name / "samples").glob("*.mp4")
+    assert sample.name == "0000002-0.mp4"
+    averaged = load(runs / name / "stages" / "0-diffusion" / "2", PARTS)
+    with VideoWriter(runs / "expected.mp4", averaged.config.fps) as writer:
+        writer.write(generate(averaged, PROMPT, 5, seed=3))
+    np.testing.assert_array_equal(read_video(sample), read_video(runs / "expected.mp4"))
+    last = load(runs / name / "stages" / "0-diffusion" / "3").params
+    jax.tree.map(np.testing.assert_array_equal, last, load(runs / name).params)
     jax.tree.map(np.testing.assert_array_equal, trained.params["vae"], before.params["vae"])
     assert np.abs(first_value(trained) - first_value(before)).max() > 0
     assert load(runs / name).config == SHAPES

@@ -63,6 +63,25 @@ def test_the_moving_average_is_float32_and_lags():
     one, _ = run(BATCH, steps=1)
     np.testing.assert_array_equal(one.ema["w"], one.params["w"])  # it does not remember the start
     assert abs(float(state.ema["w"]) - solution) < 1e-2
+    first, second, third = (float(run(BATCH, steps=n)[0].params["w"]) for n in (1, 2, 3))
+    of_two = second + (first - second) / 11  # while it is young it forgets faster
+    np.testing.assert_allclose(run(BATCH, steps=3)[0].ema["w"], third + (of_two - third) / 6, rtol=1e-6)
+    of_two = second + 0.05 * (first - second)
+    expected = third + 0.05 * (of_two - third)
+    np.testing.assert_allclose(run(BATCH, steps=3, ema_decay=0.05)[0].ema["w"], expected, rtol=1e-6)
+
+
+def test_adamw_has_all_its_settings():
+    settings = OptimizerConfig(1e-2, warmup_steps=0, decay=False, epsilon=0.1, weight_decay=0.5, clip_norm=0.5)
+    params, gradients = {"w": jnp.array([1.0, -2.0])}, {"w": jnp.array([3.0, 4.0])}  # of norm 5
+    optimizer, clipped = make_optimizer(settings, 10), np.array([0.3, 0.4])
+    changes, state = optimizer.update(gradients, optimizer.init(params), params)
+    decayed = 0.5 * np.array([1.0, -2.0])
+    np.testing.assert_allclose(changes["w"], -1e-2 * (clipped / (clipped + 0.1) + decayed), rtol=1e-4)
+    changes, _ = optimizer.update({"w": jnp.zeros(2)}, state, params)  # of which the second moment is beta2 of before
+    b1, b2 = 0.9, settings.beta2
+    mean, square = b1 * (1 - b1) * clipped / (1 - b1**2), b2 * (1 - b2) * clipped**2 / (1 - b2**2)
+    np.testing.assert_allclose(changes["w"], -1e-2 * (mean / (np.sqrt(square) + 0.1) + decayed), rtol=1e-4)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from support.small_videos import gradient, write_csv, write_video
@@ -58,8 +59,10 @@ def test_a_finetune_changes_the_transformer_alone_and_is_remembered(folder):
 
 
 def test_adapters_change_the_transformer_that_they_are_of(folder):
-    run = trained(folder, "adapters", LoRAConfig(rank=2, layers=("query", "value")))
+    run = trained(folder, "adapters", LoRAConfig(rank=2, layers=("query", "value"), save_merged=True))
     base, adapted = load(folder / "start"), load(folder / "start", lora=run)
+    merged = load(f"{run}/model").params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), merged, adapted.params)
     changed = {
         name for name, value in flatten(base.params).items() if not np.array_equal(value, flatten(adapted.params)[name])
     }
