@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from pavdm_jax.checkpoints.config_python import read_python
 from pavdm_jax.checkpoints.model_folder import check_not_embedded
+from pavdm_jax.config import VAEConfig
 from pavdm_jax.data.config import Data, LatentData, ShapesData, TfdsData, VideoData
 from pavdm_jax.diffusion.masks import Masks, masks_of
 from pavdm_jax.diffusion.objectives import (
@@ -154,6 +155,8 @@ def _check_kl_weight(weight: float) -> None:
     if not 0 <= weight < math.inf:
         raise ConfigError(f"kl_weight must be a number from 0 on, not {weight}")
 
+
+VAE_OBJECTIVES = (SpatialReconstruction, TemporalReconstruction, JointReconstruction)
 
 Objective = (
     SpatialReconstruction
@@ -326,6 +329,11 @@ class TrainConfig:
         if len(set(names)) != len(names):
             raise ConfigError(f"two stages have the same name: {', '.join(names)}")
         for stage in self.stages:
+            if isinstance(stage.objective, VAE_OBJECTIVES) and not isinstance(self.model.vae, VAEConfig):
+                raise ConfigError(
+                    f"stage {stage.name}: the VAE of {self.model.name} is used as published, and cannot be trained "
+                    "here; use a diffusion objective"
+                )
             self._check_distillation(stage)
         if any(stage.lora for stage in self.stages) and (len(self.stages) != 1 or self.init_from is None):
             raise ConfigError("LoRA adapters belong to a model on disk; give them a run of one stage, with init_from")

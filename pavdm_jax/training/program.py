@@ -15,7 +15,6 @@ from jax.sharding import AbstractMesh, Mesh
 from pavdm_jax.config import VAEConfig
 from pavdm_jax.distributed.mesh import use_mesh
 from pavdm_jax.distributed.partitioning import replicated, tree_shardings
-from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.attention import choose_backend
 from pavdm_jax.models.model import flatten
@@ -63,11 +62,7 @@ def _objective_loss(config: TrainConfig, stage: Stage, device: jax.Device | None
             return denoising_loss(model, objective, dtype, config.remat, backend)
 
         return at_size_of_batch(sized_loss, config.model)
-    if not isinstance(config.model.vae, VAEConfig):
-        raise ConfigError(
-            f"stage {stage.name}: the VAE of {config.model.name} is used as published, and cannot be trained here; use "
-            "a diffusion objective"
-        )
+    assert isinstance(config.model.vae, VAEConfig)  # `TrainConfig` has refused others
     return reconstruction_loss(config.model.vae, objective)
 
 
