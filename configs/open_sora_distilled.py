@@ -1,7 +1,8 @@
 """One pass of Open-Sora 1.2 XL/2 a shift, in place of ten: five steps of two passes, guided by 7.
 
-    bash launch/tpu_pod.sh --config configs/open_sora_distilled.py --data.manifest clips.csv (on every host)
-    pavdm "a cat" --checkpoint runs/open_sora_distilled
+    bash launch/tpu_pod.sh --config configs/open_sora_distilled.py --data.manifest gs://BUCKET/clips.csv \
+        --init-from gs://BUCKET/tpu_v4 --output gs://BUCKET/open_sora_distilled                        (on every host)
+    pavdm "a cat" --checkpoint gs://BUCKET/open_sora_distilled
 
 The teacher is the model that `configs/tpu_v4.py` makes. A step of training is ten forward passes of it, and one pass of
 the student forward and backward: guidance and steps are distilled at once.

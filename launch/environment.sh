@@ -1,6 +1,6 @@
 # Makes the virtual environment .venv of the clone (or $VENV) with the package in it, and puts it first on PATH. Sourced by the other scripts.
 # Usage: source launch/environment.sh EXTRA     EXTRA: of pyproject.toml, "test" for the tools of the tests, or "" for none
-clone=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+clone=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${VENV:-$clone/.venv}
 extra=${1:+[$1]}
 
@@ -14,5 +14,5 @@ if [ ! -f "$VENV/installed$extra" ] || [ "$clone/pyproject.toml" -nt "$VENV/inst
     "$VENV/bin/python" -m pip install --quiet -e "$clone$extra" &&
     touch "$VENV/installed$extra" || return
 fi
-PATH="$(cd "$VENV" && pwd)/bin:$PATH"
+PATH="$(CDPATH= cd -- "$VENV" && pwd)/bin:$PATH"
 export PATH

@@ -170,13 +170,13 @@ def plan_jobs(lines: Sequence[PromptLine], video: VideoOptions, output: str) -> 
     return jobs
 
 
-def check_ends(jobs: Sequence[Job], video: VideoOptions, at_once: int) -> None:
-    """Refuse a video without end where others would wait for it."""
-    endless = video.frames is None and any(job.line.seconds is None for job in jobs)
-    if endless and len(jobs) > at_once:
+def check_ends(groups: Sequence[Sequence[Job]], video: VideoOptions, at_once: int) -> None:
+    """Refuse a video without end where others would wait for it; those of a group are made `at_once`."""
+    batches = [group[first] for group in groups for first in range(0, len(group), at_once)]
+    if video.frames is None and any(first.line.seconds is None for first in batches[:-1]):
         raise ConfigError(
-            f"--frames inf makes one video, or --batch-size of them, until Ctrl-C, and {len(jobs)} are asked for; make "
-            "them one by one, or give a length"
+            "--frames inf makes videos until Ctrl-C, and others would wait; make them one by one, give lengths, or, of "
+            "prompts that are alike, a larger --batch-size"
         )
 
 
@@ -196,7 +196,7 @@ def run(command: GenerateCommand) -> int:
     changes = read_timeline(command.prompt_at)
     jobs = plan_jobs(lines, video, file.output)
     groups = [list(group) for _, group in itertools.groupby(jobs, lambda job: job.alike)]
-    check_ends(jobs, video, command.batch_size)
+    check_ends(groups, video, command.batch_size)
     starts = {start for job in jobs if isinstance(start := job.line.start or video.start, str)}
 
     # Imported when the command was read: most mistakes are told before the seconds that these take.

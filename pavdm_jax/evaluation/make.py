@@ -24,7 +24,7 @@ from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
 from pavdm_jax.evaluation.made_by import made_by
-from pavdm_jax.evaluation.score_files import scored_names
+from pavdm_jax.evaluation.score_files import read_scores
 from pavdm_jax.generation.pipeline import check_method
 from pavdm_jax.generation.prompts import encode_prompts
 from pavdm_jax.generation.recording import Recording, check_outputs
@@ -88,12 +88,14 @@ def run(config: MakeConfig) -> int:
     if config.systems:
         chosen = tuple(system for system in comparison.systems if system.name in config.systems)
         comparison = replace(comparison, systems=chosen)
-    scored = {video for file in config.earlier for video in scored_names(file)}
+    earlier = [video for file in config.earlier for video in read_scores(file)]
+    scored = {(video.system, Path(video.path).name) for video in earlier}
     folder = storage.local_path(config.output, "--output")
     first, of = _read_share(config.share)
-    left_out = [system for system in comparison.systems if not _is_there(system)]
+    missing = {system.name: name for system in comparison.systems if (name := _missing(system)) is not None}
+    left_out = [system for system in comparison.systems if system.name in missing]
     if left_out:
-        names = ", ".join(f"{system.name} ({system.lora or system.checkpoint})" for system in left_out)
+        names = ", ".join(f"{system} ({name})" for system, name in missing.items())
         if len(left_out) == len(comparison.systems):
             raise ConfigError(f"no system of the comparison has a finished model to load: {names}; train them first")
         print(f"left out, because there is no finished model to load: {names}", file=sys.stderr)
@@ -111,26 +113,32 @@ def run(config: MakeConfig) -> int:
                 mine.append(video)
             number += 1
         wanted = mine and system not in left_out
-        code = _make_system(system, comparison, mine, folder / system.name, config) if wanted else 0
+        runs = [video.run for video in earlier if video.system == system.name and video.run is not None]
+        weights = {run["settings"].get("weights") for run in runs}
+        code = _make_system(system, comparison, mine, folder / system.name, config, weights) if wanted else 0
         if code:
             return code
     return 0
 
 
-def _is_there(system: System) -> bool:
-    """Whether there is a model, adapters of one, a finished training run, or a certain checkpoint of a run, and the
-    system's own adapters, if any."""
+def _missing(system: System) -> str | None:
+    """What is not there of a system: its model (or adapters of one, a finished run, a certain checkpoint of a run), or
+    the adapters that it is sampled with; None if it can be made."""
     try:
         base, _ = find_base(system.checkpoint)
+    except ConfigError:  # adapters without their base
+        return system.checkpoint
+    if not is_embedded(base):
+        folder = storage.as_path(base)
+        with storage.cloud_errors(folder):
+            if not (is_model(folder) or is_model(folder / "model") or (folder / "ema").is_dir()):
+                return system.checkpoint
+    try:
         if system.lora is not None:
             find(system.lora)
-    except ConfigError:  # adapters without their base
-        return False
-    if is_embedded(base):
-        return True
-    folder = storage.as_path(base)
-    with storage.cloud_errors(folder):
-        return is_model(folder) or is_model(folder / "model") or (folder / "ema").is_dir()
+    except ConfigError:
+        return system.lora
+    return None
 
 
 def _read_share(text: str) -> tuple[int, int]:
@@ -159,8 +167,13 @@ def _request(system: System, comparison: Comparison, videos: list, model: Model)
     return make_request(model.config, [line.prompt for line, _, _ in videos], 1, **options)
 
 
-def _make_system(system: System, comparison: Comparison, videos: list, folder: Path, config: MakeConfig) -> int:
-    """The videos `(prompt, seed, name)` of one system; the weights are read once."""
+def _make_system(
+    system: System, comparison: Comparison, videos: list, folder: Path, config: MakeConfig, earlier: set
+) -> int:
+    """The videos `(prompt, seed, name)` of one system; the weights are read once.
+
+    `earlier` are the fingerprints of the weights that made the system's earlier videos.
+    """
     paths = [folder / name for _, _, name in videos]
     check_outputs(paths, config.crf)
     model = load(system.checkpoint, parts=(), lora=system.lora)  # the text encoder is at work before the rest is read
@@ -170,6 +183,8 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
     for n, path in enumerate(paths):
         part = slice(n, n + 1)
         recording = Recording(model, request.part(part), features.part(part), [path], config.crf, states=False)
+        if n == 0 and earlier - {recording.identity["weights"]}:
+            print(f"{system.name}: --earlier has videos of other weights, which will count with these", file=sys.stderr)
         beside = path.with_suffix(".json")
         before = _seconds_before(beside) if recording.record.exists() else 0
         settings = {
@@ -183,7 +198,7 @@ def _make_system(system: System, comparison: Comparison, videos: list, folder: P
             "settings": recording.identity,
         }
         resume = path.exists() or recording.record.exists()
-        recording.check(resume)  # before anything is said of what may be another video
+        recording.is_done(resume)  # refuses before anything is said of what may be another video
         if not (path.exists() and beside.exists()):
             _note(beside, settings)
         started = time.time()

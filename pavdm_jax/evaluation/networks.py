@@ -90,6 +90,8 @@ def load_networks(names: Iterable[str], loaders: Mapping[str, Loader]) -> list[N
         try:
             import_extra("torch", "torch")
             found.append(loaders[name].load(default_device()))
+        except ConfigError:  # of the libraries, with a remedy of its own
+            raise
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"the network {name} cannot be loaded ({first_line(error)}); {loaders[name].remedy} and let it "

@@ -151,8 +151,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
         print(f"scores, curves and protocols: {output}")
     if report is not None:
-        pictures = [f"{report.stem}.png of the curves", f"{report.stem}-frames.png"]
-        print(f"report: {report}; pictures: {', '.join(pictures if write_report(report, result) else pictures[:1])}")
+        has_frames = write_report(report, result)
+        of_frames = f", {report.stem}-frames.png" if has_frames else ""
+        print(f"report: {report}; pictures: {report.stem}.png of the curves{of_frames}")
     return result
 
 

@@ -21,7 +21,16 @@ def read_scores(named: str) -> list[VideoScores]:
     Raises:
       ConfigError: it is no such file, or a score in it was measured in another way.
     """
-    path, videos, before = _read(named)
+    path = storage.local_path(named, "--earlier")
+    try:
+        said = json.loads(path.read_text(encoding="utf-8-sig"))
+        videos = [_video(video) for video in said["videos"]]
+        before = dict(said["protocols"])
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}; give one that --output wrote") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{path} is not a file of scores as --output writes it: {reason}") from None
     told = {name for video in videos for part in (video.means, video.curves, video.contrasts) for name in part}
     unknown = sorted(told - UNITS.keys())
     if unknown or any(video.similarity.keys() != set(DISTANCES) for video in videos):
@@ -35,29 +44,6 @@ def read_scores(named: str) -> list[VideoScores]:
                 "videos again"
             )
     return videos
-
-
-def scored_names(named: str) -> set[tuple[str, str]]:
-    """System and file name of each video of a file of scores, whatever way they were measured in.
-
-    Raises:
-      ConfigError: it is no such file.
-    """
-    return {(video.system, Path(video.path).name) for video in _read(named)[1]}
-
-
-def _read(named: str) -> tuple[Path, list[VideoScores], dict[str, str]]:
-    """The file, its videos, and how each score was measured."""
-    path = storage.local_path(named, "--earlier")
-    try:
-        said = json.loads(path.read_text(encoding="utf-8-sig"))
-        videos = [_video(video) for video in said["videos"]]
-        return path, videos, dict(said["protocols"])
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {path}; give one that --output wrote") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{path} is not a file of scores as --output writes it: {reason}") from None
 
 
 def with_earlier(scores: Sequence[VideoScores], earlier: Sequence[VideoScores]) -> list[VideoScores]:

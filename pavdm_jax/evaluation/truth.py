@@ -25,7 +25,8 @@ WHOLE_VIDEO = {
 _DRIFT = "from the video's own first clip, where it is 0; frames in which the shape is seen nearly whole"
 
 CURVES = {
-    "present": "named shapes that have their kind, colour and size in most frames in which nothing hides them",
+    "present": "named shapes that have their kind (any of the world's where none is named), colour and size in most "
+    "frames in which nothing hides them",
     "extra": "things seen beyond as many as are named, mean over frames; parts and mixtures of shapes count",
     "speed_error": "measured against the class of speed that is named; nothing where none is",
     "jitter": "deviation of a shape's centre from straight motion, from the median second difference",

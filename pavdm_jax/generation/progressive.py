@@ -14,7 +14,7 @@ import numpy as np
 from pavdm_jax.config import WindowConfig
 from pavdm_jax.diffusion.block_schedule import before_first, check_lag, plan_blocks
 from pavdm_jax.diffusion.family_levels import window_levels, window_solver
-from pavdm_jax.diffusion.sampler import WindowState, sample_keys
+from pavdm_jax.diffusion.sampler import FinishedChunk, WindowState, sample_keys
 from pavdm_jax.diffusion.window import ShiftInputs, num_shifts, plan_shifts, segments
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.programs import first_window, run_segment
@@ -213,10 +213,15 @@ class ProgressiveStream(VideoStream):
         keys, chunk = sample_keys(request.seeds), (plan.window.chunk_size, *self._cell)
         return self._call(first_window, keys, known, plan.start(), held, self._solver, chunk=chunk)
 
-    def advance(self) -> list[np.ndarray]:
+    def slide(self) -> tuple[ShiftInputs, FinishedChunk]:
+        """Run one compiled call without decoding: its shifts, and what leaves the window in each."""
         segment = self.plan.segment(self.round, self.request.segment)
         self._state, finished = self._call(run_segment, self._conditions, self._state, segment, self._solver)
         self.round = min(self.round + self.request.segment, self.num_rounds)
+        return segment, finished
+
+    def advance(self) -> list[np.ndarray]:
+        segment, finished = self.slide()
         made = self._start_frames()
         for i, number in enumerate(segment.emitted.tolist()):
             if number >= 0:

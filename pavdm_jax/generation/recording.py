@@ -147,8 +147,8 @@ class Recording:
         """The unfinished videos that exist."""
         return [path for path in map(partial_path, self.outputs) if path.exists()]
 
-    def check(self, resume: bool) -> bool:
-        """Whether `resume` finds all videos finished, as this same request makes them.
+    def is_done(self, resume: bool) -> bool:
+        """Check the files that are there, and whether `resume` finds all videos finished, as this request makes them.
 
         Raises:
           ConfigError: there is a record of an interrupted run and `resume` is False; or `resume` finds the record, or a
@@ -180,9 +180,9 @@ class Recording:
           up to `frames_done`. Ctrl-C finishes a video without end: it is moved to its path, and the result is True.
 
         Raises:
-          ConfigError: `check` refuses the files that are there, or one cannot be written.
+          ConfigError: `is_done` refuses the files that are there, or one cannot be written.
         """
-        if self.check(resume):
+        if self.is_done(resume):
             return True
         saved = self._read_record() if self.record.exists() else None
         if resume and saved is None:

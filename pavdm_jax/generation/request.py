@@ -1,6 +1,7 @@
 """What a user asks for, checked before anything is compiled."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -176,9 +177,10 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
     given = 0 if start is None else start.shape[1]
     config = dataclasses.replace(config, window=_window(config, asked, frames, given))
     if asked.context_noise and config.window.lag is not None and start is None and image is None:
-        raise ConfigError(
-            f"context_noise {asked.context_noise:g} does nothing here: where chunks wait in the window it is the level "
-            "of given frames, and none are given; leave it out, or give a start clip"
+        warnings.warn(
+            f"context_noise {asked.context_noise:g} does nothing without a start clip here: where chunks wait in the "
+            "window it is the level of given frames",
+            stacklevel=2,
         )
     repeated_frames(config, told_size)  # refuses a reuse that is not possible
     two_halves = has_two_halves(guidance_scale, config.window)

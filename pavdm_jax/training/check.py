@@ -22,15 +22,17 @@ from pavdm_jax.training.step import make_optimizer
 
 
 def check(config: TrainConfig) -> None:
-    """Check what can be checked without loading a model, within a second or two.
+    """Check what can be checked without loading a model, within a few seconds.
 
     Raises:
       ConfigError: a prompt, a mesh or the data of a stage cannot be used, or `output` holds something else.
     """
     output = storage.as_path(config.output)
-    samples, prompts = config.samples, list(config.samples.prompts)
-    # Also without samples: the model that is trained can make videos of its own size and rate.
-    make_request(config.model, prompts, frames=samples.frames, seed=samples.seed, method=samples.method)
+    make_request(config.model, "a prompt")  # the model that is trained can make videos of its own size and rate
+    if config.samples.every:
+        samples = config.samples
+        prompts = list(samples.prompts)
+        make_request(config.model, prompts, frames=samples.frames, seed=samples.seed, method=samples.method)
     shapes = abstract_params(config.model)
     for stage in config.stages:
         stage_mesh(config, stage)
@@ -45,7 +47,7 @@ def check(config: TrainConfig) -> None:
 def _check_trained(stage: Stage, shapes: dict) -> None:
     """`ConfigError` for parameters that the model does not have, or that adapters or the optimiser are not for."""
     try:
-        trained = trainable(shapes, stage).trained
+        trained = jax.eval_shape(lambda shapes: trainable(shapes, stage).trained, shapes)
         jax.eval_shape(make_optimizer(stage.optimizer, stage.steps).init, trained)
     except ConfigError as error:
         raise ConfigError(f"stage {stage.name}: {error}") from None

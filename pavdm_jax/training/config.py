@@ -157,6 +157,7 @@ def _check_kl_weight(weight: float) -> None:
 
 
 VAE_OBJECTIVES = (SpatialReconstruction, TemporalReconstruction, JointReconstruction)
+"""Those of the VAE; the others are of the transformer."""
 
 Objective = (
     SpatialReconstruction
@@ -352,7 +353,7 @@ class TrainConfig:
         if self.model.negative_prompt is not None and stage.objective.guidance_scale != 1:
             raise ConfigError(
                 f"stage {stage.name}: {self.model.name} is guided by a negative prompt, and distillation only knows "
-                "guidance by the caption alone: the student would learn another guidance than its teacher's"
+                "guidance by the caption alone: its student would not be its like; distil a model of the other family"
             )
         if isinstance(stage.objective, DistilledShift) and getattr(self.model, "solver", "euler") != "euler":
             raise ConfigError(f"stage {stage.name}: the steps of a shift are Euler's; let model.solver be euler")

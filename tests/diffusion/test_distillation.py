@@ -87,9 +87,8 @@ def test_the_step_before_a_students_step_is_the_samplers(passes):
 def test_the_context_is_finished_before_a_students_later_steps():
     noised = steps(dataclasses.replace(TEACHER, steps=6, context_noise=0.02))
     before, now = (np.asarray(one.levels) for one in (noised.before, noised.rows[0]))
-    is_context = now[:, 0] == np.float32(
-        0.02
-    )  # of these windows some are in the shift's first step, some in its second
+    # Of these windows some are in the shift's first step, some in its second.
+    is_context = now[:, 0] == np.float32(0.02)
     assert set(before[is_context, 0]) >= {np.float32(0.02)} and before[is_context, 0].min() > 0
 
 

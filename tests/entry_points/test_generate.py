@@ -298,7 +298,7 @@ def test_mistakes_that_need_no_model_are_told_before_one_is_opened(tmp_path, mon
         (["--prompts-file", "p.jsonl", "--prompt-at", "1", "a"], "second 1 would begin after the end"),  # its last line
         ([PROMPT, "--method", "replacement", "--prompt-at", "1", "a"], "replacement takes one prompt"),
         ([PROMPT, "--fixed-length"], "fixed_length starts from a known video"),
-        ([PROMPT, PROMPT, "--frames", "inf"], "--frames inf makes one video, or --batch-size of them"),
+        ([PROMPT, PROMPT, "--frames", "inf"], "--frames inf makes videos until Ctrl-C, and others would wait"),
     ],
     ids=lambda value: value[-2] if isinstance(value, list) else "",
 )

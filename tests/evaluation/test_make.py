@@ -216,6 +216,12 @@ def test_videos_that_were_scored_before_are_not_made_again(made, tmp_path, capsy
     score(ScoreConfig((str(before),), output=earlier))
     assert made("--earlier", earlier, "--share", "1/2")[0] == 0
     assert made("--earlier", earlier, "--share", "2/2")[0] == 0
+    assert "other weights" not in capsys.readouterr().err  # of that video nothing is known
+    said = json.loads((tmp_path / "scores.json").read_text())
+    said["videos"][0]["run"] = {"settings": {"weights": "x"}}
+    (tmp_path / "scores.json").write_text(json.dumps(said))
+    assert made("--earlier", earlier)[0] == 0
+    assert capsys.readouterr().err == "plain: --earlier has videos of other weights, which will count with these\n"
     here = {f"{path.parent.name}/{path.name}" for path in made.folder.rglob("*.mp4")}
     assert here == {f"plain/{names[1]}", f"stronger/{names[0]}", f"stronger/{names[1]}"}
     capsys.readouterr()

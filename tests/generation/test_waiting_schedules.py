@@ -118,6 +118,12 @@ def test_the_lag_is_that_of_the_window_unless_it_is_given():
     assert make_request(tiny_wan(), PROMPT, steps=50, **asked).config.window.lag == 17
 
 
+def test_context_noise_without_given_frames_does_nothing_and_says_so(config):
+    with pytest.warns(UserWarning, match=r"context_noise 0\.1 does nothing without a start clip here"):
+        make_request(config, PROMPT, schedule="asynchronous", context_noise=0.1)
+    make_request(config, PROMPT, schedule="asynchronous", context_noise=0.1, frames=80, start=clip(17))
+
+
 def test_a_request_says_its_schedule_and_is_read_back(config):
     for schedule in SCHEDULES:
         request = make_request(config, PROMPT, frames=FRAMES, schedule=schedule)
@@ -138,7 +144,6 @@ def test_a_request_says_its_schedule_and_is_read_back(config):
         ({"schedule": "asynchronous", "lag": 0}, "lag must be at least 1 step, not 0"),
         ({"schedule": "asynchronous", "fixed_length": True}, "fixed_length is not possible with schedule asynchronous"),
         ({"schedule": "synchronous", "method": "replacement"}, "schedule is an option of method progressive"),
-        ({"schedule": "asynchronous", "context_noise": 0.1}, "context_noise 0.1 does nothing here"),
         ({"schedule": "at-once"}, "schedule 'at-once' is not known; .* or synchronous or asynchronous"),
         ({"schedule": "synchronous", "frames": 10**6}, "a window of .* latent frames is too long"),
     ],
