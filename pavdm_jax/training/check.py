@@ -16,9 +16,8 @@ from pavdm_jax.generation.request import make_request
 from pavdm_jax.models.model import abstract_params
 from pavdm_jax.training.config import JointReconstruction, LatentData, Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import clip_latents
-from pavdm_jax.training.parameters import trainable
+from pavdm_jax.training.parameters import block_matrices, trainable
 from pavdm_jax.training.run_record import check_claim
-from pavdm_jax.training.step import make_optimizer
 
 
 def check(config: TrainConfig) -> None:
@@ -48,7 +47,8 @@ def _check_trained(stage: Stage, shapes: dict) -> None:
     """`ConfigError` for parameters that the model does not have, or that adapters or the optimiser are not for."""
     try:
         trained = jax.eval_shape(lambda shapes: trainable(shapes, stage).trained, shapes)
-        jax.eval_shape(make_optimizer(stage.optimizer, stage.steps).init, trained)
+        if stage.optimizer.algorithm == "muon":
+            block_matrices(trained)
     except ConfigError as error:
         raise ConfigError(f"stage {stage.name}: {error}") from None
 

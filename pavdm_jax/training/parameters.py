@@ -77,6 +77,19 @@ def split(params: dict, train: tuple[str, ...], freeze: tuple[str, ...] = ()) ->
     return trained, {name: value for name, value in flat.items() if name not in trained}
 
 
+def block_matrices(params: dict) -> set[str]:
+    """The paths of the linear layers of stacked blocks, [depth, in, out], for which the optimiser Muon is.
+
+    Raises:
+      ConfigError: there are none.
+    """
+    # Of those that are masked, as optax masks the others, nothing is known.
+    found = {path for path, x in params.items() if path.endswith("/kernel") and getattr(x, "ndim", 0) == 3}
+    if not found:
+        raise ConfigError("muon is for the matrices of blocks, of which this stage trains none; use adamw")
+    return found
+
+
 def join(*parts: dict) -> dict:
     """The parameter tree of one or more dicts by slash-separated path."""
     return traverse_util.unflatten_dict({name: x for part in parts for name, x in part.items()}, sep="/")

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from pavdm_jax.errors import ConfigError
 from pavdm_jax.training.config import OptimizerConfig
 from pavdm_jax.training.loss import Average, Loss, scalar_metric
+from pavdm_jax.training.parameters import block_matrices
 from pavdm_jax.training.state import TrainState
 
 
@@ -55,12 +55,8 @@ def _matrices(params: Any) -> Any:
     Raises:
       ConfigError: there are none.
     """
-    matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-    dimensions = {path: getattr(x, "ndim", 0) for path, x in params.items()}  # optax asks again, with the others masked
-    numbers = {path: matrix if count == 3 and path.endswith("/kernel") else None for path, count in dimensions.items()}
-    if not any(numbers.values()):
-        raise ConfigError("muon is for the matrices of blocks, of which this stage trains none; use adamw")
-    return numbers
+    matrix, chosen = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2), block_matrices(params)
+    return {path: matrix if path in chosen else None for path in params}
 
 
 SMOOTHING = 0.99

@@ -1,7 +1,5 @@
 """Every system of the paper as values of the same options: what each makes, keeps and refuses, with a tiny model."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +8,11 @@ from support.nightly import at_night
 from support.tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax import generate, generate_stream
-from pavdm_jax.config import OPEN_SORA_1_2, SCHEDULES
+from pavdm_jax.config import SCHEDULES
 from pavdm_jax.diffusion.partitions import partitioned
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import make_request
-from pavdm_jax.generation.request_json import describe, read_request
 
 OTHER = "a large green triangle moves right"
 
@@ -229,13 +226,6 @@ def test_an_image_as_latent_stays_clean_when_its_chunk_becomes_the_noised_contex
     assert differ(after[:, 1:5], before[:, 1:5])
 
 
-def test_the_network_is_told_a_named_size_as_upstream_tells_it():
-    request = make_request(OPEN_SORA_1_2, "a cat", resolution="240p", aspect_ratio="9:16")
-    assert (request.height, request.width, request.told_size) == (240, 424, (240, 426))
-    request = make_request(OPEN_SORA_1_2, "a cat", height=240, width=424)
-    assert request.told_size == (240, 424)
-
-
 # --- timelines, branches ----------------------------------------------------------------------------------------------
 
 
@@ -390,24 +380,3 @@ def test_mistakes_are_one_clear_line(options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         video(**options)
     assert "\n" not in str(caught.value)
-
-
-def test_clips_are_guided_whole_by_models_whose_windows_are_not():
-    config = tiny_model().config
-    config = dataclasses.replace(config, window=dataclasses.replace(config.window, guidance_above=0.3))
-    assert make_request(config, PROMPT).config.window.guidance_above == 0.3
-    request = make_request(config, PROMPT, method="replacement")
-    assert request.config.window.guidance_above == 0
-    assert read_request(describe(request), config, clip).config == request.config
-
-
-def test_seeds_and_negative_prompts_may_be_tuples():
-    request = make_request(tiny_model().config, [PROMPT, OTHER], seed=(3, 4), negative_prompt=("a dog", "a cat"))
-    assert (request.seeds, request.negative_prompts) == ((3, 4), ("a dog", "a cat"))
-
-
-def test_windows_of_a_request_leave_the_model_as_it_is():
-    config = tiny_model().config
-    request = make_request(config, PROMPT, schedule="fifo")
-    assert request.config.window == SCHEDULES["fifo"]
-    assert dataclasses.replace(request.config, window=config.window) == config
