@@ -1,7 +1,7 @@
 """A cache of latents and caption features on disk: a folder of shards, which are written atomically.
 
     cache.json                          fingerprints of the clips, the VAE and the text encoder that it was made from
-    shard-00003-of-00010.safetensors    some clips: latents/N, features/N/CAPTION; captions in its metadata
+    shard-00003-of-00010.safetensors    some clips: latents/N, features/N/CAPTION; captions, checksums in its metadata
     index.json                          which clip is in which shard; written when all shards are complete
 
 `latent_writer.py` writes it. If the folder is in a bucket, each host copies the shards that it reads to its cache
@@ -11,7 +11,9 @@ folder, and keeps them there.
 import functools
 import json
 import os
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -19,11 +21,11 @@ import safetensors
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import text_fingerprint, vae_fingerprint
 from pavdm_jax.data.clips import Clips
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.models.model import Model
 
-FORMAT = 2
-"""The version of the format; 2 since all fingerprints follow one rule."""
+FORMAT = 3
+"""The version of the format; 2 since all fingerprints follow one rule, 3 since tensors have checksums."""
 
 WRITE_AGAIN = "run the command that writes the latents again"
 """The remedy for a cache that lacks something: what is there is kept."""
@@ -107,27 +109,25 @@ class LatentCache:
         check_identity(self.folder, self.identity, {"format": FORMAT, **identity})
 
     def latents(self, index: int, start: int, stop: int) -> np.ndarray:
-        """Latent frames `start` to `stop` of a clip, float16 `[t, h, w, c]`."""
-        shard, number = self._open(index)
-        return shard.get_slice(f"latents/{number}")[start:stop]
+        """Latent frames `start` to `stop` of a clip, float16 `[t, h, w, c]`; `ConfigError` if the shard is damaged."""
+        path, stamp, number = self._place(index)
+        return _intact(path, stamp, f"latents/{number}")[start:stop]
 
     def features(self, index: int, caption: int) -> np.ndarray:
-        """The features of one of the clip's captions, float16 `[l, d]`."""
-        shard, number = self._open(index)
-        return shard.get_tensor(f"features/{number}/{caption}")
+        """The features of one of the clip's captions, float16 `[l, d]`; `ConfigError` if the shard is damaged."""
+        path, stamp, number = self._place(index)
+        return _intact(path, stamp, f"features/{number}/{caption}")[:]
 
     def about(self, index: int) -> dict:
         """The clip's `captions` (a list) and `fps`."""
-        path, number = self._place(index)
-        return _about(path, self._stamps[str(path)])[str(number)]
+        path, stamp, number = self._place(index)
+        return _notes(path, stamp)["about"][str(number)]
 
-    def _open(self, index: int):
-        path, number = self._place(index)
-        return _opened(path, self._stamps[str(path)]), number
-
-    def _place(self, index: int) -> tuple[Path, int]:
+    def _place(self, index: int) -> tuple[Path, tuple, int]:
+        """The shard of a clip, its stamp, and the clip's number in it."""
         file, number = self.places[index]
-        return self.folder / file, number
+        path = self.folder / file
+        return path, self._stamps[str(path)], number
 
 
 @functools.lru_cache(64)
@@ -141,13 +141,44 @@ def _opened(path: Path, stamp: tuple):
 
 
 @functools.lru_cache(256)
-def _about(path: Path, stamp: tuple) -> dict:
-    return json.loads(_opened(path, stamp).metadata()["clips"])["about"]
+def _notes(path: Path, stamp: tuple) -> dict:
+    return read_notes(path, _opened(path, stamp).metadata())
 
 
-def damaged(path: Path, error: Exception) -> ConfigError:
+def read_notes(path: Path, metadata: dict[str, str] | None) -> dict:
+    """What a shard's metadata notes about its clips: `about`, `skipped` and `crc32`; `ConfigError` if it is damaged."""
+    try:
+        notes = json.loads((metadata or {})["clips"])
+        return {name: dict(notes[name]) for name in ("about", "skipped", "crc32")}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise damaged(path, "its list of clips cannot be read") from None
+
+
+def _intact(path: Path, stamp: tuple, name: str) -> Any:
+    """A tensor of a shard as a slice, of which no values are read yet."""
+    shard = _opened(path, stamp)
+    try:
+        _check_values(path, stamp, name)
+        return shard.get_slice(name)
+    except safetensors.SafetensorError as error:
+        raise damaged(path, first_line(error)) from None
+
+
+@functools.cache
+def _check_values(path: Path, stamp: tuple, name: str) -> None:
+    """Compare a tensor's values with their checksum, once in each process."""
+    if checksum(_opened(path, stamp).get_tensor(name)) != _notes(path, stamp)["crc32"].get(name):
+        raise damaged(path, f"{name} has changed since it was written")
+
+
+def checksum(values: np.ndarray) -> int:
+    """The CRC-32 of an array's values."""
+    return zlib.crc32(np.ascontiguousarray(values))
+
+
+def damaged(path: Path, reason: object) -> ConfigError:
     """The error for a damaged shard."""
-    return ConfigError(f"{path} is damaged ({error}); delete it and index.json beside it, and write it again")
+    return ConfigError(f"{path} is damaged ({reason}); delete it and index.json beside it, and write it again")
 
 
 def read_json(path: Path) -> dict:

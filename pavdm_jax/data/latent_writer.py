@@ -19,7 +19,15 @@ from pavdm_jax.checkpoints.safetensors_header import Header, read_header
 from pavdm_jax.cli import check_interrupted
 from pavdm_jax.data.clips import Clips
 from pavdm_jax.data.encoder import Encoder
-from pavdm_jax.data.latent_cache import LatentCache, cache_identity, check_identity, damaged, read_json
+from pavdm_jax.data.latent_cache import (
+    LatentCache,
+    cache_identity,
+    check_identity,
+    checksum,
+    damaged,
+    read_json,
+    read_notes,
+)
 from pavdm_jax.data.loader import ReadAhead
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.linear import default_precision
@@ -176,7 +184,8 @@ def _write_shard(
     encode_waiting()
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     # One entry of metadata: the order of several would differ from file to file.
-    notes = {"clips": json.dumps({"about": about, "skipped": skipped})}
+    sums = {name: checksum(tensor) for name, tensor in sorted(contiguous.items())}
+    notes = {"clips": json.dumps({"about": about, "skipped": skipped, "crc32": sums})}
     _write(path, safetensors.numpy.save(contiguous, notes))
 
 
@@ -191,7 +200,7 @@ def _write_index(folder: Path, shards: int, left_out: dict[str, str]) -> bool:
         return False
     for path in paths:
         header = _header(path)
-        notes = json.loads(header.metadata["clips"])
+        notes = read_notes(path, header.metadata)
         clips = sorted(map(int, notes["about"]))
         shapes = [header.tensors[f"latents/{index}"].shape for index in clips]
         skipped |= notes["skipped"]

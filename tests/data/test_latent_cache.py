@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 
 import jax
@@ -132,6 +133,29 @@ def test_lost_shards_and_a_damaged_index_are_named_and_written_again(cached, man
     assert write_cache(clips, encoder, folder, options)
     for path in cached.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_flipped_bit_anywhere_in_a_shard_is_told(cached, tmp_path):
+    """In values, in the list of clips and in the header; before, changed values were trained on."""
+    folder = shutil.copytree(cached, tmp_path / "cache")
+    shard = sorted(folder.glob("shard*"))[0]
+    whole = shard.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    numbers = [n for n in range(4) if LatentCache(folder).places[n][0] == shard.name]
+    for place in [
+        0,
+        20,
+        whole.index(b"about"),
+        whole.index(b"crc32"),
+        *np.linspace(header, len(whole) - 1, 20, dtype=int),
+    ]:
+        shard.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+        os.utime(shard, ns=(place, place))  # it is another file
+        cache = LatentCache(folder)
+        with pytest.raises(ConfigError, match=rf"{shard.name} is damaged .*; delete it and index\.json") as told:
+            for n in numbers:
+                cache.latents(n, 0, 1), cache.features(n, 0), cache.about(n)
+        assert "\n" not in str(told.value)
 
 
 def test_caption_features_of_another_precision_of_products_are_not_used(cached, manifest, encoder):
