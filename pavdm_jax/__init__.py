@@ -6,23 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pavdm_jax.checkpoints.load import load
+    from pavdm_jax.errors import ConfigError
     from pavdm_jax.generation.pipeline import generate, generate_stream
     from pavdm_jax.models.model import Model
+    from pavdm_jax.video.writer import VideoWriter
 
-if sys.argv[:1] == ["-m"]:  # python -m pavdm_jax.train, before that module imports anything
+# python -m pavdm_jax.train, before that module imports anything; not another program that imports this package
+if sys.argv[:1] == ["-m"] and any(word.split(".")[0] == __name__ for word in sys.orig_argv):
     from pavdm_jax.interrupts import interrupt_in_one_line
 
     interrupt_in_one_line()
 
 __version__ = "0.1.0"
 
-__all__ = ["Model", "__version__", "generate", "generate_stream", "load"]
+__all__ = ["ConfigError", "Model", "VideoWriter", "__version__", "generate", "generate_stream", "load"]
 
 _MODULES = {
+    "ConfigError": "errors",
     "Model": "models.model",
     "generate": "generation.pipeline",
     "generate_stream": "generation.pipeline",
     "load": "checkpoints.load",
+    "VideoWriter": "video.writer",
 }
 
 
@@ -31,3 +36,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, of which most are imported when they are used."""
+    return sorted({*globals(), *__all__})

@@ -20,7 +20,7 @@ import jax
 import tyro
 
 from pavdm_jax.distributed.processes import end
-from pavdm_jax.errors import ConfigError, first_line, printable
+from pavdm_jax.errors import FAULTS, ConfigError, ListError, first_line, printable
 from pavdm_jax.storage import cache_folder
 
 T = TypeVar("T")
@@ -32,9 +32,9 @@ FLAT = tyro.conf.arg(name="")
 def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
     """Run `work`, a command, and end the process with the exit code that it returns.
 
-    `ConfigError`, `OSError` and a lack of memory end it with one line and code 2, Ctrl-C and SIGTERM with the line
-    `interrupted` and code 130, and a reader of the output that has left (`| head`) with no line and code 141, as the
-    signal SIGPIPE does. Warnings are one line each.
+    `ConfigError` and `OSError` end it with one line and code 2, or 1 where the machine is at fault: a full disk, a lack
+    of memory, a device. Ctrl-C and SIGTERM end it with the line `interrupted` and code 130, and a reader of the output
+    that has left (`| head`) with no line and code 141, as the signal SIGPIPE does. Warnings are one line each.
     """
     warnings.showwarning = _show_warning
     if threading.current_thread() is threading.main_thread():
@@ -48,15 +48,17 @@ def exit_with(work: Callable[[], int], interrupted: str) -> NoReturn:
             code = ended.code
         sys.stdout.flush()  # not at the end of the interpreter, which would show a traceback
         sys.exit(code)
-    except (ConfigError, OSError) as error:
+    except ConfigError as error:
+        code, said = error.code, printable(f"error: {error}", lines=isinstance(error, ListError))
+    except OSError as error:
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             sys.exit(141)
-        code, said = 2, f"error: {error}"
+        code, said = 1 if error.errno in FAULTS else 2, printable(f"error: {error}")
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        code, said = 2, f"error: out of memory, or a fault of the device: {first_line(error)}"
+        code, said = 1, printable(f"error: out of memory, or a fault of the device: {first_line(error)}")
     except KeyboardInterrupt:
-        code, said = 130, interrupted
-    end(code, printable(said))
+        code, said = 130, printable(interrupted)
+    end(code, said)
 
 
 INTERRUPTED = threading.Event()
@@ -91,12 +93,18 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
     if str(message).startswith(UNREADABLE_PROGRAM) and _cache_is_ours():
         _empty_cache()
         message = f"a compiled program in {cache_folder()} was damaged; all are removed and will be compiled again"
+    if str(message).startswith(UNWRITABLE_PROGRAM) and _cache_is_ours():
+        jax.config.update("jax_enable_compilation_cache", False)
+        message = f"compiled programs are not kept: {cache_folder()} cannot be written; is the disk full?"
     kind = "warning" if category is UserWarning else f"warning ({category.__name__})"
     print(f"{kind}: {printable(first_line(Warning(message)))}", file=sys.stderr)
 
 
 UNREADABLE_PROGRAM = "Error reading persistent compilation cache entry"
 """How JAX's warning begins. JAX keeps the entry, so that it would warn for ever."""
+
+UNWRITABLE_PROGRAM = "Error writing persistent compilation cache entry"
+"""How JAX's warning begins, of which there would be one for every program."""
 
 
 def _cache_is_ours() -> bool:

@@ -1,15 +1,17 @@
 """Ctrl-C while a command is still importing its modules, before `cli.exit_with` is at work."""
 
 import os
+import signal
 import sys
 from types import TracebackType
 
 
 def interrupt_in_one_line() -> None:
-    """Let an uncaught Ctrl-C end this process with a line and code 130, without a traceback.
+    """Let an uncaught Ctrl-C, or SIGTERM, end this process with a line and code 130, without a traceback.
 
     So does one that falls into a callback of the import system, where Python would report it and go on.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     usual, usual_unraisable = sys.excepthook, sys.unraisablehook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,7 +1,6 @@
 """Output files: checking early that they can be written, and one-line errors when writing fails."""
 
 import contextlib
-import errno
 import fcntl
 import io
 import os
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pavdm_jax import storage
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import FAULTS, FULL, ConfigError, MachineError
 
 MAX_NAME = 220
 """Bytes of an output's name. File systems take 255; files beside it, such as the unfinished one, have longer names."""
@@ -48,12 +47,13 @@ def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> P
 
 def storage_error(error: OSError, path: Path) -> ConfigError:
     """The `ConfigError` for a failed write to `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         free = shutil.disk_usage(path.parent).free / 2**20
-        return ConfigError(
+        return MachineError(
             f"output {path}: the disk is full ({free:.0f} MiB free); make room and resume, or write elsewhere"
         )
-    return ConfigError(f"output {path} cannot be written: {error.strerror or error}; choose another place")
+    kind = MachineError if error.errno in FAULTS else ConfigError
+    return kind(f"output {path} cannot be written: {error.strerror or error}; choose another place")
 
 
 def partial_path(path: str | Path) -> Path:
@@ -75,6 +75,22 @@ def new_file(path: Path) -> Iterator[Path]:
             yield partial
     except OSError as error:
         raise storage_error(error, path) from None
+
+
+def check_not_written(path: Path) -> None:
+    """Raise `ConfigError` if another process is writing a file, and therefore holds its lock."""
+    try:
+        with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise being_written(path) from None
+    except OSError:  # it is not there, or the file system has no locks
+        pass
+
+
+def being_written(path: Path) -> ConfigError:
+    """The error for a file that another process holds."""
+    return ConfigError(f"{path} is being written by another process; wait for it, or choose another output")
 
 
 def lock_file(path: Path) -> io.FileIO:

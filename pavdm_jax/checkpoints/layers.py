@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from pavdm_jax import storage
-from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.errors import ConfigError, MachineError, first_line
 from pavdm_jax.models.model import flatten
 
 PENDING = 2**27
@@ -147,4 +147,4 @@ def _cannot_write(folder: Path, error: Exception) -> ConfigError:
     text = str(error)
     full = "No space left" in text or "quota" in text
     what = "the disk is full; free some space" if full else first_line(error)
-    return ConfigError(f"{folder.name} cannot be written: {what}, and run the same command again")
+    return MachineError(f"{folder.name} cannot be written: {what}, and run the same command again")

@@ -45,7 +45,7 @@ def load(
     Args:
       path: "demo" or "demo-distilled", the embedded models; a model folder, or a training run, perhaps in a bucket,
         gs://BUCKET/NAME. Of a training run it is the finished model, or, before the run is finished, the averaged
-        weights of its newest checkpoint; a certain checkpoint is `RUN/stages/STAGE/STEP`.
+        weights of its newest checkpoint; a certain checkpoint is `RUN/stages/NUMBER-STAGE/STEP`.
       parts: which of "transformer", "vae" and "t5" to read; `params` of the result has only these, the transformer by
         the name of its family, "stdit3" or "wan". Generation reads the text encoder itself when it needs it.
       shardings: a tree like `params` of the sharding of each parameter; None, or for parts that it lacks: the first

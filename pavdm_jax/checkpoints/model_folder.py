@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -165,14 +165,7 @@ def restore_part(folder: Path, expected: dict, shardings: Any) -> dict:
             stored = flatten(dict(stored))
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
             raise ConfigError(f"{folder} is not a complete checkpoint: {first_line(error)}") from None
-        shapes = flatten(expected)
-        wrong = [name for name in shapes if name in stored and tuple(stored[name].shape) != shapes[name].shape]
-        wrong += sorted(set(stored) ^ set(shapes))
-        if wrong:
-            raise ConfigError(
-                f"{folder} holds another architecture than the config.json says: {len(wrong)} parameters differ, "
-                f"first {wrong[0]}"
-            )
+        check_architecture(folder, stored, expected)
         try:
             # Without explicit shardings, Orbax looks for the devices that the parameters were saved from.
             places = jax.tree.broadcast(shardings, expected)
@@ -180,6 +173,18 @@ def restore_part(folder: Path, expected: dict, shardings: Any) -> dict:
             return checkpointer.restore(storage.absolute(folder), target)
         except Exception as error:
             raise ConfigError(f"{folder} is damaged and cannot be read: {first_line(error)}") from None
+
+
+def check_architecture(folder: Path, stored: Mapping[str, Any], expected: dict) -> None:
+    """Raise `ConfigError` unless the arrays `stored` in a part, by name, have the shapes of the tree `expected`."""
+    shapes = flatten(expected)
+    wrong = [name for name in shapes if name in stored and tuple(stored[name].shape) != shapes[name].shape]
+    wrong += sorted(set(stored) ^ set(shapes))
+    if wrong:
+        raise ConfigError(
+            f"{folder} holds another architecture than the config.json says: {len(wrong)} parameters differ, "
+            f"first {wrong[0]}"
+        )
 
 
 FILES = ("config.json", "parts.json")

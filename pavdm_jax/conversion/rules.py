@@ -12,7 +12,7 @@ from typing import Any
 import einops
 import numpy as np
 
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ListError
 from pavdm_jax.models.model import flatten
 
 CONSTANT_TOLERANCE = 0.01
@@ -83,7 +83,7 @@ class Rule:
             )
 
 
-class WeightsError(ConfigError):
+class WeightsError(ListError):
     """Weights that do not fit the architecture; the message lists all mismatches, one per line."""
 
 

@@ -127,7 +127,9 @@ class LatentCache:
         """The shard of a clip, its stamp, and the clip's number in it."""
         file, number = self.places[index]
         path = self.folder / file
-        return path, self._stamps[str(path)], number
+        stamp = self._stamps[str(path)]
+        assert stamp is not None  # as __init__ has checked
+        return path, stamp, number
 
 
 @functools.lru_cache(64)
@@ -173,7 +175,7 @@ def _check_values(path: Path, stamp: tuple, name: str) -> None:
 
 def checksum(values: np.ndarray) -> int:
     """The CRC-32 of an array's values."""
-    return zlib.crc32(np.ascontiguousarray(values))
+    return zlib.crc32(values.tobytes())
 
 
 def damaged(path: Path, reason: object) -> ConfigError:

@@ -13,7 +13,12 @@ from pavdm_jax.config import SCHEDULES
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import DTYPES
 
-DEFAULT_FRAMES = 1440
+
+class Unasked(int):
+    """A default, which is not the same as the equal number that was asked for."""
+
+
+DEFAULT_FRAMES = Unasked(1440)
 """A minute at 24 frames per second."""
 
 MAX_FRAMES = 10**9
@@ -136,7 +141,8 @@ class Options:
     segment: int = 2
     """of the progressive method: shifts of one compiled call; frames come out after each"""
     mesh: str = "auto"
-    """which devices share the work: auto (all), single, or such as data=2,sequence=4; videos differ by rounding only"""
+    """which devices share the work: auto (all), single, or such as data=2,sequence=4; fsdp=8 splits the
+    weights, too, for models that are too large for a device. Videos differ by rounding only"""
 
 
 OF_SIZES = ("chunk_size", "noisy_chunks", "context_chunks", "partition")

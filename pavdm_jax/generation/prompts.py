@@ -55,20 +55,19 @@ def encode_prompts(model: Model, *requests: Request, progress: bool = False) -> 
       ConfigError: see `text.features.prompt_features`.
     """
     first = requests[0]
-    texts = [text for request in requests for text in (*request.texts, *(request.negative_prompts or ()))]
-    features, lengths = prompt_features(model.replace(config=first.config), texts, DTYPES[first.dtype], progress)
-    encoded, at = [], 0
+    texts = [text for request in requests for text in request.texts]
+    negative = [text for request in requests for text in request.negative_prompts or ()]
+    features, lengths = prompt_features(
+        model.replace(config=first.config), texts, DTYPES[first.dtype], progress, negative
+    )
+    encoded, at, negative_at = [], 0, len(texts)
     for request in requests:
-        middle = at + len(request.texts)
-        end = middle + len(request.negative_prompts or ())
-        shape = (request.batch, -1)
-        made = PromptFeatures(
-            features[at:middle].reshape(*shape, *features.shape[1:]), lengths[at:middle].reshape(shape)
-        )
+        rows, shape = slice(at, at := at + len(request.texts)), (request.batch, -1)
+        made = PromptFeatures(features[rows].reshape(*shape, *features.shape[1:]), lengths[rows].reshape(shape))
         if request.negative_prompts:
-            made = made._replace(negative=features[middle:end], negative_lengths=lengths[middle:end])
+            rows = slice(negative_at, negative_at := negative_at + request.batch)
+            made = made._replace(negative=features[rows], negative_lengths=lengths[rows])
         encoded.append(made)
-        at = end
     return encoded
 
 

@@ -34,7 +34,7 @@ from pavdm_jax.generation.stream import VideoStream, one_sample
 from pavdm_jax.models.level_pattern import name_patterns
 from pavdm_jax.models.linear import default_precision
 from pavdm_jax.models.model import Model
-from pavdm_jax.outputs import check_output, partial_path
+from pavdm_jax.outputs import check_not_written, check_output, partial_path
 from pavdm_jax.video.clips import iterate_video
 from pavdm_jax.video.images import write_gif
 from pavdm_jax.video.writer import NotResumable, VideoWriter, read_comment
@@ -61,9 +61,10 @@ def check_record(output: Path) -> None:
     """Refuse to begin a video anew of which an interrupted run has left its record.
 
     Raises:
-      ConfigError: there is a record.
+      ConfigError: there is a record, or another process is writing the video.
     """
     record = record_path(output)
+    check_not_written(partial_path(output))
     if record.exists():
         raise ConfigError(
             f"{record} is left of an interrupted run; continue it with --resume, or delete that file to start again"
@@ -185,8 +186,11 @@ class Recording:
         if self.is_done(resume):
             return True
         saved = self._read_record() if self.record.exists() else None
-        if resume and saved is None:
+        if resume and saved is None and self.partial_paths:
             warnings.warn(f"there is no record {self.record} to resume; it is started from the beginning", stacklevel=2)
+        for path in self.outputs if not resume else ():
+            if path.exists():
+                warnings.warn(f"{path} exists, and is replaced when the new video is whole", stacklevel=2)
         stream = open_stream(self.model, self.request, self.prompts)
         positions = [None] * len(self.outputs)
         if saved is not None:

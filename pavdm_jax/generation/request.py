@@ -156,8 +156,9 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
     for what, value in (("a negative prompt", asked.negative_prompt), ("guidance_above", asked.guidance_above)):
         if guidance_scale == 1 and value is not None:
             raise ConfigError(f"{what} works by guidance, and guidance_scale is 1, which is none; give a higher one")
-    if asked.seconds is not None and asked.frames != DEFAULT_FRAMES:
-        raise ConfigError(f"frames {asked.frames} and seconds {asked.seconds:g} both say how long; give one of them")
+    if asked.seconds is not None and asked.frames is not DEFAULT_FRAMES:
+        length = "inf" if asked.frames is None else asked.frames
+        raise ConfigError(f"frames {length} and seconds {asked.seconds:g} both say how long; give one of them")
     frames = asked.frames if asked.seconds is None else seconds_to_frames(asked.seconds, fps)
     if frames is not None:
         check_frames(frames)
@@ -169,7 +170,7 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
             f"frames of {height}x{width} pixels are too large; at most {MAX_PIXELS} pixels are possible, and "
             f"{MAX_SIDE} along a side"
         )
-    start, image = read_starts(config, asked, len(timelines), frames, height, width)
+    start, image = read_starts(config, asked, len(timelines), frames, fps, height, width)
     if frames is not None and start is not None and frames <= start.shape[1]:
         raise ConfigError(
             f"{frames} frames are asked for, and the start clip has {start.shape[1]} or more already; ask for more"

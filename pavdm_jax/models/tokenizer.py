@@ -81,6 +81,10 @@ class Tokenizer:
             lengths[row] = len(tokens)
         return ids, lengths
 
+    def count(self, text: str) -> int:
+        """How many tokens a cleaned caption has, the `</s>` at its end included."""
+        return len(self._encode(text)) + 1
+
     def _encode(self, text: str) -> list[int]:
         special = "|".join(map(re.escape, self._special))
         tokens: list[int] = []

@@ -8,6 +8,7 @@ it, and no disk.
 
 import functools
 import io
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ AT_ONCE = 64
 
 
 def prompt_features(
-    model: Model, prompts: Sequence[str], dtype: DTypeLike, progress: bool = False
+    model: Model, prompts: Sequence[str], dtype: DTypeLike, progress: bool = False, negative: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of prompts by the text encoder.
 
@@ -48,18 +49,21 @@ def prompt_features(
       dtype: in which the text encoder computes; when it is read from the folder, its parameters are kept in this dtype,
         too.
       progress: show a bar when reading the text encoder takes long.
+      negative: negative prompts, which are cleaned, but no scores are appended: guidance leads towards those.
 
     Returns:
-      Features float32 [prompts, l, d], zero at the padding, and token counts int32 [prompts].
+      Features float32 [n, l, d] of the n prompts and, after them, negative prompts, zero at the padding; and token
+      counts int32 [n].
 
     Raises:
       ConfigError: a prompt is empty after cleaning, there is no text encoder, or the cache cannot be written.
     """
     config = model.config
-    for prompt in prompts:
+    for prompt in (*prompts, *negative):
         if is_blank(clean(prompt, config.text)):
             raise ConfigError(f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words")
-    captions = [complete(prompt, config.text) for prompt in prompts]
+    captions = [complete(prompt, config.text) for prompt in prompts] + [clean(text, config.text) for text in negative]
+    _warn_of_cut(model, captions)
     texts = list(dict.fromkeys(captions))
     if "t5" in model.params:
         known = _encode_in_memory(model, texts, dtype)
@@ -70,6 +74,18 @@ def prompt_features(
     for row, caption in zip(padded, captions, strict=True):
         row[: len(known[caption])] = known[caption]
     return padded, lengths
+
+
+def _warn_of_cut(model: Model, captions: Sequence[str]) -> None:
+    """Say which texts are longer than the text encoder reads."""
+    most = model.config.text.max_tokens
+    for caption in dict.fromkeys(captions):
+        count = 0 if model.tokenizer is None else model.tokenizer.count(caption)
+        if count > most:
+            warnings.warn(
+                f"of {count} tokens of a prompt the first {most} are read: {caption[:60]} ... {caption[-20:]}",
+                stacklevel=3,
+            )
 
 
 def _encode_in_memory(model: Model, captions: list[str], dtype: DTypeLike) -> dict[str, np.ndarray]:

@@ -15,7 +15,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from tqdm import tqdm
 
-from pavdm_jax.checkpoints.layers import PartReader
+from pavdm_jax.checkpoints.layers import PartReader, stored_arrays
+from pavdm_jax.checkpoints.model_folder import check_architecture
 from pavdm_jax.config import T5Config
 from pavdm_jax.models.model import flatten, unflatten
 from pavdm_jax.models.t5 import NORM_EPSILON, EncoderLayer, score_bias
@@ -53,8 +54,9 @@ def encode_from_disk(
       float32 [1, l, d_model] for each caption.
 
     Raises:
-      ConfigError: the checkpoint is damaged.
+      ConfigError: the checkpoint is damaged, or of another architecture.
     """
+    check_architecture(folder, stored_arrays(folder), expected)
     reader, flat = PartReader(folder), flatten(expected)
 
     def read(name: str, layer: int | None = None) -> np.ndarray:

@@ -14,14 +14,14 @@ from pavdm_jax.checkpoints.config_json import to_json
 from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.model_folder import is_embedded
 from pavdm_jax.checkpoints.run_folder import check_base, checkpoint_steps, reason
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, MachineError
 from pavdm_jax.models.model import Model
 from pavdm_jax.training.config import Stage, TrainConfig
 from pavdm_jax.training.state import TrainState
 from pavdm_jax.training.trained_with import trained_with
 
 
-class SaveError(OSError):
+class SaveError(MachineError):
     """A checkpoint could not be written; the ones before it are complete."""
 
 

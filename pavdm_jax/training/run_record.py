@@ -8,7 +8,7 @@ new number of steps from the beginning. With decay it is not: the rate rises aga
 
 import contextlib
 import dataclasses
-import fcntl
+import errno
 import json
 import re
 import typing
@@ -20,6 +20,7 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.lora import FILE
 from pavdm_jax.checkpoints.run_folder import newest_step
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.outputs import lock_file
 from pavdm_jax.training.config import Data, Objective, TrainConfig
 
 RECORD = "train_config.json"
@@ -102,15 +103,19 @@ def _locked(output: Path) -> Iterator[None]:
     if storage.is_remote(output):
         yield
         return
-    with open(output / LOCK, "w") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(lock_file(output / LOCK))
         except BlockingIOError:
             raise ConfigError(
                 f"another process trains into {output}; wait for it, or choose another --output"
             ) from None
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ConfigError(
+                    f"{output / LOCK} is a symbolic link; remove it, or choose another --output"
+                ) from None
+            # else a file system without locks
         yield
 
 

@@ -1,6 +1,7 @@
 """Reads clips from video files: frames by number, or frames at given times whatever the file's own frame rate is."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import file_url
 from pavdm_jax.video.images import MAX_PIXELS, check_pixels, is_image, read_image, read_picture, resize_crop
 
+SAME_RATE = 0.02
+"""The part by which two frame rates may differ and be taken for the same."""
+
 MAX_BYTES = 2**33
 """The largest clip that is read into memory, 8 GiB: twenty minutes at 240 by 424 pixels."""
 
@@ -23,7 +27,11 @@ MAX_BYTES = 2**33
 
 
 def read_video(
-    path: str | Path, start: int = 0, stop: int | None = None, size: tuple[int, int] | None = None
+    path: str | Path,
+    start: int = 0,
+    stop: int | None = None,
+    size: tuple[int, int] | None = None,
+    fps: float | None = None,
 ) -> np.ndarray:
     """The frames of a video, or the one frame of a picture.
 
@@ -35,6 +43,8 @@ def read_video(
       stop: number behind the last frame; None: to the end. A video that ends before it gives the frames that it has.
       size: height and width in pixels, to which each frame is resized and cropped as it comes (see `resize_crop`);
         None: as they are.
+      fps: the frames are those that are shown at times 0, 1/fps, ... of a video that has more frames a second; None:
+        all of them. A rate that differs by less than 2 % is taken for the same, as 23.976 for 24.
 
     Returns:
       uint8 `[f, h, w, 3]`, f ≥ 1.
@@ -48,7 +58,7 @@ def read_video(
         raise ConfigError(f"frames {start} to {stop} of {path}: give 0 <= start < stop")
     frames = read_picture(path)
     if frames is None:
-        return _read_frames(path, start, stop, size)
+        return _read_frames(path, start, stop, size, fps)
     if start != 0:
         raise ConfigError(f"{path} is a picture: it has no frame {start}")
     return frames if size is None else resize_crop(frames, *size)
@@ -64,10 +74,12 @@ def find_video(path: str | Path) -> Path:
     return path
 
 
-def _read_frames(path: Path, start: int, stop: int | None, size: tuple[int, int] | None) -> np.ndarray:
+def _read_frames(
+    path: Path, start: int, stop: int | None, size: tuple[int, int] | None, fps: float | None
+) -> np.ndarray:
     frames: list[np.ndarray] = []
     shapes: set[tuple[int, ...]] = set()
-    number = packets = 0
+    number = packets = decoded = 0
     try:
         with av.open(file_url(path)) as container:
             if not container.streams.video:
@@ -76,9 +88,14 @@ def _read_frames(path: Path, start: int, stop: int | None, size: tuple[int, int]
             if stream.codec_context is None:
                 raise ConfigError(f"{path} is of a kind that cannot be decoded; convert it to MP4")
             check_pixels(path, stream.height, stream.width)
+            kept = 1.0 if fps is None or not stream.average_rate else fps / float(stream.average_rate)
+            kept = 1.0 if kept > 1 - SAME_RATE else kept
             for packet in container.demux(stream):
                 packets += packet.size > 0
                 for frame in packet.decode():
+                    decoded += 1
+                    if math.ceil((decoded - 1) * kept - 1e-9) == math.ceil(decoded * kept - 1e-9):
+                        continue  # it is shown between two of the times
                     if number >= start:
                         pixels = frame_pixels(frame)
                         shapes.add(pixels.shape)
@@ -145,6 +162,9 @@ def frame_pixels(frame: av.VideoFrame) -> np.ndarray:
     return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
+MAX_SECONDS = 1e6
+"""The longest video that is believed, 12 days: a damaged time would make clips without end."""
+
 TOLERANCE = 1e-3
 """Seconds by which a frame's time may be off: containers round it, Matroska to whole milliseconds."""
 
@@ -187,6 +207,10 @@ def probe(path: str) -> VideoInfo:
                 if packet.pts is not None:
                     length = packet.duration or 0
                     end = max(end, float((packet.pts - (stream.start_time or 0) + length) * packet.time_base))
+                    if end > MAX_SECONDS:
+                        raise ConfigError(
+                            f"{path} is damaged in packet {packets}, which is said to end after {end:.3g} seconds"
+                        )
         if packets < stream.frames:
             raise ConfigError(f"{path} is cut off: it has {packets} of {stream.frames} frames")
         if packets <= 0:

@@ -21,7 +21,7 @@ from av.error import FFmpegError
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.outputs import check_output, file_url, lock_file, partial_path, storage_error
+from pavdm_jax.outputs import being_written, check_output, file_url, lock_file, partial_path, storage_error
 from pavdm_jax.video.fragments import copy_fragments, encode
 
 MIN_FPS, MAX_FPS = 0.01, 1000
@@ -167,9 +167,7 @@ class VideoWriter:
         try:
             file = lock_file(self.partial_path)
         except BlockingIOError:
-            raise ConfigError(
-                f"{self.partial_path} is being written by another process; wait for it, or choose another output"
-            ) from None
+            raise being_written(self.partial_path) from None
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise ConfigError(

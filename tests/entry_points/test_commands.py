@@ -15,7 +15,7 @@ import pavdm_jax
 from pavdm_jax import __main__ as pavdm
 from pavdm_jax import make_video, resolutions
 from pavdm_jax.cli import enable_cache, exit_with, read_command
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, ListError, MachineError
 from pavdm_jax.generation.options import Options
 from pavdm_jax.training.config_files import find_config, shipped_names
 
@@ -168,8 +168,16 @@ def test_own_complaints_about_values_are_told_as_they_are():
     ("error", "code", "message"),
     [
         (ConfigError("wrong"), 2, "error: wrong\n"),
-        (OSError(28, "No space left"), 2, "error: [Errno 28] No space left\n"),
-        (MemoryError(), 2, "error: out of memory, or a fault of the device: MemoryError\n"),
+        (
+            ConfigError("no \x1b[2J\nfile " + "x" * 60_000),
+            2,
+            f"error: no \\x1b[2J\\nfile {'x' * 480} ... {'x' * 500}\n",
+        ),
+        (ListError("two:\n  a\n  b"), 2, "error: two:\n  a\n  b\n"),
+        (MachineError("full"), 1, "error: full\n"),
+        (OSError(13, "Permission denied"), 2, "error: [Errno 13] Permission denied\n"),
+        (OSError(28, "No space left"), 1, "error: [Errno 28] No space left\n"),
+        (MemoryError(), 1, "error: out of memory, or a fault of the device: MemoryError\n"),
         (KeyboardInterrupt(), 130, "stopped\n"),
     ],
 )

@@ -390,6 +390,6 @@ def test_a_full_disk_is_one_line(checkpoint, tmp_path, monkeypatch, capsys):
     )  # keeps the features of the prompt, for which there is room yet
     monkeypatch.setattr("pavdm_jax.video.writer.os.fsync", full)
     code, line = mistake(capsys, monkeypatch, *arguments)
-    assert code == 2
+    assert code == 1
     assert "disk is full" in line
     assert not (tmp_path / "v.mp4").exists()
