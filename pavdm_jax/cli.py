@@ -171,11 +171,16 @@ def read_known(kind: type[T], arguments: Sequence[str], **options: Any) -> tuple
         raise ConfigError(_reason(stopped, said.getvalue())) from None
 
 
+ALSO_CALLED = {"cfg": "guidance-scale", "cfg-scale": "guidance-scale", "model": "checkpoint", "num-frames": "frames"}
+"""Names that other programs have for options; they resemble others of ours."""
+
+
 def _no_such_option(argument: str, known: list[str], shown: Callable[[str], str]) -> str:
     """The message for an unknown argument, with the option that may have been meant."""
     if not argument.startswith("-"):
         return f"'{argument}' belongs to no option; --help lists all options"
     name = shown(argument.lstrip("-"))
+    name = ALSO_CALLED.get(name.split("=")[0], name)
     words = name.replace("_", "-").split("=")[0].split(".")
     above = [field for n in range(len(words)) if (field := ".".join(words[: n + 1])) in known]
     if above:

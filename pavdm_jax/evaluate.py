@@ -47,8 +47,8 @@ class EvaluateConfig:
     """each with a prompt and a seed of its own"""
     frames: int = DEFAULT_FRAMES
     """of each video"""
-    seconds: tuple[float, ...] = (5, 30, 60)
-    """when to look; moments after the end are left out"""
+    moments: tuple[float, ...] = (5, 30, 60)
+    """seconds at which the presence of shapes is told; those after the end are left out"""
     seed: int = 1000
     """of the first video; the prompts, and the clips of the VAE's score, are drawn by it, too"""
     world: str = "simple"
@@ -73,8 +73,8 @@ def evaluate(config: EvaluateConfig) -> dict:
         raise ConfigError(f"seed must be 0 to {2**31 - config.videos} for {config.videos} videos, not {config.seed}")
     if config.sheet_rows < 1:
         raise ConfigError(f"sheet_rows must be at least 1, not {config.sheet_rows}")
-    if not all(0 < second < math.inf for second in config.seconds):
-        raise ConfigError(f"seconds must be numbers above 0, not {config.seconds}")
+    if not all(0 < second < math.inf for second in config.moments):
+        raise ConfigError(f"moments must be seconds above 0, not {config.moments}")
     for path, ending in ((config.output, ".json"), (config.sheet, ".png")):
         if path is not None:
             check_output(path, (ending,))
@@ -82,10 +82,10 @@ def evaluate(config: EvaluateConfig) -> dict:
     enable_cache()
     model = load(config.checkpoint, PARTS)
     fps = model.config.fps
-    seconds = tuple(second for second in config.seconds if round(second * fps) <= config.frames)
+    seconds = tuple(second for second in config.moments if round(second * fps) <= config.frames)
     if not seconds:
         raise ConfigError(
-            f"none of the moments {config.seconds} lies within {config.frames} frames; ask for longer videos"
+            f"none of the moments {config.moments} lies within {config.frames} frames; ask for longer videos"
         )
     scores, rows = [], []
     for number, prompt in enumerate(

@@ -44,7 +44,9 @@ def frame_count(text: str) -> int | None:
     try:
         frames = int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else resolutions.frame_count(text)
     except ConfigError:
-        raise ConfigError(f"--frames {text} is not a number of frames; give a whole number, or inf") from None
+        raise ConfigError(
+            f"--frames {text} is not a number of frames; give a whole number, or inf; or seconds with --seconds"
+        ) from None
     check_frames(frames)
     return frames
 
@@ -64,7 +66,8 @@ class VideoOptions(Options):
     """How long, how large and how the videos are sampled; the model's own values where nothing is said."""
 
     frames: Annotated[int | None, FRAMES] = Options.frames
-    """of the whole video, a start clip's included, or inf: until Ctrl-C"""
+    """of the whole video, a start clip's included, or inf: until Ctrl-C; or one of Open-Sora's names of lengths, which
+    are of its own rate: 2s is 51 frames. For seconds there is --seconds"""
     seed: int = 0
     """the same seed makes the same video; the samples of a prompt have SEED, SEED+1, ..."""
     negative_prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
@@ -84,7 +87,8 @@ class OutputOptions:
     gif: bool = False
     """write a GIF beside the video, too"""
     no_states: bool = False
-    """keep no positions of the video in the folder NAME.states beside it; `pavdm redo` needs them"""
+    """keep no positions of the video in the folder NAME.states beside it; `pavdm redo` needs them. There are some 36 a
+    minute, as large as the window: of SkyReels 1.3B 73 MB each"""
     resume: bool = False
     """continue an interrupted run of the same command"""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False

@@ -9,6 +9,7 @@ import pytest
 
 from pavdm_jax.__main__ import COMMANDS
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (".", "configs", "pavdm_jax", "tests")
@@ -104,6 +105,16 @@ def test_commands_are_found_and_mistakes_in_them_seen(monkeypatch):
     for line in ("pavdm PROMPT --fraems 3", "pavdm train --config NAME --seed x", "pavdm benchmark --compile 1"):
         with pytest.raises(ConfigError, match="--"):
             read(line, monkeypatch)
+
+
+def test_configs_that_documents_write_out_are_configs():
+    blocks = [block for text in TEXTS.values() for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)]
+    written = [block for block in blocks if "\nconfig = " in block]
+    assert written
+    for block in written:
+        names: dict = {}
+        exec(block, names)
+        assert isinstance(names["config"], TrainConfig)
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md"])

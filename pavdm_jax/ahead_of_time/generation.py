@@ -44,7 +44,7 @@ from pavdm_jax.text.layerwise_t5 import encoder_layer
 from pavdm_jax.wan_config import WanModelConfig
 
 UTILISATION = 0.4
-"""The assumed share of the chip's peak FLOP/s in the estimates of seconds; it is not measured."""
+"""The assumed share of the chip's peak FLOP/s in the estimates of seconds, recomputation included; not measured."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from pavdm_jax.ahead_of_time.chips import GIB, parse_topology, topology_devices
 from pavdm_jax.ahead_of_time.compile import Report, compile_program
+from pavdm_jax.ahead_of_time.generation import UTILISATION
 from pavdm_jax.data.check import check_data
 from pavdm_jax.data.config import LatentData
 from pavdm_jax.distributed.mesh import MeshConfig, make_mesh, train_mesh, use_mesh
@@ -22,9 +23,6 @@ from pavdm_jax.training.denoising import DiffusionObjective, clip_chunks, clip_l
 from pavdm_jax.training.distillation import teacher_flops
 from pavdm_jax.training.parameters import trainable
 from pavdm_jax.training.program import Program, make_program, used_frozen
-
-UTILISATION = 0.4
-"""The assumed share of the chips' peak FLOP/s, recomputation included; it is not measured."""
 
 RECOMPUTED = {"none": 1.0, "attention": 4 / 3, "full": 4 / 3}
 """FLOPs of a step with recomputation (remat), relative to one without: the forward pass is a third."""

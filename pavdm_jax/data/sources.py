@@ -24,6 +24,7 @@ from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import LatentCache, cache_identity
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.loader import Source
+from pavdm_jax.distributed.processes import check_agreed
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import latent_frames
@@ -244,7 +245,7 @@ def open_feed(
       ConfigError: the data cannot be read, or does not fit the model.
     """
     if clip_chunks is None:
-        return Feed(PixelSource(open_clips(data, model.config)), data.workers)
+        return Feed(PixelSource(_agreed_clips(data, model)), data.workers)
     if model.tokenizer is None:
         raise ConfigError("the model has no tokenizer, without which captions cannot be read")
     window, vae = model.config.window, model.config.vae
@@ -257,7 +258,7 @@ def open_feed(
             cache.check({"text": text_fingerprint(model)})
         check_latents(cache, cut.latents, model.config)
         return Feed(LatentSource(cache, cut, features))
-    clips = open_clips(data, model.config)
+    clips = _agreed_clips(data, model)
     check_length(clips.frames_of_a_clip, cut.latents, model.config)
     encoder = Encoder(model)
     if not data.cache:
@@ -270,3 +271,10 @@ def open_feed(
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"latents {identity}")
     return Feed(LatentSource(LatentCache(folder), cut))
+
+
+def _agreed_clips(data: Data, model: Model) -> Clips:
+    """The clips of the data, of which every process has the same: each takes its rows of a batch by their numbers."""
+    clips = open_clips(data, model.config)
+    check_agreed("clips in the data", clips.identity)
+    return clips

@@ -59,11 +59,15 @@ def place_batch(batch: T, mesh: Mesh, size: int) -> T:
 
 
 def to_devices(tree: T, shardings: T) -> T:
-    """Split arrays that every process holds whole over the devices of all processes."""
+    """Split arrays that every process holds whole over the devices of all processes; an array that is there twice, as
+    those of a teacher are that its student adapts, is so once on the devices."""
+    placed: dict[tuple[int, Sharding], jax.Array] = {}
 
     def spread(array: jax.Array, sharding: Sharding) -> jax.Array:
-        values = np.asarray(array)
-        return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
+        if (id(array), sharding) not in placed:
+            values = np.asarray(array)
+            placed[id(array), sharding] = jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
+        return placed[id(array), sharding]
 
     return jax.tree.map(spread, tree, shardings)
 

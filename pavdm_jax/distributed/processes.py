@@ -1,6 +1,7 @@
 """Runs of several processes: they connect, report errors together, and end together."""
 
 import contextlib
+import hashlib
 import os
 import sys
 import time
@@ -132,6 +133,22 @@ def exit_if_peer_lost() -> Iterator[None]:
             1,
             f"error: process {jax.process_index()} of {jax.process_count()} stops, because another one is gone "
             f"({first_line(error)[:120]}); start all of them again: the run goes on from its last checkpoint",
+        )
+
+
+def check_agreed(what: str, value: str) -> None:
+    """Check that every process has found the same; all processes must call it.
+
+    Raises:
+      ConfigError: they have not.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.int32)
+    if (multihost_utils.process_allgather(digest) != digest).any():
+        raise ConfigError(
+            f"the processes have found different {what}; see that all hosts read the same files, and give the same "
+            "command again"
         )
 
 

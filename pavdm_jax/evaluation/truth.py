@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from pavdm_jax.data.shapes_world import named_world, parse_caption
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.evaluation.identity import UNITS, score_video
 from pavdm_jax.evaluation.tracker_error import TrackerError, tracker_errors
-from pavdm_jax.video.clips import iterate_video
+from pavdm_jax.video.clips import read_video
 from pavdm_jax.video.writer import read_comment
 
 _SWITCH = "moment at which a shape loses its kind, colour or size for a second, or goes on elsewhere"
@@ -91,8 +89,8 @@ def truth_scores(path: str, prompt: str, fps: float) -> tuple[dict[str, list[flo
     Raises:
       ConfigError: the video cannot be read, or is too small or too slow.
     """
-    frames = np.concatenate(list(iterate_video(path)))
     try:
+        frames = read_video(path)
         found = score_video(frames, prompt, fps)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

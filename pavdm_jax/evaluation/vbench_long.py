@@ -133,11 +133,6 @@ def motion_smoothness(errors: np.ndarray) -> float:
     return float((255 - np.mean(errors)) / 255) if len(errors) else float("nan")
 
 
-def sampling_stride(fps: float) -> int:
-    """Frames from one frame that the optical flow sees to the next: about eight a second."""
-    return max(1, round(fps / 8))
-
-
 def moves(largest_flow: np.ndarray, shorter_side: int) -> float:
     """Dynamic degree of a clip: 1 if enough of its sampled frames move, else 0.
 

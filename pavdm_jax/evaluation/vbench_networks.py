@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from pavdm_jax.evaluation.motion import flow_stride
 from pavdm_jax.evaluation.networks import Loader, TorchNetwork
-from pavdm_jax.evaluation.vbench_long import sampling_stride
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -33,7 +33,7 @@ def _first(clip: np.ndarray, fps: float) -> np.ndarray:
 
 
 def _sampled(clip: np.ndarray, fps: float) -> np.ndarray:
-    return clip[:: sampling_stride(fps)]
+    return clip[:: flow_stride(fps)]
 
 
 def _normalised(images: Any, statistics: tuple, size: int | tuple[int, int], mode: str, antialias: bool) -> Any:

@@ -127,6 +127,11 @@ class ClipStream(VideoStream):
 
     def _check_window(self, shape: tuple[int, ...], round_number: int, chunks: tuple[int, int]) -> None:
         context = latent_frames(self.request.clip.context_frames, self.request.config.vae)
+        if round_number and chunks[0] != self.request.clip.frames:
+            raise ConfigError(
+                f"the saved position has clips of {chunks[0]} frames; this request's clip_frames are "
+                f"{self.request.clip.frames}"
+            )
         if round_number and shape[1] != context:  # that of a first clip may be shorter, or none
             raise ConfigError(
                 f"the saved position has a context of {shape[1]} latent frames; this request's context_frames "
@@ -134,6 +139,10 @@ class ClipStream(VideoStream):
             )
 
     def _next_change(self) -> int:
+        return self.round
+
+    @property
+    def _oldest_place(self) -> int:
         return self.round
 
     def _change(self, place: int, texts: tuple[str, ...]) -> None:

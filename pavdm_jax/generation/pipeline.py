@@ -12,6 +12,7 @@ import numpy as np
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.as_trained import unlike_training
 from pavdm_jax.generation.clip_by_clip import ClipStream, check_clips
+from pavdm_jax.generation.options import DEFAULT_FRAMES
 from pavdm_jax.generation.progressive import ProgressiveStream, make_plan
 from pavdm_jax.generation.prompts import PromptFeatures, encode_prompts
 from pavdm_jax.generation.request import Request, make_request
@@ -45,7 +46,7 @@ def open_stream(model: Model, request: Request, prompts: PromptFeatures) -> Vide
     return (ProgressiveStream if request.method == "progressive" else ClipStream)(model, request, prompts)
 
 
-def generate_stream(model: Model, prompt, frames: int | None = 1440, **options) -> VideoStream:
+def generate_stream(model: Model, prompt, frames: int | None = DEFAULT_FRAMES, **options) -> VideoStream:
     """The frames of a video while it is made; `frames=None` makes a video without end.
 
     Arguments and errors are those of `generate`.
@@ -58,13 +59,13 @@ def generate_stream(model: Model, prompt, frames: int | None = 1440, **options) 
     return open_stream(model, request, *encode_prompts(model, request))
 
 
-def generate(model: Model, prompt, frames: int = 1440, **options) -> np.ndarray:
+def generate(model: Model, prompt, frames: int = DEFAULT_FRAMES, **options) -> np.ndarray:
     """Make a video.
 
     Args:
       model: from `load`.
       prompt: a text; a list of texts for a batch; or a timeline `[(second, text), ...]` that starts at second 0.
-      frames: pixel frames of the whole video, a start clip's included; any number.
+      frames: pixel frames of the whole video, a start clip's included; any number (1440, a minute).
       options: the other fields of `options.Options`, such as seconds, resolution, guidance_scale, seed, start, method.
 
     Returns:

@@ -229,7 +229,7 @@ def decode_next_frames(
     See `wan_vae.decode_next`; the memory of `past`, which is in `dtype`, is given to the new one.
     """
     frames, past = decode_next(WanVAE(config, jnp.dtype(dtype)), params, latents, past)
-    return replicate((_to_uint8(frames), past))
+    return replicate(_to_uint8(frames)), past
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -21,7 +21,7 @@ from pavdm_jax.generation.programs import first_window, run_segment
 from pavdm_jax.generation.prompts import PromptFeatures, encode_texts
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
-from pavdm_jax.geometry import decodable_latents, decoded_frames, least_frames, new_latents
+from pavdm_jax.geometry import decodable_latents, decoded_frames, latent_frames, least_frames, new_latents
 from pavdm_jax.models.model import Model
 
 
@@ -140,6 +140,10 @@ def _known_chunks(request: Request) -> tuple[int, int]:
     if available < least:
         raise ConfigError(f"the start clip has {len(request.start[0])} frames; at least {shortest} frames are needed")
     num_noised = min(wanted, available)
+    if not window.context_chunks and not wanted:
+        raise ConfigError(
+            "a window of one noisy chunk without context sees nothing of a start clip; give context_chunks 1"
+        )
     return min(window.context_chunks, available - num_noised), num_noised
 
 
@@ -168,8 +172,8 @@ def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
         frame = round(second * request.fps)
         if request.frames is not None and frame >= request.frames:
             raise ConfigError(f"the prompt at second {second:g} would begin after the end of the video")
-        latents = -((first_frame - frame) * vae.micro_latents // vae.micro_frames)
-        starts.append(min(max(0, -(-latents // k)), end - 1))
+        latents = latent_frames(frame - first_frame, vae) if frame > first_frame else 0  # before the first such frame
+        starts.append(min(-(-latents // k), end - 1))
     for number, (start, later) in enumerate(itertools.pairwise(starts)):
         if start == later:
             never = request.prompts[0][number][1]
@@ -258,6 +262,10 @@ class ProgressiveStream(VideoStream):
 
     def _next_change(self) -> int:
         return min(self.plan.num_given + self.round, self.plan.num_chunks - 1)
+
+    @property
+    def _oldest_place(self) -> int:
+        return self.plan.prompt_starts[0]
 
     def _change(self, place: int, texts: tuple[str, ...]) -> None:
         starts = list(self.plan.prompt_starts)

@@ -166,7 +166,13 @@ class Recording:
                     f"{others[0]} is finished, and was made with other options; nothing is left to resume: "
                     "choose another --output, or delete it to make it anew"
                 )
-            return all(path.exists() for path in self.outputs)
+            done = [path for path in self.outputs if path.exists()]
+            if done and len(done) < len(self.outputs):
+                raise ConfigError(
+                    f"{done[0]} is finished and {min(set(self.outputs) - set(done))} is not, and no run of both has "
+                    f"left a record: resume with the --batch-size of that run, or delete {done[0]} to make it anew"
+                )
+            return bool(done)
         return False
 
     def run(self, resume: bool = False, progress: bool = True) -> bool:
@@ -221,7 +227,9 @@ class Recording:
 
     def _record_all(self, stream: VideoStream, writers: list[VideoWriter], progress: bool) -> bool:
         total = None if self.request.frames is None else stream.num_rounds
-        bar = tqdm(total=total, initial=stream.round, unit=stream.unit, disable=not progress, smoothing=0.1)
+        bar = tqdm(
+            total=total, initial=stream.round, desc=stream.place, unit=stream.unit, disable=not progress, smoothing=0.1
+        )
         first_frame = stream.frames_done
         try:
             while not stream.done:

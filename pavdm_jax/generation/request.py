@@ -162,7 +162,13 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
     frames = asked.frames if asked.seconds is None else seconds_to_frames(asked.seconds, fps)
     if frames is not None:
         check_frames(frames)
-    text = dataclasses.replace(config.text, **_given(asked, "aesthetic_score", "motion_score", "camera_motion"))
+    scores = _given(asked, "aesthetic_score", "motion_score", "camera_motion")
+    if scores and config.text.aesthetic_score is None:
+        warnings.warn(
+            f"{' and '.join(scores)} are appended to prompts of a model that is not known to be trained with scores",
+            stacklevel=2,
+        )
+    text = dataclasses.replace(config.text, **scores)
     config = dataclasses.replace(config, text=text)
     height, width, told_size = _size(config, asked)
     if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:

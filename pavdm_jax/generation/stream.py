@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -20,7 +21,7 @@ from pavdm_jax.generation.prompts import PromptFeatures
 from pavdm_jax.generation.request import Request
 from pavdm_jax.geometry import latent_size
 from pavdm_jax.models.attention import choose_backend
-from pavdm_jax.models.model import DTYPES, Model
+from pavdm_jax.models.model import DTYPES, SAMPLING_PARTS, Model, part_name
 
 T = TypeVar("T")
 
@@ -52,7 +53,10 @@ class VideoStream(ABC):
     def __init__(self, model: Model, request: Request, prompts: PromptFeatures):
         enable_cache()
         self._mesh = make_mesh(request.mesh)
-        self.model, self.request = model.replace(params=place_params(model.params, self._mesh)), request
+        # A text encoder stays where it is: it may be too large for the accelerator.
+        sampled = {part: model.params[part] for part in map(partial(part_name, config=model.config), SAMPLING_PARTS)}
+        self.model = model.replace(params={**model.params, **place_params(sampled, self._mesh)})
+        self.request = request
         self.round, self.frames_done, self.kept_frames = 0, 0, 0 if request.start is None else request.given_frames
         self._prompts = self._asked = prompts
         self._conditions = self._make_conditions(prompts)
@@ -73,6 +77,17 @@ class VideoStream(ABC):
     def _change(self, place: int, texts: tuple[str, ...]) -> None:
         """Let a prompt for each sample hold from a chunk or clip on."""
 
+    @property
+    @abstractmethod
+    def _oldest_place(self) -> int:
+        """Where the oldest prompt begins that a chunk, or clip, in the window may still have."""
+
+    def _apply_change(self, place: int, texts: tuple[str, ...]) -> None:
+        """Change the prompt, and note it for `save`; what no chunk needs any more is dropped from the notes."""
+        self._change(place, texts)
+        changes = [*self._changes, (place, texts)]
+        self._changes = [change for change in changes if change[0] >= self._oldest_place]
+
     def _forget_changes(self) -> None:
         """Let the prompts of the request hold again."""
         self._changes, self._prompts = [], self._asked
@@ -90,6 +105,13 @@ class VideoStream(ABC):
         Raises:
           ConfigError: it is not.
         """
+
+    @property
+    def place(self) -> str:
+        """The size of the frames, and what makes them, in words: "240x424 on 8 NVIDIA H100"."""
+        devices = self._mesh.devices.flat
+        kind = f"{self._mesh.size} {devices[0].device_kind}" if devices[0].platform != "cpu" else "CPU"
+        return f"{self.request.height}x{self.request.width} on {kind}"
 
     @property
     def done(self) -> bool:
@@ -123,9 +145,7 @@ class VideoStream(ABC):
             raise ConfigError(f"a prompt is text, or a list of texts, not {prompt!r}")
         if len(texts) != self.request.batch:
             raise ConfigError(f"{len(texts)} prompts are given for {self.request.batch} samples; give one each")
-        place = self._next_change()
-        self._change(place, tuple(texts))
-        self._changes.append((place, tuple(texts)))
+        self._apply_change(self._next_change(), tuple(texts))
 
     def save(self) -> dict[str, np.ndarray]:
         """The position in the video as NumPy arrays, for `restore`."""
@@ -185,8 +205,7 @@ class VideoStream(ABC):
         if self._changes:
             self._forget_changes()
         for place, texts in zip(saved["changed_at"].tolist(), saved["changed_to"].tolist(), strict=True):
-            self._change(place, tuple(texts))
-            self._changes.append((place, tuple(texts)))
+            self._apply_change(place, tuple(texts))
 
     # What the subclasses share.
 

@@ -6,6 +6,7 @@ from pavdm_jax.config import OPEN_SORA_1_2, ModelConfig, demo
 from pavdm_jax.data.shapes_world import SIMPLE
 from pavdm_jax.diffusion.objectives import DistilledGuidance, DistilledShift, ProgressiveDiffusion, UniformDiffusion
 from pavdm_jax.training.config import (
+    Data,
     JointReconstruction,
     LoRAConfig,
     Objective,
@@ -65,6 +66,8 @@ def open_sora_finetune(
     steps: int = 10_000,
     frames: int = 119,
     model: ModelConfig = OPEN_SORA_1_2,
+    data: Data | None = None,
+    lora: LoRAConfig | None = None,
 ) -> TrainConfig:
     """A finetune of Open-Sora 1.2 XL/2 at 240p, its text layers frozen.
 
@@ -79,14 +82,17 @@ def open_sora_finetune(
       steps: updates of the parameters.
       frames: pixel frames of a clip; 119 are 35 latent frames.
       model: with the window that is trained, and the size of the videos.
+      data: None for the manifest clips.csv.
+      lora: train adapters of it instead of the weights.
     """
     objective = ProgressiveDiffusion() if objective is None else objective
     stage = Stage(
         _stage_name(objective),
         objective,
-        VideoData("clips.csv", frames=frames),
+        VideoData("clips.csv", frames=frames) if data is None else data,
         train=("stdit3",),
         freeze=("stdit3/caption_in", "stdit3/caption_out", "stdit3/null_caption"),
+        lora=lora,
         steps=steps,
         batch_size=batch_size,
         optimizer=OptimizerConfig(1e-4, warmup_steps=1000, decay=False),

@@ -121,7 +121,8 @@ def joint_loss(config: VAEConfig, kl_weight: float, decoded_frames: int | None =
 
 def measure_normalisation(config: VAEConfig, params: dict, batches: list[dict]) -> dict:
     """`params` with the VAE's shift and scale set to the mean and the deviation of its latents on `batches`, of which
-    those count that have the shape of the first (others are of images, or of another aspect ratio)."""
+    those count that have the shape of the first (others are of images, or of another aspect ratio). Clips are encoded
+    one by one: a batch may be for many devices."""
     vae: Any = VideoVAE(config)  # what its `apply` gives depends on the method
 
     @jax.jit
@@ -130,6 +131,7 @@ def measure_normalisation(config: VAEConfig, params: dict, batches: list[dict]) 
         return vae.apply({"params": params["vae"]}, spatial, method="encode_temporal")
 
     shape = batches[0]["frames"].shape
-    values = jnp.concatenate([latents(batch["frames"]) for batch in batches if batch["frames"].shape == shape])
+    alike = [batch["frames"] for batch in batches if batch["frames"].shape == shape]
+    values = jnp.concatenate([latents(clip[None]) for frames in alike for clip in frames])
     shift, scale = values.mean((0, 1, 2, 3)), values.std((0, 1, 2, 3))
     return {**params, "vae": {**params["vae"], "shift": shift, "scale": scale}}

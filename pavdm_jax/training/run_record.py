@@ -20,6 +20,7 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.lora import FILE
 from pavdm_jax.checkpoints.run_folder import newest_step
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.models.linear import default_precision
 from pavdm_jax.outputs import lock_file
 from pavdm_jax.training.config import Data, Objective, TrainConfig
 
@@ -85,7 +86,7 @@ def claim(output: Path, config: TrainConfig) -> Iterator[int | None]:
     storage.make_folder(output)
     with _locked(output):
         recorded = check_claim(output, config)
-        content = json.dumps(_as_json(config), indent=2).encode()
+        content = json.dumps(_as_json(config) | _precision(), indent=2).encode()
         if recorded is None or (output / RECORD).read_bytes() != content:
             storage.write(output / RECORD, content)
         try:
@@ -130,7 +131,8 @@ def _check_same(output: Path, content: bytes, config: TrainConfig) -> int:
             raise TypeError(recorded)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{output / RECORD} is damaged; choose another --output or remove that folder") from None
-    given, defaults = dict(_leaves(_as_json(config))), dict(_leaves(_defaults(config)))
+    given = dict(_leaves(_as_json(config))) | _precision()
+    defaults: dict[str, Any] = dict(_leaves(_defaults(config))) | dict.fromkeys(_precision())
     for name in dict.fromkeys([*given, *there]):
         ours = given.get(name, ABSENT)
         theirs = there.get(name, defaults.get(name, ABSENT))
@@ -148,6 +150,11 @@ def _check_same(output: Path, content: bytes, config: TrainConfig) -> int:
             "that folder"
         )
     return recorded
+
+
+def _precision() -> dict[str, str | None]:
+    """What the numbers of a run depend on beside its config: the precision of products where the user set one."""
+    return {"matmul_precision": default_precision()}
 
 
 def _shown(value: Any) -> str:

@@ -250,14 +250,16 @@ def read_comment(path: str | Path) -> str | None:
 def _finish(partial: Path, path: Path, comment: str) -> None:
     """Turn the fragments into an ordinary MP4 with an index (exact frame count, quick seeking) at `path`.
 
-    Where the disk has no room for the second copy, the fragmented file, a complete video too, becomes the result.
+    Raises:
+      OSError: it cannot be written, for instance because the disk has no room for a second copy; the fragments, a
+        complete video too, stay.
     """
-    try:
-        with storage.atomic_file(path) as indexed:
+    with storage.atomic_file(path) as indexed:
+        try:
             _index(partial, indexed, comment)
-        partial.unlink()
-    except (OSError, FFmpegError):
-        partial.replace(path)
+        except FFmpegError as error:
+            raise OSError(error.errno, error.strerror) from None
+    partial.unlink()
 
 
 def _index(partial: Path, indexed: Path, comment: str) -> None:

@@ -176,6 +176,7 @@ def test_rows_may_name_a_part_and_a_rate(folder):
         ("path,caption,start", "wide.mp4,x,soon", "start 'soon' is no number"),
         ("path,caption,start,end", "wide.mp4,x,2,1", "must come after the start"),
         ("path,caption,fps", "wide.mp4,x,0", "fps must be above 0"),
+        ("path,caption,fps", "wide.mp4,x,1e12", "fps must be above 0"),
         ("path,caption", "wide.mp4,a circle, moving", "line 2 .*has more columns than the header; put a text"),
         ("path,caption", 'wide.mp4,"a circle\nwide.mp4,x', "cannot be read: unexpected end of data"),
         ("path,caption", "wide.mp4,  ", "has an empty caption"),
@@ -185,6 +186,38 @@ def test_rows_may_name_a_part_and_a_rate(folder):
 def test_a_manifest_that_makes_no_sense_is_refused(folder, header, row, message):
     with pytest.raises(ConfigError, match=message):
         read_manifest(write_csv(folder / "bad.csv", [row] if row else [], header))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"path": ' + "[" * 3000,
+        '{"path": ' + "7" * 5000 + "}",
+        r'{"path": "\ud800", "caption": "x"}',
+        '{"path": "a\\u0000"}',
+    ],
+    ids=["depth", "digits", "surrogate", "nul"],
+)
+def test_rows_of_json_that_no_file_can_be_named_by_are_one_line(folder, row):
+    path = folder / "bad.jsonl"
+    path.write_text(row + "\n")
+    with pytest.raises(ConfigError, match=r"(line 1 of|the manifest) .*bad\.jsonl") as told:
+        read_manifest(str(path))
+    assert "\n" not in str(told.value)
+
+
+def test_a_time_that_cannot_be_makes_no_clips_without_end(tmp_path):
+    """One of four pictures is said to be shown after thirty years."""
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "bgr0"
+        for time, pixels in zip([0, 1, 2, 10**10], gradient(4, 64, 64), strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")
+            frame.pts, frame.time_base = time, 1 / stream.codec_context.framerate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(ConfigError, match=r"is damaged in packet 4, which is said to end after 1e\+09 seconds"):
+        probe(str(tmp_path / "v.mkv"))
 
 
 def test_a_manifest_without_a_clip_is_refused(folder):

@@ -147,9 +147,9 @@ def test_split_depends_neither_on_motion_nor_on_order():
 @pytest.mark.parametrize("complete", [False, True])
 def test_captions_are_read_back(complete):
     rng = np.random.default_rng(5)
-    names = ("_SIZE_WORDS", "_ADJECTIVES", "_ADVERBS", "_VERBS", "_DIRECTION_WORDS")
+    names = ("_SIZE_WORDS", "_ADJECTIVES", "_ADVERBS", "_VERBS")
     groups = [getattr(captions, name) for name in names] + [shapes_world.KINDS, shapes_world.COLORS]
-    groups += [captions._VERBS.values(), captions._JOINTS[:3]]
+    groups += [captions._VERBS.values(), captions._JOINTS[:3], ("up", "down", "left", "right")]
     vocabulary = {word for group in groups for word in group}
     named = {"size": 0, "speed": 0, "direction": 0}
     for scene in scenes(3000, seed=6):

@@ -236,3 +236,17 @@ def test_a_code_alone_tells_of_a_lost_process(code):
         error_code_string = code
 
     assert processes._is_lost(Lost("the other end is gone"))
+
+
+def test_processes_that_found_different_clips_all_stop(monkeypatch):
+    """One that cannot read a file would take other clips for its rows than the others do."""
+    processes.check_agreed("clips", "alone")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    found = []
+    monkeypatch.setattr(
+        processes.multihost_utils, "process_allgather", lambda x: np.stack([x, x if not found else found[0]])
+    )
+    processes.check_agreed("clips", "the same")
+    found.append(np.zeros(8, np.int32))
+    with pytest.raises(ConfigError, match="the processes have found different clips; see that all hosts read"):
+        processes.check_agreed("clips", "others")

@@ -171,7 +171,7 @@ def test_own_complaints_about_values_are_told_as_they_are():
         (
             ConfigError("no \x1b[2J\nfile " + "x" * 60_000),
             2,
-            f"error: no \\x1b[2J\\nfile {'x' * 480} ... {'x' * 500}\n",
+            f"error: no \\x1b[2J\\nfile {'x' * 476} ... {'x' * 500}\n",
         ),
         (ListError("two:\n  a\n  b"), 2, "error: two:\n  a\n  b\n"),
         (MachineError("full"), 1, "error: full\n"),
@@ -201,14 +201,28 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(command):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("module", ["pavdm_jax", "pavdm_jax.train"])
-def test_ctrl_c_while_modules_are_imported_is_one_line(module):
+def test_ctrl_c_while_modules_are_imported_is_one_line(module, sent):
     command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert any("jax._src.core" in line for line in process.stderr)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         said = [line for line in process.stderr if not line.startswith("import time:")]
     assert (process.returncode, said) == (130, ["interrupted\n"])
+
+
+def test_another_program_that_imports_the_package_keeps_its_own_ctrl_c(tmp_path):
+    (tmp_path / "theirs.py").write_text("import sys, pavdm_jax; print(sys.excepthook is sys.__excepthook__)")
+    command = [sys.executable, "-m", "theirs"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_public_names_are_listed():
+    assert {"load", "generate", "generate_stream", "Model", "VideoWriter", "ConfigError"} <= set(dir(pavdm_jax))
+    assert all(getattr(pavdm_jax, name) is not None for name in pavdm_jax.__all__)
 
 
 DAMAGED_CACHE = """
@@ -246,6 +260,33 @@ def test_a_damaged_entry_of_the_cache_is_one_line_once(tmp_path):
     )
     assert said() == ""
     assert {path.name for path in entries} == {path.name for path in tmp_path.glob("*-cache")}
+
+
+FULL_CACHE = """
+import resource
+import jax
+from pavdm_jax.cli import enable_cache, exit_with
+
+def work():
+    enable_cache()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    for factor in range(2, 6):
+        print(jax.jit(lambda x: x * factor)(4.0))
+    return 0
+
+exit_with(work, "interrupted")
+"""
+
+
+def test_a_disk_that_is_full_of_compiled_programs_is_one_line(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment["PAVDM_CACHE"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "-c", FULL_CACHE], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "8.0\n12.0\n16.0\n20.0\n")
+    assert done.stderr == (
+        f"warning: compiled programs are not kept: {tmp_path} cannot be written; is the disk full?\n"
+    )
 
 
 def test_modules_of_commands_exist():

@@ -94,13 +94,13 @@ def test_a_seed_that_the_last_video_cannot_have_is_refused_before_the_first():
 
 def test_moments_after_the_end_are_refused():
     with pytest.raises(ConfigError, match="longer videos"):
-        evaluate.evaluate(evaluate.EvaluateConfig(frames=24, seconds=(5.0,)))
+        evaluate.evaluate(evaluate.EvaluateConfig(frames=24, moments=(5.0,)))
 
 
 @pytest.mark.parametrize("second", [0.0, float("inf"), float("nan")])
 def test_moments_that_are_none_are_refused(second):
-    with pytest.raises(ConfigError, match="seconds must be numbers above 0"):
-        evaluate.evaluate(evaluate.EvaluateConfig(seconds=(second,)))
+    with pytest.raises(ConfigError, match="moments must be seconds above 0"):
+        evaluate.evaluate(evaluate.EvaluateConfig(moments=(second,)))
 
 
 def test_the_embedded_model_shows_the_colour_that_it_is_asked_for():

@@ -98,3 +98,27 @@ def test_noise_is_drawn_as_long_as_chunks_enter_or_the_context_is_noised():
     assert takes[0]
     assert not takes[-1]
     assert all(noised.takes_noise(shift) for shift in range(noised.num_shifts))
+
+
+def test_clips_of_another_length_are_refused():
+    saved = generate_stream(tiny_model(), PROMPT, 6 * CHUNK, method="replacement", context_frames=CHUNK)
+    saved.advance()
+    other = generate_stream(
+        tiny_model(), PROMPT, 6 * CHUNK, method="replacement", context_frames=CHUNK, clip_frames=5 * CHUNK
+    )
+    with pytest.raises(ConfigError, match=f"this request's clip_frames are {5 * CHUNK}"):
+        other.restore(saved.save())
+
+
+@pytest.mark.parametrize("method", ["progressive", "replacement"])
+def test_of_many_changes_of_the_prompt_those_are_kept_that_still_matter(method):
+    one = generate_stream(tiny_model(), PROMPT, 60 * CHUNK, method=method)
+    for number in range(12):
+        one.advance()
+        one.set_prompt(PROMPT if number % 2 else OTHER)
+    saved = one.save()
+    assert 0 < len(saved["changed_at"]) < 6
+    again = generate_stream(tiny_model(), PROMPT, 60 * CHUNK, method=method)
+    again.restore(saved)
+    for _ in range(4):
+        np.testing.assert_array_equal(frames(one.advance()), frames(again.advance()))

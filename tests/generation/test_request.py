@@ -1,10 +1,16 @@
 """What a request fills in from the model, and how it is written down and read back."""
 
 import dataclasses
+import warnings
 
-from support.tiny_model import PROMPT, tiny_model
+import numpy as np
+import pytest
+from support.small_videos import write_lossless
+from support.tiny_model import CHUNK, PROMPT, tiny_model
 
 from pavdm_jax.config import OPEN_SORA_1_2, SCHEDULES
+from pavdm_jax.errors import ConfigError
+from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import make_request
 from pavdm_jax.generation.request_json import describe, read_request
 
@@ -41,3 +47,44 @@ def test_windows_of_a_request_leave_the_model_as_it_is():
     request = make_request(config, PROMPT, schedule="fifo")
     assert request.config.window == SCHEDULES["fifo"]
     assert dataclasses.replace(request.config, window=config.window) == config
+
+
+def test_a_start_clip_is_taken_at_the_rate_of_the_video(tmp_path):
+    """Of 34 frames at 24 a second, 12 a second are every second one; at 48 a second they would play faster."""
+    frames = np.random.default_rng(0).integers(0, 255, (34, 16, 24, 3)).astype(np.uint8)
+    write_lossless(tmp_path / "clip.mp4", frames)
+    config = tiny_model().config
+
+    def start(**options):
+        return make_request(config, PROMPT, start=tmp_path / "clip.mp4", **options).start[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(start(), frames)
+        np.testing.assert_array_equal(start(fps=12), frames[::2])
+    with pytest.warns(UserWarning, match=r"clip\.mp4 has 24 frames a second and is played at 48, which is faster"):
+        np.testing.assert_array_equal(start(fps=48), frames)
+
+
+@pytest.mark.parametrize("frames", [1440, None, 30])
+def test_a_length_is_given_once_even_if_it_is_the_usual_one(frames):
+    with pytest.raises(ConfigError, match="both say how long; give one of them"):
+        make_request(tiny_model().config, PROMPT, frames=frames, seconds=2)
+    assert make_request(tiny_model().config, PROMPT, seconds=2).frames == 48
+
+
+def test_a_window_that_would_not_see_the_start_clip_is_refused():
+    start = np.zeros((2 * CHUNK, 16, 24, 3), np.uint8)
+    options = {"noisy_chunks": 1, "context_chunks": 0, "steps": 2}
+    request = make_request(tiny_model().config, PROMPT, start=start, **options)
+    with pytest.raises(ConfigError, match="sees nothing of a start clip; give context_chunks 1"):
+        make_plan(request)
+    make_plan(make_request(tiny_model().config, PROMPT, **options))
+
+
+def test_scores_of_a_model_that_knows_none_are_told():
+    with pytest.warns(UserWarning, match="motion_score are appended to prompts of a model that is not known"):
+        make_request(tiny_model().config, PROMPT, motion_score=15)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_request(OPEN_SORA_1_2, "a cat", motion_score=15)

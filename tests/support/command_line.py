@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from pavdm_jax import __main__ as pavdm
+from pavdm_jax import make_video
 
 
 def mistake(capsys, monkeypatch, *arguments):
@@ -16,3 +17,8 @@ def mistake(capsys, monkeypatch, *arguments):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     return caught.value.code, lines[0]
+
+
+def run(*arguments):
+    """Run `pavdm` in this process, and return its exit code; mistakes are raised."""
+    return make_video.run(make_video.read([str(argument) for argument in arguments]))

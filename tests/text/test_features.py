@@ -1,7 +1,10 @@
 """Features of prompts: kept on disk by text and text encoder, so that a second run reads no text encoder; damage is
 mended."""
 
+import dataclasses
+import json
 import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -164,3 +167,34 @@ def test_a_cache_that_cannot_be_written_is_named(checkpoint, tmp_path, monkeypat
     monkeypatch.setenv("PAVDM_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match="set PAVDM_CACHE"):
         features(load(checkpoint), PROMPT)
+
+
+def test_negative_prompts_are_cleaned_and_get_no_scores():
+    """Guidance would lead away from what the scores ask for."""
+    model = tiny_model()
+    text = dataclasses.replace(model.config.text, motion_score=9.0)
+    scored = model.replace(config=dataclasses.replace(model.config, text=text))
+    with pytest.warns(UserWarning, match=r"the first 8 are read: circle motion score: 9\.0\."):
+        made, lengths = prompt_features(scored, ["circle"], jnp.float32, negative=["<b>Circle</b>"])
+    expected, expected_lengths = features(model, "circle")
+    assert lengths[0] > expected_lengths[0] == lengths[1]
+    np.testing.assert_array_equal(made[1], expected[0])
+
+
+def test_a_prompt_that_is_cut_is_told():
+    model = tiny_model()
+    with pytest.warns(UserWarning, match=r"of \d+ tokens of a prompt the first 8 are read: a large green"):
+        features(model, PROMPT, "a large green triangle moves right " * 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features(model, "a red circle")
+
+
+@pytest.mark.parametrize("change", [{"num_heads": 4}, {"num_layers": 3}, {"d_ff": 8}])
+def test_a_config_that_does_not_fit_the_text_encoder_is_one_line(checkpoint, change):
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text())
+    config["t5"] |= change
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"params/t5 holds another architecture than the config\.json says"):
+        prompt_features(load(checkpoint, parts=()), [PROMPT], jnp.float32)

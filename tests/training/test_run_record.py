@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 from support.tiny_model import TINY
 
@@ -172,3 +173,25 @@ def test_a_window_whose_chunks_wait_is_of_sampling_only():
     waiting = dataclasses.replace(TINY, window=dataclasses.replace(TINY.window, lag=2))
     with pytest.raises(ConfigError, match=r"model\.window\.lag 2 is of sampling only; train a window without it"):
         dataclasses.replace(CONFIG, model=waiting)
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path):
+    """Before, its target was emptied."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(ConfigError, match=r"\.lock is a symbolic link; remove it"):
+        claim(tmp_path / "run", CONFIG).__enter__()
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_a_run_does_not_go_on_with_products_of_another_precision(folder):
+    with (
+        jax.default_matmul_precision("bfloat16"),
+        pytest.raises(ConfigError, match="matmul_precision None, not bfloat16"),
+    ):
+        check_claim(folder, CONFIG)
+    record = json.loads((folder / RECORD).read_text())
+    del record["matmul_precision"]  # as before it was noted
+    (folder / RECORD).write_text(json.dumps(record))
+    assert check_claim(folder, CONFIG) == 6

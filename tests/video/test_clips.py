@@ -227,3 +227,19 @@ def test_gif_leaves_nothing_when_it_fails(tmp_path):
     with pytest.raises(ConfigError, match="fps"):
         images.write_gif(tmp_path / "a.gif", [clip(2)], fps=24, gif_fps=60)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("fps", "numbers"), [(24, range(0, 40, 2)), (16, range(0, 40, 3)), (47.9, range(40)), (90, range(40))]
+)
+def test_of_a_faster_video_the_frames_of_the_moments_are_read(tmp_path, fps, numbers):
+    frames = clip(40, 32, 48)
+    with av.open(str(tmp_path / "fast.mp4"), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=48, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "rgb24"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    numbers = list(numbers)
+    np.testing.assert_array_equal(read_video(tmp_path / "fast.mp4", fps=fps), frames[numbers])
+    np.testing.assert_array_equal(read_video(tmp_path / "fast.mp4", 2, 9, fps=fps), frames[numbers[2:9]])

@@ -222,13 +222,18 @@ def test_full_disk(tmp_path, monkeypatch, where):
             monkeypatch.setattr(video_writer.os, "fsync", full)
             writer.write(clip(17))
         assert len(read_video(writer.partial_path)) == 17
-    else:  # no room for the second copy: the fragments are the video
-        with VideoWriter(tmp_path / "video.mp4", 24) as writer:
-            writer.write(clip(17))
-            monkeypatch.setattr(video_writer.av, "open", lambda *a, **k: full())
+    else:  # no room for the second copy: the fragments stay, and can be resumed
+        writer = VideoWriter(tmp_path / "video.mp4", 24, comment="what made it")
+        writer.write(clip(17))
+        monkeypatch.setattr(video_writer.av, "open", lambda *a, **k: full())
+        with pytest.raises(ConfigError, match=r"video\.mp4.*full.*make room and resume"):
+            writer.close()
         monkeypatch.undo()
+        assert os.listdir(tmp_path) == ["video.partial.mp4"]
+        assert len(read_video(writer.partial_path)) == 17
+        VideoWriter(tmp_path / "video.mp4", 24, comment="what made it", resume=writer.position).close()
         assert os.listdir(tmp_path) == ["video.mp4"]
-        assert len(read_video(tmp_path / "video.mp4")) == 17
+        assert read_comment(tmp_path / "video.mp4") == "what made it"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ _SIZE_WORDS = {"small": "small", "little": "small", "large": "large", "big": "la
 _VERBS = {"moves": "move", "glides": "glide", "bounces": "bounce"}
 _ADJECTIVES = {"slow": "slow", "fast": "fast"}
 _ADVERBS = {"slowly": "slow", "fast": "fast", "quickly": "fast"}
-_DIRECTION_WORDS = ("up", "down", "left", "right")
 _JOINTS = ("a", "an", "and", ",")
 _ANY_KIND = "shape"
 SIZE_NAMED, SPEED_NAMED, DIRECTION_NAMED, VERB_SHARED = 0.9, 0.9, 0.5, 0.6  # probabilities, where there is a choice
