@@ -22,7 +22,8 @@ class Preempted(BaseException):
 class Preemption:
     """A context manager in which SIGTERM does not end the process at once.
 
-    During training steps (inside `with steps()`) `requested` becomes True, and the loop saves and stops. At other
+    During training steps (inside `with steps()`) `requested` becomes True, and the loop saves and stops. While samples
+    are made between two steps (`with at_once()`), `Preempted` is raised, and the loop saves before it ends. At other
     times, when nothing would be lost, `Preempted` is raised at once. With several processes, JAX's preemption service
     receives the signal instead, and agrees on a step at which all of them stop.
     """
@@ -54,6 +55,21 @@ class Preemption:
             self._in_steps = False
         if self._noted:  # after the last call of `requested`
             raise Preempted(MESSAGE)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A context within `steps` for what may take minutes and may be given up, such as sample videos.
+
+        Raises:
+          Preempted: the signal came before it, or within it.
+        """
+        self._in_steps = False
+        try:
+            if self._noted:
+                raise Preempted(MESSAGE)
+            yield
+        finally:
+            self._in_steps = True
 
     def requested(self, step: int) -> bool:
         """Whether to stop after `step`, counted over the whole run."""

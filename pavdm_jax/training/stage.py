@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -165,15 +164,22 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
                 log.advance(float(previous))
             previous, step = loss, index + 1
             stops, ends = run.preemption.requested(first + step), step == stage.steps
-            state = _record(prepared, checkpoints, log, state, step, saves_now=ends or stops)
+            saves = step % run.config.save_every == 0 or ends or stops
+            state = _record(prepared, checkpoints, log, state, step, saves)
+            if not stops and _samples(run.config, stage, step):
+                try:
+                    with run.preemption.at_once():
+                        _sample(prepared, state, step)
+                except Preempted:
+                    stops = True
+                    if not saves:
+                        _save(prepared, checkpoints, state, step)
             if stops and not ends:
                 checkpoints.wait()
                 raise Preempted(
                     f"stopped by SIGTERM: step {first + step} of {run.config.output} is saved; the same command goes "
                     "on from it"
                 )
-            if _samples(run.config, stage, step):
-                _sample(prepared, state, step)
         if previous is not None:
             log.advance(float(previous))
             checkpoints.wait()
@@ -184,20 +190,16 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
 
 
 def _record(
-    prepared: PreparedStage, checkpoints: Checkpoints, log: StageLog, state: TrainState, step: int, saves_now: bool
+    prepared: PreparedStage, checkpoints: Checkpoints, log: StageLog, state: TrainState, step: int, saves: bool
 ) -> TrainState:
     """Log and save the state after a step, if they are due; if it was logged, its sums of metrics are reset."""
-    run, stage, first = prepared.run, prepared.stage, prepared.first
-    logs = step % run.config.log_every == 0 or step == stage.steps
-    saves = step % run.config.save_every == 0 or saves_now
-    if logs or saves:  # before saving, so that no checkpoint holds what is not finite
-        _check_finite(state, stage, first, storage.as_path(run.config.output), checkpoints.latest)
-    if logs:
+    run, stage = prepared.run, prepared.stage
+    if step % run.config.log_every == 0 or step == stage.steps:
+        _check_finite(prepared, checkpoints, state)
         metrics, state = read_totals(state)
         log.write(step, metrics)
     if saves:
-        checkpoints.save(first + step, state, float(state.smooth_loss))
-        run.log.keep()
+        _save(prepared, checkpoints, state, step)
     if (
         step == FIRST_STEPS
         and isinstance(stage.objective, DiffusionObjective)
@@ -208,6 +210,13 @@ def _record(
         if warning is not None:
             run.log.text.warning(f"warning: {warning}")
     return state
+
+
+def _save(prepared: PreparedStage, checkpoints: Checkpoints, state: TrainState, step: int) -> None:
+    """Begin to save the state after a step, unless it is not finite."""
+    _check_finite(prepared, checkpoints, state)
+    checkpoints.save(prepared.first + step, state, float(state.smooth_loss))
+    prepared.run.log.keep()
 
 
 def _sample(prepared: PreparedStage, state: TrainState, step: int) -> None:
@@ -276,8 +285,9 @@ def _changes_latents(prepared: PreparedStage) -> bool:
     return whole and any(name.startswith("vae/") and makes_latents(name) for name in prepared.parameters.trained)
 
 
-def _check_finite(state: TrainState, stage: Stage, first: int, output: Path, kept: int | None) -> None:
+def _check_finite(prepared: PreparedStage, checkpoints: Checkpoints, state: TrainState) -> None:
     """Raise `ConfigError`, with the step and the sample, if the loss or the gradient was not finite."""
+    stage, output, kept = prepared.stage, prepared.run.config.output, checkpoints.latest
     step, sample, bad = (int(x) for x in state.fault)
     if step < 0:
         return
@@ -288,4 +298,4 @@ def _check_finite(state: TrainState, stage: Stage, first: int, output: Path, kep
         else f"the checkpoint of step {kept} is kept; go on from it in another --output with --init-from {output} and "
         "a lower learning rate"
     )
-    raise ConfigError(f"{where} not finite at step {first + step + 1} of stage {stage.name}; {remedy}")
+    raise ConfigError(f"{where} not finite at step {prepared.first + step + 1} of stage {stage.name}; {remedy}")

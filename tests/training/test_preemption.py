@@ -1,10 +1,17 @@
-"""SIGTERM outside of training steps: nothing would be lost, so the run ends at once."""
+"""SIGTERM outside of training steps: where nothing would be lost, the run ends at once; samples are given up."""
 
 import signal
 
+import jax
+import numpy as np
 import pytest
+from support.tiny_model import PROMPT, SHAPES, tiny_model
 
 from pavdm_jax.checkpoints import model_folder
+from pavdm_jax.checkpoints.model_folder import save_model
+from pavdm_jax.checkpoints.run_folder import newest_step
+from pavdm_jax.training import loop, stage
+from pavdm_jax.training.config import OptimizerConfig, SampleConfig, ShapesData, Stage, TrainConfig, UniformDiffusion
 from pavdm_jax.training.preemption import Preempted, Preemption
 
 
@@ -22,3 +29,35 @@ def test_it_is_not_taken_for_damage_of_the_checkpoint_that_is_being_read(monkeyp
     monkeypatch.setattr(model_folder, "_checkpointer", Reader)
     with pytest.raises(Preempted, match="stopped by SIGTERM"), Preemption():
         model_folder.restore_part(tmp_path, {}, None)
+
+
+@pytest.mark.parametrize("save_every", [2, 3, 5])
+def test_while_samples_are_made_it_saves_the_step_and_ends(monkeypatch, tmp_path, save_every):
+    """Samples of a large model take minutes, longer than what a scheduler grants."""
+    save_model(tmp_path / "start", tiny_model(SHAPES))
+    optimizer = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
+    base = Stage("base", UniformDiffusion(1), ShapesData(17, samples=3), ("stdit3/blocks",), 4, 2, optimizer)
+    samples = SampleConfig(every=2, prompts=(PROMPT,), frames=5)
+
+    def run(name):
+        config = TrainConfig(
+            SHAPES,
+            (base,),
+            str(tmp_path / name),
+            init_from=str(tmp_path / "start"),
+            save_every=save_every,
+            samples=samples,
+        )
+        return loop.fit(config)
+
+    made = []
+    monkeypatch.setattr(stage, "sample_videos", lambda *_: made.append("whole") or [])
+    whole = run("whole")
+    assert made == ["whole"] * 2
+    with monkeypatch.context() as once:
+        once.setattr(stage, "sample_videos", lambda *_: signal.raise_signal(signal.SIGTERM) or made.append("late"))
+        with pytest.raises(Preempted, match=r"stopped by SIGTERM: step 2 of .* is saved"):
+            run("stopped")
+    assert newest_step(tmp_path / "stopped") == 2
+    assert made == ["whole"] * 2
+    jax.tree.map(np.testing.assert_array_equal, run("stopped").params, whole.params)
