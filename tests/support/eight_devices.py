@@ -49,6 +49,13 @@ def test_there_are_eight_devices():
     assert jax.device_count() == 8
 
 
+def test_the_text_encoder_stays_where_it_is():
+    """It may be too large for the devices; the networks that sample are on all of them."""
+    stream = generate_stream(tiny_model(), PROMPT, CHUNK)
+    devices = {part: len(jax.tree.leaves(params)[0].devices()) for part, params in stream.model.params.items()}
+    assert devices == {"stdit3": 8, "vae": 8, "t5": 1}
+
+
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.convert_weights import inspect, verify
+from pavdm_jax.distributed.placement import to_devices
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.as_trained import unlike_training
 from pavdm_jax.generation.request import make_request
@@ -29,6 +30,8 @@ from pavdm_jax.training.config import (
     VideoData,
 )
 from pavdm_jax.training.distillation import distillation_loss, teacher_flops
+from pavdm_jax.training.parameters import trainable
+from pavdm_jax.training.program import used_frozen
 from pavdm_jax.training.trained_with import trained_with
 
 STUDENT = dataclasses.replace(
@@ -174,3 +177,18 @@ def test_distillations_that_cannot_work_are_refused(tmp_path):
         dataclasses.replace(stage(shift), train=("stdit3", "t5"))
     with pytest.raises(ConfigError, match="let image_share be 0"):
         dataclasses.replace(stage(shift), data=VideoData("clips.csv", 119, image_share=0.5))
+
+
+def test_a_teacher_whose_student_is_adapters_of_it_is_once_on_the_devices():
+    params = tiny_model(SHAPES).params
+    stage = Stage(
+        "d", DistilledGuidance(), ShapesData(17), ("stdit3",), 2, 2, OptimizerConfig(1e-3), lora=LoRAConfig(2)
+    )
+    parameters = trainable(params, stage, 0)
+    frozen = used_frozen(STUDENT, parameters, params, stage, {"features": None})
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    placed = to_devices(frozen, dict.fromkeys(frozen, place))
+    assert len(placed) == 2 * len(jax.tree.leaves(params["stdit3"]))
+    assert len({id(x) for x in placed.values()}) == len(placed) / 2
+    for name, x in placed.items():
+        np.testing.assert_array_equal(x, frozen[name])
