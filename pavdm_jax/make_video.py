@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,6 +226,10 @@ def run(command: GenerateCommand) -> int:
     for group in groups if not file.resume else ():
         for job in group[:: command.batch_size]:
             check_record(job.name)
+    there = [name for name in names if name.exists() and not file.resume]
+    if there:
+        count = "" if len(there) == 1 else f" and {len(there) - 1} others"
+        warnings.warn(f"{there[0]}{count} exists and is replaced when the new video is whole", stacklevel=2)
     for start in starts:
         find_video(start)
     enable_cache()

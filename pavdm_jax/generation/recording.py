@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,9 +195,6 @@ class Recording:
         saved = self._read_record() if self.record.exists() else None
         if resume and saved is None and self.partial_paths:
             warnings.warn(f"there is no record {self.record} to resume; it is started from the beginning", stacklevel=2)
-        for path in self.outputs if not resume else ():
-            if path.exists():
-                warnings.warn(f"{path} exists, and is replaced when the new video is whole", stacklevel=2)
         stream = open_stream(self.model, self.request, self.prompts)
         positions = [None] * len(self.outputs)
         if saved is not None:
@@ -215,8 +213,8 @@ class Recording:
                 self.branch.enter(stream, writers)
                 for path in self.outputs if self.keeps_states else ():
                     inherit_states(path, self.branch.video, stream.frames_done, self.comments[path])
-            finished = self._record_all(stream, writers, progress)
             self.frames_done = stream.frames_done
+            finished = self._record_all(stream, writers, progress)
             for writer in writers if finished else []:
                 writer.close()
         if finished:
@@ -232,25 +230,40 @@ class Recording:
         )
         first_frame = stream.frames_done
         try:
-            while not stream.done:
-                before = stream.round
-                for frames in stream.advance():
-                    for writer, video in zip(writers, frames, strict=True):
-                        writer.write(video)
-                self._keep_position(stream, writers)
-                if not stream.done:
-                    check_interrupted()
-                bar.update(stream.round - before)
-                made = stream.frames_done - first_frame
-                rate = made / max(bar.format_dict["elapsed"], 1e-9)
-                shown = f"{stream.frames_done} frames, {rate:.1f} frames/s" if made else stream.before_first_frames
-                bar.set_postfix_str(shown)
+            # A round is encoded and written while the next one is computed.
+            with ThreadPoolExecutor(1) as behind:
+                written = behind.submit(lambda: None)
+                while not stream.done:
+                    before, frames, saved = stream.round, stream.advance(), stream.save()
+                    written.result()
+                    written = behind.submit(self._write, writers, frames, saved, stream.done)
+                    if not stream.done:
+                        check_interrupted()
+                    bar.update(stream.round - before)
+                    made = stream.frames_done - first_frame
+                    rate = made / max(bar.format_dict["elapsed"], 1e-9)
+                    shown = f"{stream.frames_done} frames, {rate:.1f} frames/s" if made else stream.before_first_frames
+                    bar.set_postfix_str(shown)
+            written.result()
             return True
         except KeyboardInterrupt:
             INTERRUPTED.clear()
             return self.request.frames is None and all(writer.position.num_frames for writer in writers)
         finally:
             bar.close()
+
+    def _write(
+        self, writers: list[VideoWriter], frames: list[np.ndarray], saved: dict[str, np.ndarray], is_last: bool
+    ) -> None:
+        """Write the frames of a round, and then the position after it."""
+        for together in frames:
+            for writer, video in zip(writers, together, strict=True):
+                writer.write(video)
+        for n, path in enumerate(self.outputs if self.keeps_states and not is_last else ()):
+            keep_state(path, one_sample(saved, n), self.comments[path])
+        positions = json.dumps([writer.position for writer in writers])
+        write_arrays(self.record, identity=json.dumps(self.identity), positions=positions, **saved)
+        self.frames_done = int(saved["frames_done"])
 
     def _writer(self, path: Path, position: list | None) -> VideoWriter:
         """A video's writer, at the position that the record says."""
@@ -267,13 +280,6 @@ class Recording:
     def _is_finished(self, path: Path) -> bool:
         """Whether `path` is a finished video of this same request."""
         return read_comment(path) == self.comments[path]
-
-    def _keep_position(self, stream: VideoStream, writers: list[VideoWriter]) -> None:
-        saved = stream.save()
-        for n, path in enumerate(self.outputs if self.keeps_states and not stream.done else ()):
-            keep_state(path, one_sample(saved, n), self.comments[path])
-        positions = json.dumps([writer.position for writer in writers])
-        write_arrays(self.record, identity=json.dumps(self.identity), positions=positions, **saved)
 
     def _read_record(self) -> dict[str, np.ndarray]:
         saved = read_arrays(self.record, "delete it to start again")

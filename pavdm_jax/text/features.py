@@ -82,10 +82,8 @@ def _warn_of_cut(model: Model, captions: Sequence[str]) -> None:
     for caption in dict.fromkeys(captions):
         count = 0 if model.tokenizer is None else model.tokenizer.count(caption)
         if count > most:
-            warnings.warn(
-                f"of {count} tokens of a prompt the first {most} are read: {caption[:60]} ... {caption[-20:]}",
-                stacklevel=3,
-            )
+            shown = caption if len(caption) < 100 else f"{caption[:70]} ... {caption[-20:]}"
+            warnings.warn(f"of {count} tokens of a prompt the first {most} are read: {shown}", stacklevel=3)
 
 
 def _encode_in_memory(model: Model, captions: list[str], dtype: DTypeLike) -> dict[str, np.ndarray]:

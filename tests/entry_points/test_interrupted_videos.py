@@ -220,7 +220,7 @@ def test_a_finished_video_of_a_batch_is_not_made_anew_without_a_word(checkpoint,
 def test_a_video_that_is_replaced_is_told(checkpoint, tmp_path):
     arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", CHUNK, "--output", tmp_path / "v.mp4", "--quiet"]
     assert run(*arguments) == 0
-    with pytest.warns(UserWarning, match=r"v\.mp4 exists, and is replaced when the new video is whole"):
+    with pytest.warns(UserWarning, match=r"v\.mp4 exists and is replaced when the new video is whole"):
         assert run(*arguments, "--seed", 2) == 0
 
 

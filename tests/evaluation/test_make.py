@@ -87,7 +87,7 @@ def test_seconds_of_computing_are_those_of_all_sittings(made, monkeypatch):
     beside = video.with_suffix(".json")
     alone = json.loads(beside.read_text())["seconds_of_computing"]
     contents = video.read_bytes()
-    save = Recording._keep_position
+    save = Recording._write
 
     def interrupted(*arguments):
         save(*arguments)
@@ -97,7 +97,7 @@ def test_seconds_of_computing_are_those_of_all_sittings(made, monkeypatch):
         video.unlink()
         beside.unlink()
         with monkeypatch.context() as patch:
-            patch.setattr(Recording, "_keep_position", interrupted)
+            patch.setattr(Recording, "_write", interrupted)
             assert made("--share", "1/4")[0] == 130
         said = json.loads(beside.read_text())
         beside.write_text(json.dumps(said | {"seconds_of_computing": seconds}))
@@ -112,7 +112,7 @@ def test_seconds_of_computing_are_those_of_all_sittings(made, monkeypatch):
 
     interrupted_after(1000.0)
     with monkeypatch.context() as patch:
-        patch.setattr(Recording, "_keep_position", killed)
+        patch.setattr(Recording, "_write", killed)
         made("--share", "1/4")
     assert made("--share", "1/4")[0] == 0
     assert json.loads(beside.read_text())["seconds_of_computing"] is None
