@@ -5,7 +5,9 @@ kind.
 """
 
 import dataclasses
+import functools
 import json
+import shutil
 import time
 
 import imageio.v3 as iio
@@ -14,21 +16,29 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from support.nightly import IS_NIGHT
-from support.tiny_model import PROMPT, TINY, tiny_model
+from support.tiny_model import PROMPT, SHAPES, TINY, tiny_model
 
 from pavdm_jax import make_video
 from pavdm_jax.checkpoints import lora
 from pavdm_jax.checkpoints.fingerprint import params_fingerprint
 from pavdm_jax.checkpoints.model_folder import open_model, save_model
+from pavdm_jax.cli import exit_with
 from pavdm_jax.conversion.sources import open_weights
+from pavdm_jax.data.clips import open_clips
+from pavdm_jax.data.config import ShapesData, VideoData
+from pavdm_jax.data.encoder import Encoder
+from pavdm_jax.data.latent_cache import LatentCache
+from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.manifest import read_manifest
-from pavdm_jax.errors import ConfigError, printable
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import Options
 from pavdm_jax.generation.positions import read_arrays, write_arrays
 from pavdm_jax.generation.prompts_file import read_prompts_file
 from pavdm_jax.generation.request import make_request
 from pavdm_jax.models.model import PARTS, flatten
 from pavdm_jax.text.captions import clean_caption
+from pavdm_jax.training.config import Stage, TrainConfig, UniformDiffusion
+from pavdm_jax.training.run_record import RECORD, check_claim, claim
 from pavdm_jax.video.clips import probe, read_clip, read_video
 from pavdm_jax.video.writer import VideoWriter
 
@@ -94,6 +104,10 @@ def samples(tmp_path_factory):
     (folder / "prompts.csv").write_text("prompt,start,seed,seconds,output\na,clip.mp4,3,1.5,a.mp4\nb,,,,\n")
     (folder / "prompts.jsonl").write_text('{"prompt": "a", "seed": 3, "seconds": 2}\n{"prompt": "b"}\n')
     write_arrays(folder / "position.npz", latents=frames.astype(np.float32), round=3, method="progressive")
+    options = CacheOptions(caption_features=True)
+    write_cache(open_clips(ShapesData(17, samples=2), SHAPES), Encoder(tiny_model(SHAPES)), folder / "latents", options)
+    with claim(folder / "run", RUN):
+        pass
     save_file({"a.weight": np.ones((3, 4), np.float32), "a.bias": np.ones(3, np.float32)}, folder / "w.safetensors")
     return folder
 
@@ -203,6 +217,32 @@ def command_lines(samples, tmp_path, rng):
     make_video.read([str(word) for word in rng.choice(words, rng.integers(0, 7))])
 
 
+def latents(samples, tmp_path, rng):
+    folder = shutil.copytree(samples / "latents", tmp_path / "latents")
+    name = rng.choice(["cache.json", "index.json", "shard-00000-of-00001.safetensors"])
+    content = (folder / name).read_bytes()
+    if name.endswith(".json") and rng.random() < 0.7:
+        content = json.dumps(mutated_json(json.loads(content), rng)).encode()
+    else:
+        content = mutated(content, rng)
+    (folder / name).write_bytes(content)
+    cache = LatentCache(folder)
+    for n in range(len(cache)):
+        cache.latents(n, 0, 2), cache.features(n, 0), cache.about(n)
+
+
+def run_records(samples, tmp_path, rng):
+    content = (samples / "run" / RECORD).read_bytes()
+    if rng.random() < 0.7:
+        content = json.dumps(mutated_json(json.loads(content), rng)).encode()
+    else:
+        content = mutated(content, rng)
+    (tmp_path / RECORD).write_bytes(content)
+    check_claim(tmp_path, RUN)
+
+
+RUN = TrainConfig(TINY, (Stage("base", UniformDiffusion(), VideoData("x.csv", 119), ("stdit3",), 6, 2),))
+
 KINDS = (
     captions,
     prompts_files,
@@ -214,26 +254,30 @@ KINDS = (
     weights,
     options,
     command_lines,
+    latents,
+    run_records,
 )
+
+
+def run_case(kind, samples, folder, rng) -> int:
+    """A case as a command that succeeds, unless the input is refused."""
+    kind(samples, folder, rng)
+    return 0
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_damaged_input_is_read_or_refused_in_one_line(samples, tmp_path, kind):
+def test_damaged_input_is_read_or_refused_in_one_line(samples, tmp_path, capsys, kind):
     for case in range(CASES):
         folder = tmp_path / str(case)
         folder.mkdir()
-        began = time.monotonic()
-        try:
-            kind(samples, folder, np.random.default_rng([KINDS.index(kind), case]))
-        except ConfigError as error:
-            said = printable(str(error))
-            assert said.strip() and len(said) < 5000, f"case {case}: {said[:200]}"
-            assert "\n" not in said, f"case {case}: {said[:200]}"
-        except OSError as error:  # which a command shows as one line, too
-            assert error.strerror, f"case {case}: {error!r}"
-        except SystemExit as stopped:  # --help
-            assert not stopped.code, f"case {case}"
-        except Exception as error:
-            raise AssertionError(f"case {case} of {kind.__name__}: {type(error).__name__}: {error}") from error
+        began, rng = time.monotonic(), np.random.default_rng([KINDS.index(kind), case])
+        with pytest.raises(SystemExit) as ended:
+            try:
+                exit_with(functools.partial(run_case, kind, samples, folder, rng), "interrupted")
+            except Exception as error:
+                raise AssertionError(f"case {case} of {kind.__name__}: {type(error).__name__}: {error}") from error
+        code, said = ended.value.code, capsys.readouterr().err
+        one_line = said.startswith("error: ") and said.count("\n") == 1 and 10 < len(said) < 5000
+        assert (code, said) == (0, "") or (code == 2 and one_line), f"case {case}: {code} {said[:200]}"
         assert time.monotonic() - began < SECONDS, f"case {case} took {time.monotonic() - began:.0f} s"

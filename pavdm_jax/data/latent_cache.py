@@ -86,7 +86,7 @@ class LatentCache:
             self.places = [(shard["file"], number) for shard in index["shards"] for number in shard["clips"]]
             shapes = [shape for shard in index["shards"] for shape in shard["shapes"]]
             self.shapes = np.asarray(shapes, np.int32).reshape(len(self.places), 4)
-            files = [str(self.folder / shard["file"]) for shard in index["shards"]]
+            files = [str(self.folder / Path(shard["file"]).name) for shard in index["shards"]]
         except (KeyError, TypeError, ValueError, OverflowError):
             raise ConfigError(f"{self.folder / 'index.json'} is damaged; {WRITE_AGAIN}") from None
         self._stamps = storage.stamps(files)
@@ -121,7 +121,10 @@ class LatentCache:
     def about(self, index: int) -> dict:
         """The clip's `captions` (a list) and `fps`."""
         path, stamp, number = self._place(index)
-        return _notes(path, stamp)["about"][str(number)]
+        about = _notes(path, stamp)["about"].get(str(number))
+        if not isinstance(about, dict) or about.keys() < {"captions", "fps"}:
+            raise damaged(path, f"it does not say what clip {number} shows")
+        return about
 
     def _place(self, index: int) -> tuple[Path, tuple, int]:
         """The shard of a clip, its stamp, and the clip's number in it."""
