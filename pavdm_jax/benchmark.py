@@ -35,12 +35,12 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.options import DEFAULT_FRAMES, Options, check_frames, read_options
 from pavdm_jax.generation.pipeline import generate_stream
 from pavdm_jax.generation.prompts import encode_prompts
+from pavdm_jax.generation.recording import Recording
 from pavdm_jax.generation.request import make_request
 from pavdm_jax.geometry import decoded_frames
 from pavdm_jax.outputs import check_output
 from pavdm_jax.training.config import TrainConfig
 from pavdm_jax.training.config_files import ConfigCommand, read_command_and_config
-from pavdm_jax.video.writer import VideoWriter
 
 PROGRAM = "pavdm benchmark"
 
@@ -57,6 +57,8 @@ class BenchmarkConfig:
     """lengths of video; memory should not depend on them"""
     segment: int = Options.segment
     """shifts of a compiled call"""
+    dtype: str = Options.dtype
+    """in which the networks compute, float32 or bfloat16"""
     output: str | None = None
     """a JSON file for the numbers"""
 
@@ -65,7 +67,7 @@ class BenchmarkConfig:
             raise ConfigError("frames names no length; give at least one")
         for frames in self.frames:
             check_frames(frames)
-        read_options({"segment": self.segment})
+        read_options({"segment": self.segment, "dtype": self.dtype})
         if self.output is not None:
             check_output(self.output, (".json",))
 
@@ -97,38 +99,39 @@ class Measurement:
     start_seconds: float  # imports, loading the model, and encoding the prompt
     compile_seconds: float  # until the first segments and two decoded chunks are done, less their running time
     first_frames_seconds: float  # until the first frames of a video are there, when all is compiled
-    generate_seconds: float  # all frames, into a file, without start and compilation
+    generate_seconds: float  # all frames, into a file with its positions, without start and compilation
     frames_per_second: float
     peak_memory_mb: float  # of the process: resident, or of the device where it tells
 
 
-def measure(checkpoint: str, prompt: str, frames: int, segment: int, began: float) -> dict:
-    """Make and encode one video in this process, which was started at the time `began` (seconds), and measure it."""
-    model = load(checkpoint)
-    encode_prompts(model, make_request(model.config, prompt))  # the features are kept
+def measure(checkpoint: str, prompt: str, frames: int, segment: int, dtype: str, began: float) -> dict:
+    """Make and write one video in this process, which was started at the time `began` (seconds), and measure it."""
+    model = load(checkpoint, dtype=dtype)
+    request = make_request(model.config, prompt, frames=frames, segment=segment, dtype=dtype)
+    (features,) = encode_prompts(model, request)
     loaded = time.time()
     # A video of two chunks runs every compiled program of a longer one (causal VAEs decode the first by one of its
     # own); the second time, nothing is compiled.
     short, two_chunks = [], decoded_frames(2 * model.config.window.chunk_size, model.config.vae)
+    first = math.nan
     for _ in range(2):
         started = time.perf_counter()
-        list(generate_stream(model, prompt, two_chunks, segment=segment))
+        stream = generate_stream(model, prompt, two_chunks, segment=segment, dtype=dtype)
+        next(stream)
+        first = time.perf_counter() - started
+        list(stream)
         short.append(time.perf_counter() - started)
-    started, first = time.perf_counter(), None
-    with tempfile.TemporaryDirectory() as folder:
-        with VideoWriter(Path(folder) / "video.mp4", model.config.fps) as writer:
-            for chunk in generate_stream(model, prompt, frames, segment=segment):
-                first = first or time.perf_counter()
-                writer.write(chunk[0])
-        made = writer.position.num_frames
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:  # as the command writes it, with the positions beside it
+        Recording(model, request, features, [Path(folder) / "video.mp4"], crf=18).run(progress=False)
     seconds = time.perf_counter() - started
     return {
-        "frames": made,
+        "frames": frames,
         "start_seconds": loaded - began,
         "compile_seconds": short[0] - short[1],
-        "first_frames_seconds": (first or math.nan) - started,
+        "first_frames_seconds": first,
         "generate_seconds": seconds,
-        "frames_per_second": made / seconds,
+        "frames_per_second": frames / seconds,
         "peak_memory_mb": _peak_memory_mb(),
     }
 
@@ -149,7 +152,8 @@ def benchmark(config: BenchmarkConfig) -> list[Measurement]:
         environment = {**os.environ, "PAVDM_CACHE": cache}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would come before the empty one
         for frames, state in runs:
-            request = [config.checkpoint, config.prompt, str(frames), str(config.segment), repr(time.time())]
+            settings = [config.checkpoint, config.prompt, str(frames), str(config.segment), config.dtype]
+            request = [*settings, repr(time.time())]
             command = [sys.executable, "-m", "pavdm_jax.benchmark", "--one", *request]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode != 0:
@@ -212,8 +216,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run the measurement of the command line; returns the exit code."""
     if arguments[:1] == ["--one"]:  # how it calls itself for a single measurement
         enable_cache()
-        checkpoint, prompt, frames, segment, began = arguments[1:]
-        print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment), float(began))))
+        checkpoint, prompt, frames, segment, dtype, began = arguments[1:]
+        print(json.dumps(measure(checkpoint, prompt, int(frames), int(segment), dtype, float(began))))
     elif any(argument.split("=")[0].replace("_", "-") == "--compile-only" for argument in arguments):
         jax.config.update("jax_platforms", "cpu")  # an installed compiler for TPUs or GPUs is no TPU or GPU
         asked = read_command(CompileConfig, arguments, PROGRAM, ahead_of_time.__doc__)

@@ -12,8 +12,9 @@ from pavdm_jax.checkpoints.model_folder import save_model
 
 def test_the_benchmark_measures_a_video(tmp_path):
     save_model(tmp_path / "tiny", tiny_model())
-    measured = benchmark.measure(str(tmp_path / "tiny"), PROMPT, 2 * CHUNK, 2, began=0.0)
+    measured = benchmark.measure(str(tmp_path / "tiny"), PROMPT, 2 * CHUNK, 2, "bfloat16", began=0.0)
     assert measured["frames"] == 2 * CHUNK
+    assert 0 < measured["first_frames_seconds"] < 60
     assert measured["frames_per_second"] == pytest.approx(measured["frames"] / measured["generate_seconds"])
     assert measured["peak_memory_mb"] > 50
     json.dumps(measured)
