@@ -123,7 +123,8 @@ def measure(checkpoint: str, prompt: str, frames: int, segment: int, dtype: str,
         short.append(time.perf_counter() - started)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:  # as the command writes it, with the positions beside it
-        Recording(model, request, features, [Path(folder) / "video.mp4"], crf=18).run(progress=False)
+        if not Recording(model, request, features, [Path(folder) / "video.mp4"], crf=18).run(progress=False):
+            raise KeyboardInterrupt
     seconds = time.perf_counter() - started
     return {
         "frames": frames,

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 import tyro
+from jax.experimental.compilation_cache import compilation_cache
 
 from pavdm_jax.distributed.processes import end
 from pavdm_jax.errors import FAULTS, ConfigError, ListError, first_line, printable
@@ -94,7 +95,7 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
         _empty_cache()
         message = f"a compiled program in {cache_folder()} was damaged; all are removed and will be compiled again"
     if str(message).startswith(UNWRITABLE_PROGRAM) and _cache_is_ours():
-        jax.config.update("jax_enable_compilation_cache", False)
+        _stop_caching()
         message = f"compiled programs are not kept: {cache_folder()} cannot be written; is the disk full?"
     kind = "warning" if category is UserWarning else f"warning ({category.__name__})"
     print(f"{kind}: {printable(first_line(Warning(message)))}", file=sys.stderr)
@@ -105,6 +106,15 @@ UNREADABLE_PROGRAM = "Error reading persistent compilation cache entry"
 
 UNWRITABLE_PROGRAM = "Error writing persistent compilation cache entry"
 """How JAX's warning begins, of which there would be one for every program."""
+
+
+def _stop_caching() -> None:
+    """Keep no more programs, nor the one that was being written: it would be taken for a damaged one the next time."""
+    torn = max(cache_folder().glob("*-cache"), key=lambda path: path.stat().st_mtime, default=None)
+    if torn is not None:
+        torn.unlink(missing_ok=True)
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # which remembers that it is used
 
 
 def _cache_is_ours() -> bool:
@@ -180,13 +190,13 @@ def _no_such_option(argument: str, known: list[str], shown: Callable[[str], str]
     if not argument.startswith("-"):
         return f"'{argument}' belongs to no option; --help lists all options"
     name = shown(argument.lstrip("-"))
-    name = ALSO_CALLED.get(name.split("=")[0], name)
     words = name.replace("_", "-").split("=")[0].split(".")
     above = [field for n in range(len(words)) if (field := ".".join(words[: n + 1])) in known]
     if above:
         return f"--{name} cannot be given here, because {above[0]} is None; set it in the file"
     ends = [name.split(".")[-1] for name in known]
-    near = difflib.get_close_matches(".".join(words), [*known, *ends], 1)
+    near = [also for also in [ALSO_CALLED.get(words[-1])] if also in known]
+    near = near or difflib.get_close_matches(".".join(words), [*known, *ends], 1)
     meant = [f"--{field}" for field, end in zip(known, ends, strict=True) if near and near[0] in (field, end)]
     hint = f"did you mean {' or '.join(meant)}?" if meant else "--help lists all options"
     dashes = argument[: len(argument) - len(argument.lstrip("-"))]

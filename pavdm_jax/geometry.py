@@ -43,6 +43,13 @@ def decoded_frames(latents: int, vae: AnyVAEConfig) -> int:
     return least_frames(_whole(latents, vae), vae)
 
 
+def begin_of(latent: int, vae: AnyVAEConfig) -> int:
+    """The number of the first pixel frame that a latent frame is about, both from 0: of Open-Sora's VAE 1 → 1, 5 → 17,
+    7 → 22; of Wan's 1 → 1, 5 → 17, 7 → 25."""
+    rest = latent % vae.decoded_together
+    return least_frames(latent - rest, vae) + (1 + (rest - 1) * vae.time_downsample if rest else 0)
+
+
 def decodable_latents(num_frames: int, vae: AnyVAEConfig) -> int:
     """Latent frames that the beginning of a clip has, as far as it can be decoded whole: 17 → 5, 33 → 5 or 9."""
     return latent_frames(num_frames, vae) // vae.decoded_together * vae.decoded_together if num_frames else 0

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from types import TracebackType
 
 
@@ -11,7 +12,8 @@ def interrupt_in_one_line() -> None:
 
     So does one that falls into a callback of the import system, where Python would report it and go on.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     usual, usual_unraisable = sys.excepthook, sys.unraisablehook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

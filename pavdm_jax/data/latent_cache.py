@@ -83,10 +83,13 @@ class LatentCache:
         self.identity, index = read_json(self.folder / "cache.json"), read_json(self.folder / "index.json")
         try:
             self.skipped: dict[str, str] = dict(index["skipped"])
-            self.places = [(shard["file"], number) for shard in index["shards"] for number in shard["clips"]]
+            shards = [
+                (Path(shard["file"]).name, shard) for shard in index["shards"]
+            ]  # in this folder, whatever it says
+            self.places = [(name, number) for name, shard in shards for number in shard["clips"]]
             shapes = [shape for shard in index["shards"] for shape in shard["shapes"]]
             self.shapes = np.asarray(shapes, np.int32).reshape(len(self.places), 4)
-            files = [str(self.folder / Path(shard["file"]).name) for shard in index["shards"]]
+            files = [str(self.folder / name) for name, _ in shards]
         except (KeyError, TypeError, ValueError, OverflowError):
             raise ConfigError(f"{self.folder / 'index.json'} is damaged; {WRITE_AGAIN}") from None
         self._stamps = storage.stamps(files)
@@ -121,9 +124,10 @@ class LatentCache:
     def about(self, index: int) -> dict:
         """The clip's `captions` (a list) and `fps`."""
         path, stamp, number = self._place(index)
-        about = _notes(path, stamp)["about"].get(str(number))
-        if not isinstance(about, dict) or about.keys() < {"captions", "fps"}:
-            raise damaged(path, f"it does not say what clip {number} shows")
+        notes = _notes(path, stamp)
+        about = notes["about"].get(str(number))
+        if about is None or checksum_of_json(about) != notes["crc32"].get(f"about/{number}"):
+            raise damaged(path, f"what it says of clip {number} has changed since it was written")
         return about
 
     def _place(self, index: int) -> tuple[Path, tuple, int]:
@@ -169,16 +173,29 @@ def _intact(path: Path, stamp: tuple, name: str) -> Any:
         raise damaged(path, first_line(error)) from None
 
 
-@functools.cache
 def _check_values(path: Path, stamp: tuple, name: str) -> None:
-    """Compare a tensor's values with their checksum, once in each process."""
-    if checksum(_opened(path, stamp).get_tensor(name)) != _notes(path, stamp)["crc32"].get(name):
-        raise damaged(path, f"{name} has changed since it was written")
+    """Compare a tensor's values with their checksum, as long as its shard is open once."""
+    checked = _checked(path, stamp)
+    if name not in checked:
+        if checksum(_opened(path, stamp).get_tensor(name)) != _notes(path, stamp)["crc32"].get(name):
+            raise damaged(path, f"{name} has changed since it was written")
+        checked.add(name)
+
+
+@functools.lru_cache(64)
+def _checked(path: Path, stamp: tuple) -> set[str]:
+    """The names of the tensors of a shard that have been compared."""
+    return set()
 
 
 def checksum(values: np.ndarray) -> int:
     """The CRC-32 of an array's values."""
     return zlib.crc32(values.tobytes())
+
+
+def checksum_of_json(value: Any) -> int:
+    """The CRC-32 of JSON values."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def damaged(path: Path, reason: object) -> ConfigError:

@@ -24,6 +24,7 @@ from pavdm_jax.data.latent_cache import (
     cache_identity,
     check_identity,
     checksum,
+    checksum_of_json,
     damaged,
     read_json,
     read_notes,
@@ -185,6 +186,7 @@ def _write_shard(
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     # One entry of metadata: the order of several would differ from file to file.
     sums = {name: checksum(tensor) for name, tensor in sorted(contiguous.items())}
+    sums |= {f"about/{index}": checksum_of_json(said) for index, said in about.items()}
     notes = {"clips": json.dumps({"about": about, "skipped": skipped, "crc32": sums})}
     _write(path, safetensors.numpy.save(contiguous, notes))
 

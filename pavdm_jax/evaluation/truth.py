@@ -89,8 +89,8 @@ def truth_scores(path: str, prompt: str, fps: float) -> tuple[dict[str, list[flo
     Raises:
       ConfigError: the video cannot be read, or is too small or too slow.
     """
+    frames = read_video(path)
     try:
-        frames = read_video(path)
         found = score_video(frames, prompt, fps)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -143,9 +143,10 @@ class ClipStream(VideoStream):
 
     @property
     def _oldest_place(self) -> int:
-        return self.round
+        return self._changed_at
 
     def _change(self, place: int, texts: tuple[str, ...]) -> None:
+        self._changed_at = place
         features = encode_texts(self.model, self.request, texts)
         self._prompts = self._prompts.insert(1, features).without_first(1)
         self._conditions = self._make_conditions(self._prompts)

@@ -21,7 +21,7 @@ from pavdm_jax.generation.programs import first_window, run_segment
 from pavdm_jax.generation.prompts import PromptFeatures, encode_texts
 from pavdm_jax.generation.request import Request
 from pavdm_jax.generation.stream import ENDLESS_CHUNKS, VideoStream
-from pavdm_jax.geometry import decodable_latents, decoded_frames, latent_frames, least_frames, new_latents
+from pavdm_jax.geometry import begin_of, decodable_latents, decoded_frames, least_frames, new_latents
 from pavdm_jax.models.model import Model
 
 
@@ -172,8 +172,10 @@ def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
         frame = round(second * request.fps)
         if request.frames is not None and frame >= request.frames:
             raise ConfigError(f"the prompt at second {second:g} would begin after the end of the video")
-        latents = latent_frames(frame - first_frame, vae) if frame > first_frame else 0  # before the first such frame
-        starts.append(min(-(-latents // k), end - 1))
+        chunk = max(0, (frame - first_frame) * vae.micro_latents // vae.micro_frames // k - 2)  # it is no later
+        while first_frame + begin_of(chunk * k, vae) < frame:
+            chunk += 1
+        starts.append(min(chunk, end - 1))
     for number, (start, later) in enumerate(itertools.pairwise(starts)):
         if start == later:
             never = request.prompts[0][number][1]

@@ -229,27 +229,31 @@ class Recording:
             total=total, initial=stream.round, desc=stream.place, unit=stream.unit, disable=not progress, smoothing=0.1
         )
         first_frame = stream.frames_done
+        behind = ThreadPoolExecutor(1)  # a round is encoded and written while the next one is computed
+        written = behind.submit(lambda: None)
         try:
-            # A round is encoded and written while the next one is computed.
-            with ThreadPoolExecutor(1) as behind:
-                written = behind.submit(lambda: None)
-                while not stream.done:
-                    before, frames, saved = stream.round, stream.advance(), stream.save()
-                    written.result()
-                    written = behind.submit(self._write, writers, frames, saved, stream.done)
-                    if not stream.done:
-                        check_interrupted()
-                    bar.update(stream.round - before)
-                    made = stream.frames_done - first_frame
-                    rate = made / max(bar.format_dict["elapsed"], 1e-9)
-                    shown = f"{stream.frames_done} frames, {rate:.1f} frames/s" if made else stream.before_first_frames
-                    bar.set_postfix_str(shown)
+            while not stream.done:
+                before, frames, saved = stream.round, stream.advance(), stream.save()
+                written.result()
+                written = behind.submit(self._write, writers, frames, saved, stream.done)
+                if not stream.done:
+                    check_interrupted()
+                bar.update(stream.round - before)
+                made = stream.frames_done - first_frame
+                rate = made / max(bar.format_dict["elapsed"], 1e-9)
+                shown = f"{stream.frames_done} frames, {rate:.1f} frames/s" if made else stream.before_first_frames
+                bar.set_postfix_str(shown)
             written.result()
             return True
         except KeyboardInterrupt:
+            _settle(behind)
             INTERRUPTED.clear()
+            if isinstance(error := written.exception(), ConfigError):
+                raise error from None
             return self.request.frames is None and all(writer.position.num_frames for writer in writers)
         finally:
+            _settle(behind)
+            behind.shutdown()
             bar.close()
 
     def _write(
@@ -295,6 +299,16 @@ class Recording:
                 "delete it to start again"
             )
         return saved
+
+
+def _settle(behind: ThreadPoolExecutor) -> None:
+    """Wait until all is written that a single thread was given, whatever signals come: it takes less than a second, and
+    a file that is cut while it grows could not be resumed."""
+    while True:
+        try:
+            return behind.submit(lambda: None).result()
+        except KeyboardInterrupt:
+            pass
 
 
 def make_files(recording: Recording, *, resume: bool, gif: bool, quiet: bool) -> int:

@@ -13,7 +13,7 @@ from pavdm_jax.diffusion.family_levels import repeated_frames
 from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig, AnyVAEConfig
-from pavdm_jax.generation.options import DEFAULT_FRAMES, Options, check_frames, read_options
+from pavdm_jax.generation.options import Options, Unasked, check_frames, read_options
 from pavdm_jax.generation.start_clips import read_starts
 from pavdm_jax.generation.timeline import Timeline, read_prompts
 from pavdm_jax.geometry import (
@@ -156,7 +156,7 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
     for what, value in (("a negative prompt", asked.negative_prompt), ("guidance_above", asked.guidance_above)):
         if guidance_scale == 1 and value is not None:
             raise ConfigError(f"{what} works by guidance, and guidance_scale is 1, which is none; give a higher one")
-    if asked.seconds is not None and asked.frames is not DEFAULT_FRAMES:
+    if asked.seconds is not None and not isinstance(asked.frames, Unasked):
         length = "inf" if asked.frames is None else asked.frames
         raise ConfigError(f"frames {length} and seconds {asked.seconds:g} both say how long; give one of them")
     frames = asked.frames if asked.seconds is None else seconds_to_frames(asked.seconds, fps)

@@ -202,7 +202,7 @@ class VideoStream(ABC):
         self.round, self.frames_done = round_number, int(saved["frames_done"])
         self._is_cut = bool(saved["is_cut"])
         self._pending = [saved["pending"]] if saved["pending"].shape[1] else []
-        if self._changes:
+        if self._prompts is not self._asked:
             self._forget_changes()
         for place, texts in zip(saved["changed_at"].tolist(), saved["changed_to"].tolist(), strict=True):
             self._apply_change(place, tuple(texts))

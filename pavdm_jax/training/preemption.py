@@ -58,13 +58,14 @@ class Preemption:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """A context within `steps` for what may take minutes and may be given up, such as sample videos.
+        """A context within `steps` for what may take minutes and may be given up, such as sample videos; it is not
+        made up for when the run goes on.
 
         Raises:
           Preempted: the signal came before it, or within it.
         """
-        self._in_steps = False
         try:
+            self._in_steps = False
             if self._noted:
                 raise Preempted(MESSAGE)
             yield

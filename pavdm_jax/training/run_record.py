@@ -42,6 +42,9 @@ MAY_CHANGE = re.compile(
 )
 """Fields, by dotted names, that may differ between the parts of a run."""
 
+WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""The numbers of the errors of file systems that have no locks."""
+
 KINDS = (*typing.get_args(Objective), *typing.get_args(Data))
 """Classes of fields that may have one of several; the record names the class."""
 
@@ -116,7 +119,8 @@ def _locked(output: Path) -> Iterator[None]:
                 raise ConfigError(
                     f"{output / LOCK} is a symbolic link; remove it, or choose another --output"
                 ) from None
-            # else a file system without locks
+            if error.errno not in WITHOUT_LOCKS:
+                raise
         yield
 
 

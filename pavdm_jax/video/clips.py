@@ -17,8 +17,8 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import file_url
 from pavdm_jax.video.images import MAX_PIXELS, check_pixels, is_image, read_image, read_picture, resize_crop
 
-SAME_RATE = 0.02
-"""The part by which two frame rates may differ and be taken for the same."""
+SAME_RATE = 0.05
+"""The part by which two frame rates may differ and be taken for the same, as 23.976, 24 and 25."""
 
 MAX_BYTES = 2**33
 """The largest clip that is read into memory, 8 GiB: twenty minutes at 240 by 424 pixels."""
@@ -44,7 +44,7 @@ def read_video(
       size: height and width in pixels, to which each frame is resized and cropped as it comes (see `resize_crop`);
         None: as they are.
       fps: the frames are those that are shown at times 0, 1/fps, ... of a video that has more frames a second; None:
-        all of them. A rate that differs by less than 2 % is taken for the same, as 23.976 for 24.
+        all of them. A rate that differs by less than 5 % is taken for the same, as 25 for 24.
 
     Returns:
       uint8 `[f, h, w, 3]`, f ≥ 1.

@@ -20,7 +20,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from pavdm_jax import storage
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import FAULTS, ConfigError
 from pavdm_jax.outputs import being_written, check_output, file_url, lock_file, partial_path, storage_error
 from pavdm_jax.video.fragments import copy_fragments, encode
 
@@ -250,16 +250,20 @@ def read_comment(path: str | Path) -> str | None:
 def _finish(partial: Path, path: Path, comment: str) -> None:
     """Turn the fragments into an ordinary MP4 with an index (exact frame count, quick seeking) at `path`.
 
+    Where FFmpeg cannot, the fragments, a complete video too, become the result.
+
     Raises:
-      OSError: it cannot be written, for instance because the disk has no room for a second copy; the fragments, a
-        complete video too, stay.
+      OSError: it cannot be written, for instance because the disk has no room for a second copy; the fragments stay.
     """
-    with storage.atomic_file(path) as indexed:
-        try:
+    try:
+        with storage.atomic_file(path) as indexed:
             _index(partial, indexed, comment)
-        except FFmpegError as error:
+    except FFmpegError as error:
+        if error.errno in FAULTS:
             raise OSError(error.errno, error.strerror) from None
-    partial.unlink()
+        partial.replace(path)
+    else:
+        partial.unlink()
 
 
 def _index(partial: Path, indexed: Path, comment: str) -> None:

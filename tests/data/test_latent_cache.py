@@ -136,7 +136,7 @@ def test_lost_shards_and_a_damaged_index_are_named_and_written_again(cached, man
 
 
 def test_a_flipped_bit_anywhere_in_a_shard_is_told(cached, tmp_path):
-    """In values, in the list of clips and in the header; before, changed values were trained on."""
+    """In values, in captions, in the list of clips and in the header; before, changed values were trained on."""
     folder = shutil.copytree(cached, tmp_path / "cache")
     shard = sorted(folder.glob("shard*"))[0]
     whole = shard.read_bytes()
@@ -147,6 +147,7 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_told(cached, tmp_path):
         20,
         whole.index(b"about"),
         whole.index(b"crc32"),
+        whole.index(b"wide clip"),
         *np.linspace(header, len(whole) - 1, 20, dtype=int),
     ]:
         shard.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])

@@ -96,6 +96,8 @@ def test_every_command_explains_itself_and_names_an_option_that_it_has_not(run, 
     [
         (["generate"], "there is no prompt"),
         (["x", "--frames"], "Missing value for argument '--frames'"),
+        (["x", "--cfg", "5"], "there is no option --cfg; did you mean --guidance-scale?"),
+        (["x", "--num-frames", "5"], "there is no option --num-frames; did you mean --frames?"),
         (["x", "--frames", "many"], "--frames many is not a number of frames; give a whole number, or inf"),
         (["x", "--width", "wide"], "--width: "),
         (["x", "--frmaes", "3"], "there is no option --frmaes; did you mean --frames?"),
@@ -271,8 +273,8 @@ def work():
     enable_cache()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-    for factor in range(2, 6):
-        print(jax.jit(lambda x: x * factor)(4.0))
+    for change in (lambda x: x * 2, lambda x: x + 8, lambda x: x * x, lambda x: 24 - x):
+        print(jax.jit(change)(4.0))
     return 0
 
 exit_with(work, "interrupted")
@@ -284,6 +286,7 @@ def test_a_disk_that_is_full_of_compiled_programs_is_one_line(tmp_path):
     environment["PAVDM_CACHE"] = str(tmp_path)
     done = subprocess.run([sys.executable, "-c", FULL_CACHE], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "8.0\n12.0\n16.0\n20.0\n")
+    assert not list(tmp_path.glob("*-cache"))
     assert done.stderr == (
         f"warning: compiled programs are not kept: {tmp_path} cannot be written; is the disk full?\n"
     )

@@ -233,3 +233,26 @@ def test_resume_does_not_replace_a_finished_video_of_other_options(checkpoint, t
     assert (code, output.read_bytes()) == (2, before)
     assert "was made with other options" in line
     assert run(*arguments, "--resume") == 0
+
+
+def test_ctrl_c_twice_while_frames_are_written_cuts_no_file(checkpoint, tmp_path, monkeypatch):
+    """They are written by another thread, which ends what it has begun before the file is closed."""
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 8 * CHUNK, "--quiet"]
+    assert run(*arguments, "--output", tmp_path / "whole.mp4") == 0
+    fsync, calls = os.fsync, []
+
+    def slow(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 4:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.3)
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pavdm_jax.video.writer.os.fsync", slow)
+        with pytest.raises(SystemExit) as ended:
+            make_video.main([str(argument) for argument in (*arguments, "--output", tmp_path / "v.mp4")])
+    assert ended.value.code == 130 and len(calls) >= 4
+    assert run(*arguments, "--output", tmp_path / "v.mp4", "--resume") == 0
+    assert (tmp_path / "v.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()

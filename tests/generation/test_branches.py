@@ -122,3 +122,32 @@ def test_of_many_changes_of_the_prompt_those_are_kept_that_still_matter(method):
     again.restore(saved)
     for _ in range(4):
         np.testing.assert_array_equal(frames(one.advance()), frames(again.advance()))
+
+
+@pytest.mark.parametrize("method", ["progressive", "replacement"])
+def test_a_change_of_the_prompt_survives_two_resumptions_and_is_gone_before_it(method):
+    def fresh():
+        return generate_stream(tiny_model(), PROMPT, 40 * CHUNK, method=method)
+
+    one = fresh()
+    for _ in range(2):
+        one.advance()
+    before = one.save()
+    one.set_prompt(OTHER)
+    for _ in range(5):
+        one.advance()
+    first = one.save()
+    two = fresh()
+    two.restore(first)
+    two.advance()
+    three = fresh()
+    three.restore(two.save())
+    one.advance()
+    for _ in range(3):
+        expected = frames(one.advance())
+        np.testing.assert_array_equal(frames(three.advance()), expected)
+    plain = fresh()
+    plain.restore(before)
+    three.restore(before)
+    for _ in range(8):
+        np.testing.assert_array_equal(frames(three.advance()), frames(plain.advance()))

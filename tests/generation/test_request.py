@@ -13,6 +13,8 @@ from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.progressive import make_plan
 from pavdm_jax.generation.request import make_request
 from pavdm_jax.generation.request_json import describe, read_request
+from pavdm_jax.geometry import begin_of
+from pavdm_jax.wan_config import tiny_wan
 
 
 def test_the_network_is_told_a_named_size_as_upstream_tells_it():
@@ -88,3 +90,14 @@ def test_scores_of_a_model_that_knows_none_are_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make_request(OPEN_SORA_1_2, "a cat", motion_score=15)
+
+
+@pytest.mark.parametrize("config", [tiny_model().config, tiny_wan()], ids=["open_sora", "wan"])
+@pytest.mark.parametrize("chunk_size", [1, 3, 5])
+def test_a_prompt_begins_with_the_first_chunk_that_lies_behind_its_second(config, chunk_size):
+    config = dataclasses.replace(config, window=dataclasses.replace(config.window, chunk_size=chunk_size))
+    for frame in range(1, 120):
+        timeline = [(0, PROMPT), (frame / config.fps, "a blue square")]
+        plan = make_plan(make_request(config, timeline, frames=1000))
+        chunk = plan.prompt_starts[1]
+        assert begin_of((chunk - 1) * chunk_size, config.vae) < frame <= begin_of(chunk * chunk_size, config.vae)

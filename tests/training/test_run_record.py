@@ -1,6 +1,8 @@
 """Whose run a folder is: which configs may go on in it, and what is said to the others."""
 
+import contextlib
 import dataclasses
+import errno
 import json
 
 import jax
@@ -195,3 +197,13 @@ def test_a_run_does_not_go_on_with_products_of_another_precision(folder):
     del record["matmul_precision"]  # as before it was noted
     (folder / RECORD).write_text(json.dumps(record))
     assert check_claim(folder, CONFIG) == 6
+
+
+@pytest.mark.parametrize(("number", "goes_on"), [(errno.EACCES, False), (errno.ENOLCK, True)])
+def test_a_lock_of_others_is_no_file_system_without_locks(tmp_path, monkeypatch, number, goes_on):
+    def refused(path):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr("pavdm_jax.training.run_record.lock_file", refused)
+    with contextlib.nullcontext() if goes_on else pytest.raises(OSError, match="refused"):
+        claim(tmp_path / "run", CONFIG).__enter__()
