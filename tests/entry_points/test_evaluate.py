@@ -64,7 +64,7 @@ def test_the_command_tells_means_with_intervals_and_writes_every_score(tmp_path,
     monkeypatch.setattr(evaluate, "held_out_prompts", lambda count, *_: ["a small red circle moves slowly"] * count)
     output = tmp_path / "scores.json"
     with pytest.raises(SystemExit) as end:
-        evaluate.main(["--videos", "5", "--frames", "48", "--seconds", "2", "--output", str(output)])
+        evaluate.main(["--videos", "5", "--frames", "48", "--moments", "2", "--output", str(output)])
     assert end.value.code == 0
     told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert told["present"] == "2 s: 1 [1, 1]"

@@ -89,7 +89,7 @@ def test_a_video_says_how_its_model_was_trained(tmp_path):
         save_model(tmp_path / name, tiny_model().replace(trained_with=patterns))
 
     def comment(checkpoint, *options):
-        output = tmp_path / "v.mp4"
+        output = tmp_path / f"{checkpoint}-{len(options)}.mp4"
         given = [PROMPT, "--checkpoint", str(tmp_path / checkpoint), "--output", str(output), "--frames", str(CHUNK)]
         make_video.run(make_video.read([*given, "--quiet", *options]))
         return json.loads(read_comment(output))["trained_with"]
