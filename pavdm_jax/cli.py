@@ -110,9 +110,10 @@ UNWRITABLE_PROGRAM = "Error writing persistent compilation cache entry"
 
 def _stop_caching() -> None:
     """Keep no more programs, nor the one that was being written: it would be taken for a damaged one the next time."""
-    torn = max(cache_folder().glob("*-cache"), key=lambda path: path.stat().st_mtime, default=None)
-    if torn is not None:
-        torn.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # other processes remove some, too
+        torn = max(cache_folder().glob("*-cache"), key=lambda path: path.stat().st_mtime, default=None)
+        if torn is not None:
+            torn.unlink()
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # which remembers that it is used
 

@@ -88,8 +88,8 @@ class OutputOptions:
     gif: bool = False
     """write a GIF beside the video, too"""
     no_states: bool = False
-    """keep no positions of the video in the folder NAME.states beside it; `pavdm redo` needs them. There are some 36 a
-    minute, as large as the window: of SkyReels 1.3B 73 MB each"""
+    """keep no positions of the video in the folder NAME.states beside it; `pavdm redo` needs them. There is one for
+    each compiled call, as large as the window's latents and what the solver keeps"""
     resume: bool = False
     """continue an interrupted run of the same command"""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
@@ -228,8 +228,8 @@ def run(command: GenerateCommand) -> int:
             check_record(job.name)
     there = [name for name in names if name.exists() and not file.resume]
     if there:
-        count = "" if len(there) == 1 else f" and {len(there) - 1} others"
-        warnings.warn(f"{there[0]}{count} exists and is replaced when the new video is whole", stacklevel=2)
+        others = "" if len(there) == 1 else f" (and {len(there) - 1} more)"
+        warnings.warn(f"{there[0]}{others} exists and is replaced when the new video is whole", stacklevel=2)
     for start in starts:
         find_video(start)
     enable_cache()

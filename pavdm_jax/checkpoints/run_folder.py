@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.model_folder import is_embedded, is_model
-from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.errors import FULL, ConfigError, first_line
 
 
 def stage_folder(output: Path, number: int, name: str) -> Path:
@@ -103,7 +103,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 def reason(error: Exception) -> str:
     """The reason why a file could not be written or read, in a few words."""
     text = str(error)
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+    for code in (*FULL, errno.EROFS, errno.EACCES):
         if os.strerror(code) in text:
             return os.strerror(code)
     return first_line(error)

@@ -83,9 +83,8 @@ class LatentCache:
         self.identity, index = read_json(self.folder / "cache.json"), read_json(self.folder / "index.json")
         try:
             self.skipped: dict[str, str] = dict(index["skipped"])
-            shards = [
-                (Path(shard["file"]).name, shard) for shard in index["shards"]
-            ]  # in this folder, whatever it says
+            # Of a file only its name: it is in this folder, whatever else is said.
+            shards = [(Path(shard["file"]).name, shard) for shard in index["shards"]]
             self.places = [(name, number) for name, shard in shards for number in shard["clips"]]
             shapes = [shape for shard in index["shards"] for shape in shard["shapes"]]
             self.shapes = np.asarray(shapes, np.int32).reshape(len(self.places), 4)
