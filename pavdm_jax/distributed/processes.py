@@ -47,10 +47,11 @@ ORDERED = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 def _keep_order() -> None:
     """Let XLA begin the exchanges of a program in the same order in all processes, unless the user has decided.
 
-    Only with the versions of JAX that were tried: XLA ends a process that names an option which it does not know.
+    XLA ends a process that names an option which it does not know; tried with the first and the last JAX that
+    `pyproject.toml` allows.
     """
     given = os.environ.get("XLA_FLAGS", "")
-    if jax.__version_info__ < (0, 11) and ORDERED.partition("=")[0] not in given:
+    if ORDERED.partition("=")[0] not in given:
         os.environ["XLA_FLAGS"] = f"{given} {ORDERED}".strip()
 
 
