@@ -4,12 +4,15 @@ It needs `pip install pavdm_jax[tpu-compile]`, or `pavdm_jax[cuda]` for GPUs. On
 size is compiled on a laptop. Nothing is run: memory is what XLA plans to use, and times are estimates.
 """
 
+import contextlib
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from pavdm_jax.ahead_of_time.chips import GIB, Chip
 
@@ -69,7 +72,8 @@ def compile_program(program: Any, *arguments, **named) -> Report:
     device = (placed or jax.local_devices())[0]
     started = time.perf_counter()
     try:
-        compiled = program.lower(*arguments, **named).compile(COMPILER_OPTIONS.get(device.platform))
+        with _afresh(device):
+            compiled = program.lower(*arguments, **named).compile(COMPILER_OPTIONS.get(device.platform))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -85,6 +89,22 @@ def compile_program(program: Any, *arguments, **named) -> Report:
         collectives=_collectives(compiled.as_text()),
         compile_seconds=time.perf_counter() - started,
     )
+
+
+@contextlib.contextmanager
+def _afresh(device: jax.Device) -> Iterator[None]:
+    """Without the cache of compiled programs, from which none can be read for a device that is not there."""
+    before = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
+    if not before or device.client is jax.local_devices()[0].client:
+        yield
+        return
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # which remembers that it is used
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")

@@ -14,6 +14,7 @@ from pavdm_jax.ahead_of_time.generation import CompileConfig, compile_only, prog
 from pavdm_jax.config import tiny
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.request import make_request
+from pavdm_jax.models.attention import FLASH_MIN_KEYS, attention, choose_backend
 from pavdm_jax.wan_config import tiny_wan
 
 TINY = {config.name: config for config in (tiny(), tiny_wan())}
@@ -105,6 +106,34 @@ def test_a_program_that_does_not_fit_has_a_row():
     numbers = {"topology": "v5e:1x1", "program": "shift", "size": "240x424", "dtype": "float32", "flops": 0}
     numbers |= {"arguments": 0, "temporaries": 0, "total": 0, "limit": GIB, "compile_seconds": 1.0}
     assert "does not fit" in row(numbers | {"problem": Report(problem="does not fit").problem})
+
+
+@pytest.mark.other_chips
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler, libtpu, is not installed")
+@pytest.mark.parametrize(("topology", "keys"), [("v5e:1x1", 3600), ("v6e:1x1", 3600), ("v5e:1x1", 300)])
+def test_on_tpus_the_kernel_never_has_all_logits(topology, keys):
+    """As STDiT3-XL/2 asks for them: queries of a latent frame of 720p, and keys of a frame, or of a caption's tokens."""
+    device = topology_devices(topology)[0]
+    assert choose_backend(device, jnp.bfloat16, 72) == "pallas"
+    q, kv = ((5, tokens, 16, 72) for tokens in (3600, keys))
+    logits = 4 * 5 * 16 * 3600 * keys  # bytes, in float32
+
+    def memory(backend, program):
+        def call(q, k, v):
+            return attention(q, k, v, backend=backend, axes=(None,) * 4)
+
+        shapes = place(tuple(jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in (q, kv, kv)), SingleDeviceSharding(device))
+        return compile_program(jax.jit(program(call)), *shapes).temporaries
+
+    def gradients(call):
+        return jax.grad(lambda *qkv: call(*qkv).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+
+    for program in (lambda call: call, gradients):
+        plain, kernel = memory("xla", program), memory("pallas", program)
+        if keys < FLASH_MIN_KEYS:
+            assert kernel == plain
+        else:
+            assert plain > logits / 2 > kernel
 
 
 @pytest.mark.other_chips
