@@ -112,7 +112,7 @@ def test_a_program_that_does_not_fit_has_a_row():
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler, libtpu, is not installed")
 @pytest.mark.parametrize(("topology", "keys"), [("v5e:1x1", 3600), ("v6e:1x1", 3600), ("v5e:1x1", 300)])
 def test_on_tpus_the_kernel_never_has_all_logits(topology, keys):
-    """As STDiT3-XL/2 asks for them: queries of a latent frame of 720p, and keys of a frame, or of a caption's tokens."""
+    """As STDiT3-XL/2 asks for them: queries of a frame of 720p, and keys of a frame, or of the tokens of a caption."""
     device = topology_devices(topology)[0]
     assert choose_backend(device, jnp.bfloat16, 72) == "pallas"
     q, kv = ((5, tokens, 16, 72) for tokens in (3600, keys))
