@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Training on GPU nodes under SLURM, a process a GPU. Told to stop (SIGTERM two minutes before the end), it saves; submitted again, it goes on.
+# Training on GPU nodes under SLURM, a process a GPU. Told to stop (SIGTERM two minutes before the end) while it trains, it saves; submitted again, it goes on.
 # Usage: sbatch --nodes 4 --gpus-per-node 8 launch/slurm.sh --config configs/gpu_h100x8.py --mesh data=4,fsdp=8 --batch-size 128 [...]
 #SBATCH --job-name=pavdm
 #SBATCH --ntasks-per-node=8

@@ -20,7 +20,15 @@ setting).
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pavdm_jax.config_checks import check_at_least, check_between, check_fit, check_groups, check_positive
+from pavdm_jax.config_checks import (
+    MAX_LAYERS,
+    check_at_least,
+    check_at_most,
+    check_between,
+    check_fit,
+    check_groups,
+    check_positive,
+)
 from pavdm_jax.errors import ConfigError
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -41,6 +49,7 @@ class STDiT3Config:
     base_size: int = 512  # pixels; the position embedding is scaled by sqrt(height * width) / base_size
 
     def __post_init__(self) -> None:
+        check_positive(self, "mlp_ratio")
         check_at_least(1, self, "depth", "hidden_size", "num_heads", "mlp_size", "patch_size", "latent_channels")
         check_at_least(1, self, "caption_channels", "max_caption_tokens", "base_size")
         if self.hidden_size % self.num_heads != 0:
@@ -78,6 +87,7 @@ class SpatialVAEConfig:
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "block_channels", "layers_per_block", "latent_channels")
+        check_at_most(MAX_LAYERS, self, "layers_per_block")
         check_positive(self, "scaling_factor")
         check_groups(self.num_groups, self.block_channels)
 
@@ -100,6 +110,7 @@ class TemporalVAEConfig:
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "filters", "num_res_blocks", "channel_multipliers", "latent_channels")
+        check_at_most(MAX_LAYERS, self, "num_res_blocks")
         check_groups(self.num_groups, (self.filters * multiplier for multiplier in self.channel_multipliers))
         check_between(self.temporal_downsample, self.channel_multipliers)
 
@@ -162,6 +173,10 @@ class VAEConfig:
         return self.micro_frames
 
 
+MAX_DISTANCE = 100_000
+"""Tokens between which a text encoder's positions are told apart."""
+
+
 @dataclass(frozen=True)
 class T5Config:
     """The text encoder, T5 v1.1 or umT5; the defaults are T5-XXL."""
@@ -180,6 +195,7 @@ class T5Config:
         check_at_least(1, self, "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
         check_at_least(4, self, "relative_buckets")
         check_at_least(self.relative_buckets // 4 + 1, self, "relative_max_distance")
+        check_at_most(MAX_DISTANCE, self, "relative_buckets", "relative_max_distance")
 
 
 @dataclass(frozen=True)

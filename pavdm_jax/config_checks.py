@@ -20,6 +20,17 @@ def check_at_least(least: int, config: Any, *names: str) -> None:
             raise ConfigError(f"{name} must be at least {least}, not {value}")
 
 
+def check_at_most(most: int, config: Any, *names: str) -> None:
+    """Check that fields of a config are no larger, else `ConfigError`."""
+    for name in names:
+        if getattr(config, name) > most:
+            raise ConfigError(f"{name} must be at most {most}, not {getattr(config, name)}")
+
+
+MAX_LAYERS = 100
+"""Of one size, where a network is built layer by layer: more is damage."""
+
+
 def check_positive(config: Any, *names: str) -> None:
     """Check that fields of a config, or all items of tuples, are finite and above 0, else `ConfigError`."""
     for name in names:

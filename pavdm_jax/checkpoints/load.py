@@ -17,9 +17,10 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints import lora as adapters
 from pavdm_jax.checkpoints.config_json import from_json, read_model_config
 from pavdm_jax.checkpoints.fingerprint import params_fingerprint
-from pavdm_jax.checkpoints.model_folder import is_embedded, is_model, open_model, restore_part
+from pavdm_jax.checkpoints.model_folder import ModelFiles, is_embedded, is_model, open_model, restore_part
 from pavdm_jax.checkpoints.run_folder import check_base, is_unfinished_run, newest_checkpoint, reason
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.models.model import (
     DTYPES,
@@ -87,13 +88,29 @@ def _load_base(path: str | os.PathLike, parts: Sequence[str], shardings: dict | 
     if is_unfinished_run(path):
         return load_run(storage.as_path(path), parts, shardings, dtype)
     files = open_model(path, parts)
-    expected, params = in_dtype(abstract_params(files.config), dtype), {}
+    expected, params = in_dtype(_shapes(files), dtype), {}
     places = {part_name(part, files.config): place for part, place in (shardings or {}).items()}
     for part in (part_name(part, files.config) for part in parts):
         place = places.get(part, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
         params[part] = restore_part(files.folder / "params" / part, expected[part], place)
     folder = str(storage.absolute(files.folder))
     return Model(params, files.config, files.tokenizer, folder, files.trained_with)
+
+
+def _described(about: dict) -> tuple[AnyModelConfig, float | None, tuple[LevelPattern, ...]]:
+    """The config of a checkpoint's model, alpha of its adapters or None, and the levels that it was trained on."""
+    config, alpha = read_model_config(about["model"]), about["lora_alpha"]
+    patterns = from_json(tuple[LevelPattern, ...], about.get("trained_with", "[]"))
+    return config, None if alpha is None else float(alpha), patterns
+
+
+def _shapes(files: ModelFiles) -> dict:
+    """The shapes of all parameters that a model folder's config asks for."""
+    try:
+        return abstract_params(files.config)
+    except (ValueError, TypeError, ArithmeticError, MemoryError) as error:  # sizes that no array can have
+        problem = first_line(error)
+    raise ConfigError(f"{files.folder / 'config.json'} is damaged: no model has its sizes ({problem})")
 
 
 def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DTypeLike) -> Model:
@@ -113,6 +130,7 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
     run = storage.absolute(step).parents[2]
     try:
         about = json.loads((step / "about" / "metadata").read_text())
+        config, alpha, trained_with = _described(about)
         with contextlib.closing(ocp.StandardCheckpointHandler()) as item:
             ema = epath.Path(storage.absolute(step / "ema"))
             stored = dict(cast(Mapping[str, Any], item.metadata(ema)))
@@ -131,14 +149,12 @@ def load_run(path: Path, parts: Sequence[str], shardings: dict | None, dtype: DT
     except Exception as error:
         raise ConfigError(f"the checkpoint {step} cannot be read: {reason(error)}") from None
     check_base(about, {part: params_fingerprint(params) for part, params in base.params.items()}, step)
-    config = read_model_config(about["model"])
-    if about["lora_alpha"] is None:
+    if alpha is None:
         read = [part_name(part, config) for part in parts]
         flat |= {name: x for name, x in trained.items() if name.split("/")[0] in read}
         params = unflatten(flat)
     elif config.transformer_part in base.params:
-        params = adapters.merge(base.params, trained, about["lora_alpha"], adapters.exact_product)
+        params = adapters.merge(base.params, trained, alpha, adapters.exact_product)
     else:
         params = base.params
-    trained_with = from_json(tuple[LevelPattern, ...], about.get("trained_with", "[]"))
     return _cast(base.replace(params=params, config=config, trained_with=trained_with), dtype)

@@ -163,7 +163,16 @@ def read(file: Path) -> Adapters:
         patterns = from_json(tuple[LevelPattern, ...], said.get("trained_with", "[]"))
         config = read_model_config(said["model"]) if "model" in said else None
         fingerprint, alpha = said.get("base_fingerprint"), float(said["alpha"])
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, ArithmeticError, RecursionError) as error:
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,  # of a dtype that NumPy does not have
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise ConfigError(f"{file} is not a file of LoRA adapters: {type(error).__name__}: {error}") from None
     checksum = _checksum(factors, {name: text for name, text in said.items() if name != "crc32"})
     if said.get("crc32", checksum) != checksum:
@@ -235,7 +244,13 @@ def apply(model: Model, path: str | os.PathLike) -> Model:
                 f"the LoRA adapters {file} were trained on another model than this {model.config.name}; give "
                 "--checkpoint their base"
             )
-        model = model.replace(params=merge(model.params, found.factors, found.alpha, exact_product))
+        with np.errstate(over="ignore", invalid="ignore"):  # it is told below, by the file's name
+            params = merge(model.params, found.factors, found.alpha, exact_product)
+        merged = flatten(params)
+        for name in sorted({factor.rsplit("/", 1)[0] for factor in found.factors}):
+            if not bool(jnp.isfinite(merged[name]).all()):
+                raise ConfigError(f"the LoRA adapters {file} are too large: {name} is not finite with them")
+        model = model.replace(params=params)
     return model.replace(trained_with=found.trained_with)
 
 
@@ -247,6 +262,11 @@ def _checksum(factors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
     return f"{value:08x}"
 
 
+def _fit(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two factors, or stacks of as many, have one rank."""
+    return len(a) == len(b) >= 2 and a[:-2] == b[:-2] and 0 < a[-1] == b[-2]
+
+
 def _check(file: Path, factors: dict[str, np.ndarray], alpha: float) -> None:
     """Refuse a file whose adapters would do nothing, or harm."""
     if not factors:
@@ -256,7 +276,7 @@ def _check(file: Path, factors: dict[str, np.ndarray], alpha: float) -> None:
     for name, factor in factors.items():
         kernel = name.removesuffix("/a").removesuffix("/b")
         a, b = factors.get(f"{kernel}/a"), factors.get(f"{kernel}/b")
-        if a is None or b is None or a.ndim < 2 or b.ndim != a.ndim or not 0 < a.shape[-1] == b.shape[-2]:
+        if a is None or b is None or not _fit(a.shape, b.shape):
             raise ConfigError(
                 f"the LoRA adapters {file} have no two factors of one rank for {kernel}; train them again"
             )

@@ -24,7 +24,7 @@ from pavdm_jax.checkpoints.parts_json import check_files, describe_files, read_p
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.level_pattern import LevelPattern
-from pavdm_jax.models.model import Model, flatten, part_name
+from pavdm_jax.models.model import PART_NAMES, Model, flatten, part_name
 from pavdm_jax.models.tokenizer import Tokenizer
 from pavdm_jax.outputs import lock_file
 
@@ -239,10 +239,16 @@ class ModelFolder:
         is_model = all((self.path / name).is_file() for name in FILES)
         if not is_model:
             raise ConfigError(f"--output {self.path.name} exists and is not a model folder; choose another name")
+        links = [name for name in ("params", *(f"params/{part}" for part in PART_NAMES)) if (self.path / name).is_symlink()]
+        if links:
+            raise ConfigError(
+                f"--output {self.path.name} has a symbolic link, {links[0]}, through which another model would be "
+                "changed; copy the folder, or choose another name"
+            )
         try:
             config = read_model_config((self.path / "config.json").read_text())
             parts = read_parts(self.path / "parts.json")
-        except (ValueError, RecursionError) as error:
+        except (ValueError, ArithmeticError, RecursionError) as error:
             raise ConfigError(f"--output {self.path.name} is a damaged model folder: {str(error)[:200]}") from None
         return config, parts
 

@@ -51,9 +51,23 @@ def read_parts(path: Path) -> dict[str, dict]:
         raise ValueError(f"{path.name} is no object of parts")
     for part, record in parts.items():
         lists = [record.get("files"), record.get("crc32", {})] if isinstance(record, dict) else [None]
-        if not all(isinstance(one, dict) for one in lists):
+        if not all(isinstance(one, dict) and all(type(x) is int for x in one.values()) for one in lists):
             raise ValueError(f"{path.name} does not say which files {part} has")
+        sources, texts = record.get("source_files", {}), [record.get(name, "") for name in TEXTS]
+        if not isinstance(sources, dict) or not all(map(_is_source, sources.values())):
+            raise ValueError(f"{path.name} does not say which files {part} was converted from")
+        if not all(isinstance(text, str) for text in texts) or (sources and "dtype" not in record):
+            raise ValueError(f"{path.name} does not say how {part} was converted")
     return parts
+
+
+TEXTS = ("source", "commit", "dtype")
+"""What parts.json may say of a part, beside its files."""
+
+
+def _is_source(record: object) -> bool:
+    """Whether a record is of a file that weights were converted from."""
+    return isinstance(record, dict) and type(record.get("bytes")) is int and isinstance(record.get("sha256"), str)
 
 
 def checksums(folder: Path) -> dict[str, int]:

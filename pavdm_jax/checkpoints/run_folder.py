@@ -56,14 +56,16 @@ def check_base(about: dict, fingerprints: dict[str, str], where: Path) -> None:
     Raises:
       ConfigError: they differ, or the checkpoint is of an earlier version, without fingerprints.
     """
-    if "fingerprints" not in about:
+    if not isinstance(about, dict) or "fingerprints" not in about:
         raise ConfigError(
             f"{where} was written by an earlier version of pavdm_jax; finish that run with that version, or train again"
         )
+    if not isinstance(about["fingerprints"], dict):
+        raise ConfigError(f"{where} is damaged: it does not say which model it was trained from")
     changed = [part for part, found in fingerprints.items() if about["fingerprints"].get(part) != found]
     if changed:
         raise ConfigError(
-            f"{where} was trained from the model {about['base']}, whose {' and '.join(changed)} changed since; put "
+            f"{where} was trained from the model {about.get('base')}, whose {' and '.join(changed)} changed since; put "
             "that model back"
         )
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from pavdm_jax.distributed.placement import on_first_device
+from pavdm_jax.distributed.mesh import MeshConfig, make_mesh, use_mesh
+from pavdm_jax.distributed.placement import on_first_device, place_replicated
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.networks import networks
@@ -20,6 +21,8 @@ from pavdm_jax.text.captions import complete
 class Encoder:
     """The VAE's encoder and the text encoder of a model, compiled; results are float16, as they are stored on disk.
 
+    All devices of this process share the frames of a clip; captions are read by the first.
+
     Args:
       model: with the parts that are used: "vae", and "t5" for `features`.
       text_dtype: in which the text encoder computes.
@@ -27,8 +30,9 @@ class Encoder:
 
     def __init__(self, model: Model, text_dtype: DTypeLike = jnp.float32):
         self.model, self.text_dtype = model, jnp.dtype(text_dtype)
-        # On the accelerator; the text encoder, which may be large, only when it is used.
-        self._vae = jax.device_put(model.params["vae"], on_first_device())
+        # On the accelerators; the text encoder, which may be large, only when it is used.
+        self._mesh = make_mesh(MeshConfig(sequence=jax.local_device_count()), jax.local_devices())
+        self._vae = place_replicated(model.params["vae"], self._mesh)
         encode = networks(model.config).encode
         t5: Any = T5Encoder(model.config.t5, text_dtype)
         self._encode = jax.jit(
@@ -42,7 +46,8 @@ class Encoder:
 
     def latents(self, frames: np.ndarray) -> jax.Array:
         """Posterior means, float16 `[b, t, h, w, c]`, of uint8 `[b, f, h, w, 3]`."""
-        return self._encode(self._vae, frames)
+        with use_mesh(self._mesh):
+            return self._encode(self._vae, frames)
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
         """Features of captions, completed as prompts are: float16 `[l, d]` for each, without padding.

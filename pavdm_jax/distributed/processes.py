@@ -132,8 +132,8 @@ def exit_if_peer_lost() -> Iterator[None]:
             raise
         end(
             1,
-            f"error: process {jax.process_index()} of {jax.process_count()} stops, because another one is gone "
-            f"({first_line(error)[:120]}); start all of them again: the run goes on from its last checkpoint",
+            f"error: process {jax.process_index()} of {jax.process_count()} stops, because another one is gone, or "
+            f"cannot be reached ({first_line(error)}); start all of them again: the run goes on from its last checkpoint",
         )
 
 

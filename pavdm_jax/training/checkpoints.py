@@ -21,6 +21,12 @@ from pavdm_jax.training.state import TrainState
 from pavdm_jax.training.trained_with import trained_with
 
 
+PASSING = (storage.StorageError, PermissionError, ConnectionError, TimeoutError, MemoryError)
+PASSING_CODES = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED")
+"""Kinds of errors, and codes in their messages, that say nothing of what is stored: they are of too little memory, the
+network, or permissions."""
+
+
 class SaveError(MachineError):
     """A checkpoint could not be written; the ones before it are complete."""
 
@@ -87,7 +93,8 @@ class Checkpoints:
         """The state of the newest checkpoint, with the shapes and shardings of `state`.
 
         Raises:
-          ConfigError: the model that the stage starts from has changed, or the checkpoint is damaged.
+          ConfigError: the model that the stage starts from has changed, or the checkpoint is damaged; as a
+            `MachineError`, that it cannot be read now.
         """
         step = self.latest
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _items(state))
@@ -98,10 +105,10 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=args)
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
-            raise ConfigError(
-                f"the checkpoint {self.folder / str(step)} cannot be read: {reason(error)}; remove it to go on from "
-                "the one before"
-            ) from None
+            problem = f"the checkpoint {self.folder / str(step)} cannot be read: {reason(error)}"
+            if isinstance(error, PASSING) or any(code in str(error) for code in PASSING_CODES):
+                raise MachineError(f"{problem}; it may be whole: give the same command again when this is over") from None
+            raise ConfigError(f"{problem}; remove it to go on from the one before") from None
         check_base(restored["about"], self.about["fingerprints"], self.folder)
         return TrainState(ema=restored["ema"], **restored["state"])
 

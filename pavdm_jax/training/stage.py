@@ -16,7 +16,7 @@ from pavdm_jax.config import VAEConfig
 from pavdm_jax.distributed.mesh import use_mesh
 from pavdm_jax.distributed.placement import on_first_device, place_batch, process_rows, to_devices, to_host
 from pavdm_jax.distributed.processes import exit_if_peer_lost, is_first, on_first
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.flops import peak_flops, train_flops
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.vae import makes_latents
@@ -216,15 +216,25 @@ def _save(prepared: PreparedStage, checkpoints: Checkpoints, state: TrainState, 
     """Begin to save the state after a step, unless it is not finite."""
     _check_finite(prepared, checkpoints, state)
     checkpoints.save(prepared.first + step, state, float(state.smooth_loss))
-    prepared.run.log.keep()
+    log = prepared.run.log
+    try:
+        log.keep()
+    except OSError as error:
+        log.text.warning(f"warning: the log is not copied now, but with a later checkpoint: {first_line(error)}")
 
 
 def _sample(prepared: PreparedStage, state: TrainState, step: int) -> None:
-    """Make the sample videos of a step in process 0; all processes must call it, to gather the weights."""
+    """Make the sample videos of a step in process 0; all processes must call it, to gather the weights.
+
+    Training goes on without them if they cannot be made, as when they do not fit beside it.
+    """
     model, log, step = prepared.averaged(state), prepared.run.log, prepared.first + step
     if is_first():
         config = prepared.run.config
-        log.videos(step, sample_videos(model, config.samples, config.compute_dtype, log.folder / "samples", step))
+        try:
+            log.videos(step, sample_videos(model, config.samples, config.compute_dtype, log.folder / "samples", step))
+        except (jax.errors.JaxRuntimeError, ConfigError, OSError) as error:
+            log.text.warning(f"warning: no samples of step {step}: {first_line(error)}")
 
 
 def finish(prepared: PreparedStage, state: TrainState, about: dict) -> Model:

@@ -17,6 +17,7 @@ from support.tiny_model import CHUNK, PROMPT, TINY, tiny_model
 from support.wan_network import trajectory_network
 
 from pavdm_jax import generate, generate_stream
+from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.diffusion.noise_levels import level_table
 from pavdm_jax.diffusion.sampler import WindowState, sample_keys
 from pavdm_jax.diffusion.window import plan_shifts
@@ -25,6 +26,7 @@ from pavdm_jax.distributed.partitioning import batch_sharding
 from pavdm_jax.distributed.placement import place_batch, place_params, to_devices, to_host
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.programs import Conditions, guidance_caption, run_segment
+from pavdm_jax.models.networks import networks
 from pavdm_jax.models.stdit3 import STDiT3
 from pavdm_jax.models.wan import WanTransformer
 from pavdm_jax.models.wan_vae import WanVAE, decode_next
@@ -158,6 +160,17 @@ def wan_velocity(mesh_config: MeshConfig) -> np.ndarray:
 )
 def test_the_second_networks_velocity_equals_that_of_one_device(mesh):
     assert relative_error(wan_velocity(mesh), wan_velocity(MeshConfig())) < TOLERANCE
+
+
+@pytest.mark.parametrize("config", [TINY, tiny_wan()], ids=lambda config: config.name)
+def test_all_devices_encode_a_clip(config):
+    """To float16, as one does."""
+    model = tiny_model(config)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 21, 40, 24, 3), np.uint8)
+    expected = jax.jit(networks(config).encode)(model.params["vae"], frames.astype(np.float32) / 127.5 - 1.0)
+    found = Encoder(model).latents(frames)
+    assert len(found.devices()) == 8
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
 def video(config=TINY, **options) -> np.ndarray:
