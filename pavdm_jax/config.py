@@ -20,15 +20,7 @@ setting).
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pavdm_jax.config_checks import (
-    MAX_LAYERS,
-    check_at_least,
-    check_at_most,
-    check_between,
-    check_fit,
-    check_groups,
-    check_positive,
-)
+from pavdm_jax.config_checks import MAX_LAYERS, check_at_least, check_between, check_fit, check_groups, check_positive
 from pavdm_jax.errors import ConfigError
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -49,7 +41,7 @@ class STDiT3Config:
     base_size: int = 512  # pixels; the position embedding is scaled by sqrt(height * width) / base_size
 
     def __post_init__(self) -> None:
-        check_positive(self, "mlp_ratio")
+        check_at_least(0, self, "mlp_ratio", most=1000)
         check_at_least(1, self, "depth", "hidden_size", "num_heads", "mlp_size", "patch_size", "latent_channels")
         check_at_least(1, self, "caption_channels", "max_caption_tokens", "base_size")
         if self.hidden_size % self.num_heads != 0:
@@ -86,8 +78,8 @@ class SpatialVAEConfig:
     scaling_factor: float = 0.18215  # the latents of the encoder are multiplied by it
 
     def __post_init__(self) -> None:
-        check_at_least(1, self, "block_channels", "layers_per_block", "latent_channels")
-        check_at_most(MAX_LAYERS, self, "layers_per_block")
+        check_at_least(1, self, "block_channels", "latent_channels")
+        check_at_least(1, self, "layers_per_block", most=MAX_LAYERS)
         check_positive(self, "scaling_factor")
         check_groups(self.num_groups, self.block_channels)
 
@@ -109,8 +101,8 @@ class TemporalVAEConfig:
     latent_channels: int = 4
 
     def __post_init__(self) -> None:
-        check_at_least(1, self, "filters", "num_res_blocks", "channel_multipliers", "latent_channels")
-        check_at_most(MAX_LAYERS, self, "num_res_blocks")
+        check_at_least(1, self, "filters", "channel_multipliers", "latent_channels")
+        check_at_least(1, self, "num_res_blocks", most=MAX_LAYERS)
         check_groups(self.num_groups, (self.filters * multiplier for multiplier in self.channel_multipliers))
         check_between(self.temporal_downsample, self.channel_multipliers)
 
@@ -173,10 +165,6 @@ class VAEConfig:
         return self.micro_frames
 
 
-MAX_DISTANCE = 100_000
-"""Tokens between which a text encoder's positions are told apart."""
-
-
 @dataclass(frozen=True)
 class T5Config:
     """The text encoder, T5 v1.1 or umT5; the defaults are T5-XXL."""
@@ -193,9 +181,8 @@ class T5Config:
 
     def __post_init__(self) -> None:
         check_at_least(1, self, "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-        check_at_least(4, self, "relative_buckets")
-        check_at_least(self.relative_buckets // 4 + 1, self, "relative_max_distance")
-        check_at_most(MAX_DISTANCE, self, "relative_buckets", "relative_max_distance")
+        check_at_least(4, self, "relative_buckets", most=100_000)
+        check_at_least(self.relative_buckets // 4 + 1, self, "relative_max_distance", most=100_000)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,13 @@ from typing import Any
 
 from pavdm_jax.errors import ConfigError
 
+MAX_LAYERS = 100
+"""Of one size, where a network is built layer by layer: more is damage, and would take for ever."""
 
-def check_at_least(least: int, config: Any, *names: str) -> None:
-    """Check that fields of a config, or all items of those that are tuples, have at least this value.
+
+def check_at_least(least: int, config: Any, *names: str, most: float = math.inf) -> None:
+    """Check that fields of a config, or all items of those that are tuples, have at least this value, and at most
+    another one.
 
     Raises:
       ConfigError: one has not, or is a tuple without items.
@@ -18,17 +22,8 @@ def check_at_least(least: int, config: Any, *names: str) -> None:
         items = value if isinstance(value, tuple) else (value,)
         if not items or not min(items) >= least:
             raise ConfigError(f"{name} must be at least {least}, not {value}")
-
-
-def check_at_most(most: int, config: Any, *names: str) -> None:
-    """Check that fields of a config are no larger, else `ConfigError`."""
-    for name in names:
-        if getattr(config, name) > most:
-            raise ConfigError(f"{name} must be at most {most}, not {getattr(config, name)}")
-
-
-MAX_LAYERS = 100
-"""Of one size, where a network is built layer by layer: more is damage."""
+        if max(items) > most:
+            raise ConfigError(f"{name} must be at most {most}, not {value}")
 
 
 def check_positive(config: Any, *names: str) -> None:

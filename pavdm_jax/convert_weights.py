@@ -28,7 +28,7 @@ from pavdm_jax.conversion.convert import convert
 from pavdm_jax.conversion.export import export_transformer
 from pavdm_jax.conversion.pickles import import_torch
 from pavdm_jax.conversion.sources import Weights, open_weights, part_of
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, printable
 from pavdm_jax.families import PUBLISHED
 from pavdm_jax.models.level_pattern import name_patterns
 from pavdm_jax.models.model import DTYPES, PARTS, part_name
@@ -143,7 +143,7 @@ def find(part: str, given: str, revision: str | None) -> Weights:
 def run(command: ConvertCommand) -> int:
     """Run the command; returns the exit code."""
     if command.inspect is not None:
-        print(inspect(command.inspect))
+        print(printable(inspect(command.inspect), lines=True))
         return 0
     if command.verify is not None:
         print(verify(command.verify))
@@ -166,7 +166,7 @@ def run(command: ConvertCommand) -> int:
             base = None if command.family is None else PUBLISHED[command.family]
             convert(sources, output, command.dtype, bar.update, bar.begin, base)
     if command.export_transformer is None:
-        print(inspect(str(output)))
+        print(printable(inspect(str(output)), lines=True))
         return 0
     print(f"{output}: whole")
     for name, value in unsaid.items():

@@ -30,6 +30,11 @@ FAULTS = (*FULL, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """The numbers of the `OSError`s that are faults of the machine."""
 
 
+def of_machine(error: OSError, message: str) -> ConfigError:
+    """The error with this message: a `MachineError` if the disk is full, or fails."""
+    return (MachineError if error.errno in FAULTS else ConfigError)(message)
+
+
 LONGEST_LINE = 1000
 
 

@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import re
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +210,7 @@ def run(command: GenerateCommand) -> int:
     from pavdm_jax.generation.pipeline import check_method
     from pavdm_jax.generation.prompts import encode_prompts
     from pavdm_jax.generation.recording import Recording, check_outputs, check_record, make_files
-    from pavdm_jax.outputs import check_output, partial_path
+    from pavdm_jax.outputs import check_output, partial_path, warn_of_replaced
     from pavdm_jax.video.clips import find_video
 
     check_outputs([job.name for job in jobs], file.crf)
@@ -226,10 +225,8 @@ def run(command: GenerateCommand) -> int:
     for group in groups if not file.resume else ():
         for job in group[:: command.batch_size]:
             check_record(job.name)
-    there = [name for name in names if name.exists() and not file.resume]
-    if there:
-        others = "" if len(there) == 1 else f" (and {len(there) - 1} more)"
-        warnings.warn(f"{there[0]}{others} exists and is replaced when the new video is whole", stacklevel=2)
+    if not file.resume:
+        warn_of_replaced(names)
     for start in starts:
         find_video(start)
     enable_cache()

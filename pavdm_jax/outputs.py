@@ -1,19 +1,25 @@
 """Output files: checking early that they can be written, and one-line errors when writing fails."""
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pavdm_jax import storage
-from pavdm_jax.errors import FAULTS, FULL, ConfigError, MachineError
+from pavdm_jax.errors import FULL, ConfigError, MachineError, of_machine
 
 MAX_NAME = 220
 """Bytes of an output's name. File systems take 255; files beside it, such as the unfinished one, have longer names."""
+
+
+UNFINISHED = ".partial"
+"""The end of an unfinished video's name, before its extension."""
 
 
 def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> Path:
@@ -32,6 +38,8 @@ def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> P
     path = storage.local_path(path, "output")
     if path.suffix not in extensions:
         raise ConfigError(f"output {path}: the name must end in {' or '.join(extensions)}")
+    if path.stem.endswith(UNFINISHED):
+        raise ConfigError(f"output {path}: names that end in {UNFINISHED} are those of unfinished videos; give another")
     if len(os.fsencode(path.name)) > MAX_NAME:
         raise ConfigError(f"output {path.name[:40]}...: the name is longer than {MAX_NAME} bytes; choose a shorter one")
     try:
@@ -45,6 +53,14 @@ def check_output(path: str | Path, extensions: tuple[str, ...] = (".mp4",)) -> P
     return path
 
 
+def warn_of_replaced(paths: Sequence[Path]) -> None:
+    """Warn, in one line, of files that are there and will be replaced."""
+    there = [path for path in paths if path.exists()]
+    if there:
+        others = "" if len(there) == 1 else f" (and {len(there) - 1} more)"
+        warnings.warn(f"{there[0]}{others} exists and is replaced when the new video is whole", stacklevel=3)
+
+
 def storage_error(error: OSError, path: Path) -> ConfigError:
     """The `ConfigError` for a failed write to `path`."""
     if error.errno in FULL:
@@ -52,14 +68,13 @@ def storage_error(error: OSError, path: Path) -> ConfigError:
         return MachineError(
             f"output {path}: the disk is full ({free:.0f} MiB free); make room and resume, or write elsewhere"
         )
-    kind = MachineError if error.errno in FAULTS else ConfigError
-    return kind(f"output {path} cannot be written: {error.strerror or error}; choose another place")
+    return of_machine(error, f"output {path} cannot be written: {error.strerror or error}; choose another place")
 
 
 def partial_path(path: str | Path) -> Path:
     """The path of an unfinished video: `video.partial.mp4` beside `video.mp4`."""
     path = Path(path)
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
+    return path.with_name(f"{path.stem}{UNFINISHED}{path.suffix}")
 
 
 def file_url(path: str | Path) -> str:
@@ -93,8 +108,14 @@ def being_written(path: Path) -> ConfigError:
     return ConfigError(f"{path} is being written by another process; wait for it, or choose another output")
 
 
+WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""The numbers of the errors of file systems that have no locks."""
+
+
 def lock_file(path: Path) -> io.FileIO:
     """Open a file, which is made where it is missing, and lock it; the lock goes with the file, or with the process.
+
+    Where the file system has no locks, it is only opened.
 
     Raises:
       BlockingIOError: another process has locked it.
@@ -107,7 +128,9 @@ def lock_file(path: Path) -> io.FileIO:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return file
-        except BaseException:
+        except OSError as error:
+            if error.errno in WITHOUT_LOCKS:
+                return file
             file.close()
             raise
         file.close()  # who held it has just finished, and removed its name

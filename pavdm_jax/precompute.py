@@ -25,7 +25,7 @@ from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.distributed.placement import on_host
 from pavdm_jax.distributed.processes import connect
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, printable
 from pavdm_jax.geometry import window_frames
 from pavdm_jax.models.model import DTYPES
 
@@ -122,7 +122,7 @@ def precompute(config: PrecomputeConfig) -> int:
     cache = LatentCache(config.output)
     print(f"{len(cache)} clips in {config.output}; {len(cache.skipped)} files, rows or clips were left out")
     for reason in cache.skipped.values():
-        print(f"  {reason}")
+        print(f"  {printable(reason)}")
     return 0
 
 

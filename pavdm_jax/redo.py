@@ -1,4 +1,4 @@
-"""Make a video again from a second on, with another seed or prompt: `pavdm redo video.mp4 --from 20 --seed 5`.
+"""Make a video longer, or again from a second on: `pavdm redo video.mp4 --from 20 --seed 5`.
 
 What comes before stays as it is, bit for bit; so do the frames up to the next position that was kept when the video was
 made, a second or so. The chunks that were in the window then have been denoised in part already: the change sets in
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -19,13 +19,18 @@ from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import check_kinds
 from pavdm_jax.cli import enable_cache, exit_with, read_command
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.generation.options import MAX_FRAMES
+from pavdm_jax.generation.options import MAX_FRAMES, check_frames
+from pavdm_jax.geometry import decoded_frames, seconds_to_frames
 from pavdm_jax.text.captions import is_blank
+
+if TYPE_CHECKING:
+    from pavdm_jax.generation.request import Request
 
 EXAMPLES = """
 examples:
   pavdm redo video.mp4 --from 20 --seed 5
   pavdm redo video.mp4 --from 20 --prompt "a green square moves right" --output other.mp4
+  pavdm redo video.mp4 --seconds 120                    # goes on where the window was last full
 
 A killed run goes on where it was when the same command is given with --resume.
 """
@@ -37,18 +42,22 @@ class RedoCommand:
 
     video: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")]
     """a finished video of `pavdm generate`, with the folder NAME.states beside it"""
-    from_second: Annotated[float, tyro.conf.arg(name="from", metavar="SECOND")]
-    """what comes before is kept"""
+    from_second: Annotated[float | None, tyro.conf.arg(name="from", metavar="SECOND")] = None
+    """what comes before is kept; for a longer video, as much as there is when none is given"""
+    seconds: float | None = None
+    """the length of the new video, if it is to be longer; but for the last window all of the video is kept"""
     seed: int | None = None
     """of the noise that enters from there on; the video's own, if there is a prompt"""
     prompt: str | None = None
-    """what is to be seen from there on"""
+    """what is to be seen from there on, until a later prompt of the video's own timeline"""
     output: Annotated[str | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     """the file to write; VIDEO with -redo in its name when none is given"""
     checkpoint: str | None = None
     """the model that made the video; that of the package which it names when none is given"""
     lora: str | None = None
     """LoRA adapters that made the video, too"""
+    mesh: str = "auto"
+    """how devices share the work, as of `pavdm --mesh`"""
     gif: bool = False
     """write a GIF beside the video, too"""
     no_states: bool = False
@@ -59,8 +68,10 @@ class RedoCommand:
     """no progress bar"""
 
     def __post_init__(self) -> None:
-        if self.seed is None and self.prompt is None:
-            raise ConfigError("nothing would be different; give another --seed or --prompt")
+        if self.seed is None and self.prompt is None and self.seconds is None:
+            raise ConfigError("nothing would be different; give another --seed or --prompt, or more --seconds")
+        if self.from_second is None and self.seconds is None:
+            raise ConfigError("--from is missing: the second from which on the video is made again")
         if self.seed is not None and not 0 <= self.seed < 2**31:
             raise ConfigError(f"--seed must be 0 to {2**31 - 1}, not {self.seed}")
         if self.prompt is not None and is_blank(self.prompt):
@@ -72,7 +83,7 @@ def read(arguments: Sequence[str]) -> RedoCommand:
     return read_command(RedoCommand, arguments, "pavdm redo", __doc__, EXAMPLES)
 
 
-def read_settings(video: Path, second: float) -> tuple[dict[str, Any], int]:
+def read_settings(video: Path, second: float | None) -> tuple[dict[str, Any], int | None]:
     """What a video's comment says of it, and the number of the frame at that second.
 
     Raises:
@@ -98,6 +109,8 @@ def read_settings(video: Path, second: float) -> tuple[dict[str, Any], int]:
         raise ConfigError(f"{video} was not made by `pavdm generate`: its comment has no settings") from None
     if frames is None:
         raise ConfigError(f"{video} was made without end, so that no positions were kept; it cannot be redone")
+    if second is None:
+        return said, None
     if not 0 <= second < frames / fps:
         raise ConfigError(f"--from {second:g} is not within the video, which has {frames / fps:g} s")
     return said, math.ceil(second * fps)
@@ -115,33 +128,49 @@ def run(command: RedoCommand) -> int:
     from pavdm_jax.checkpoints.fingerprint import model_fingerprint
     from pavdm_jax.checkpoints.load import load
     from pavdm_jax.checkpoints.model_folder import is_embedded
-    from pavdm_jax.generation.positions import find_state
+    from pavdm_jax.distributed.mesh import make_mesh
+    from pavdm_jax.distributed.partitioning import tree_shardings
+    from pavdm_jax.generation.positions import find_state, find_state_before
     from pavdm_jax.generation.progressive import make_plan
     from pavdm_jax.generation.prompts import encode_prompts, encode_texts
     from pavdm_jax.generation.recording import Branch, Recording, check_outputs, check_record, make_files
     from pavdm_jax.generation.request_json import read_request
-    from pavdm_jax.models.model import DTYPES
-    from pavdm_jax.outputs import check_output
+    from pavdm_jax.models.model import DTYPES, abstract_params
+    from pavdm_jax.outputs import check_output, warn_of_replaced
     from pavdm_jax.video.clips import read_video
     from pavdm_jax.video.writer import read_comment
 
-    position = find_state(video, frame, read_comment(video) or "")
+    named = said.get("model")
+    if command.checkpoint is None and not is_embedded(named):
+        raise ConfigError(f"{video} was made by a {named}, which is not in the package; give it as --checkpoint")
+    checkpoint = command.checkpoint or str(named)
+    frames = said["frames"] if command.seconds is None else seconds_to_frames(command.seconds, said["fps"])
+    check_frames(frames)
+    if command.seconds is not None and frames <= said["frames"]:
+        length = said["frames"] / said["fps"]
+        raise ConfigError(f"--seconds {command.seconds:g} is no longer than the video, which has {length:g} s")
     check_outputs([output], said["crf"])
     if command.gif:
         check_output(output.with_suffix(".gif"), (".gif",))
     if not command.resume:
         check_record(output)
+        warn_of_replaced([output])
     enable_cache()
-    named = said.get("model")
-    checkpoint = command.checkpoint or (str(named) if is_embedded(named) else "demo")
     model = load(checkpoint, parts=(), lora=command.lora)
-    request = read_request(said, model.config, lambda count: read_video(video, 0, count))
+    request = read_request(said, model.config, lambda count: read_video(video, 0, count), command.mesh)
+    comment = read_comment(video) or ""
+    if frame is None:
+        position = find_state_before(video, said["frames"] - frames_in_the_making(request), comment)
+    else:
+        position = find_state(video, frame, comment)
+    request = replace(request, frames=frames)
     frames_kept, earlier = int(position["frames_done"]), said.get("redone", [])
     kept = [change for change in earlier if change["at_frame"] < frames_kept]
     seed = _seed_before(kept, earlier, last=request.seeds[0])
     request = replace(request, seeds=(seed if command.seed is None else command.seed,))
     progressive, round_number = request.method == "progressive", int(position["round"])
-    if progressive and command.prompt is None and not make_plan(request).takes_noise(round_number):
+    changes_noise_alone = progressive and command.prompt is None and command.seconds is None
+    if changes_noise_alone and not make_plan(request).takes_noise(round_number):
         raise ConfigError(
             f"all that is to come of {video} is in the window at second {command.from_second:g}, so that another "
             "--seed would change nothing; give --prompt, or an earlier second"
@@ -150,7 +179,8 @@ def run(command: RedoCommand) -> int:
     (features,) = encode_prompts(model, request, progress=not command.quiet)
     if command.prompt is not None:
         encode_texts(model, request, (command.prompt,))
-    model = load(checkpoint, dtype=DTYPES[request.dtype], lora=command.lora)
+    shardings = tree_shardings(abstract_params(model.config), make_mesh(request.mesh))
+    model = load(checkpoint, shardings=shardings, dtype=DTYPES[request.dtype], lora=command.lora)
     if model_fingerprint(model) != said["weights"]:
         raise ConfigError(
             f"{checkpoint} is not the model that made {video} (a {said['model']}); give that one as --checkpoint"
@@ -165,6 +195,14 @@ def run(command: RedoCommand) -> int:
     if len(kept) < len(earlier):
         print("what was changed after them before is made again without that change", file=sys.stderr)
     return make_files(recording, resume=command.resume, gif=command.gif, quiet=command.quiet)
+
+
+def frames_in_the_making(request: "Request") -> int:
+    """The frames at a video's end that a longer one does not share: those of its last full window, or last clip."""
+    if request.method != "progressive":
+        return request.clip.frames
+    window = request.config.window
+    return decoded_frames(window.noisy_chunks * window.chunk_size, request.config.vae)
 
 
 def _seed_before(kept: list[dict], earlier: list[dict], last: int) -> int:

@@ -30,7 +30,7 @@ import fsspec
 import fsspec.config
 from etils import epath
 
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, of_machine
 
 PREFIX = "gs://"
 
@@ -288,7 +288,7 @@ def make_folder(folder: Path) -> None:
     except FileExistsError:
         raise ConfigError(f"{folder} is a file; name a folder") from None
     except OSError as error:
-        raise ConfigError(f"the folder {folder} cannot be made: {error.strerror or error}") from None
+        raise of_machine(error, f"the folder {folder} cannot be made: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

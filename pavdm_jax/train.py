@@ -63,6 +63,7 @@ def run(command: TrainCommand, config: TrainConfig) -> int:
             train(config)
     except Preempted as stopped:
         print(stopped, file=sys.stderr)
+        return stopped.code
     return 0
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pavdm_jax.config import T5Config, TextConfig, WindowConfig
-from pavdm_jax.config_checks import MAX_LAYERS, check_at_least, check_at_most, check_between, check_fit, check_positive
+from pavdm_jax.config_checks import MAX_LAYERS, check_at_least, check_between, check_fit, check_positive
 from pavdm_jax.errors import ConfigError
 
 
@@ -74,8 +74,8 @@ class WanVAEConfig:
     )
 
     def __post_init__(self) -> None:
-        check_at_least(1, self, "base_channels", "channel_multipliers", "num_res_blocks")
-        check_at_most(MAX_LAYERS, self, "num_res_blocks")
+        check_at_least(1, self, "base_channels", "channel_multipliers")
+        check_at_least(1, self, "num_res_blocks", most=MAX_LAYERS)
         check_positive(self, "latent_deviation")
         if not all(map(math.isfinite, self.latent_mean)):
             raise ConfigError(f"latent_mean must be finite, not {self.latent_mean}")

@@ -4,11 +4,16 @@ A case is a whole input that a seeded mutation has changed. The nightly run has 
 kind.
 """
 
+import contextlib
 import dataclasses
 import functools
+import io
 import json
+import os
 import shutil
 import time
+import zipfile
+from pathlib import Path
 
 import imageio.v3 as iio
 import jax
@@ -18,10 +23,13 @@ from safetensors.numpy import save_file
 from support.nightly import IS_NIGHT
 from support.tiny_model import PROMPT, SHAPES, TINY, tiny_model
 
-from pavdm_jax import make_video
+from pavdm_jax import make_video, train
 from pavdm_jax.checkpoints import lora
+from pavdm_jax.checkpoints.config_json import to_json
 from pavdm_jax.checkpoints.fingerprint import params_fingerprint
+from pavdm_jax.checkpoints.load import load, load_run
 from pavdm_jax.checkpoints.model_folder import open_model, save_model
+from pavdm_jax.checkpoints.run_folder import check_base
 from pavdm_jax.cli import exit_with
 from pavdm_jax.conversion.sources import open_weights
 from pavdm_jax.data.clips import open_clips
@@ -29,8 +37,8 @@ from pavdm_jax.data.config import ShapesData, VideoData
 from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
-from pavdm_jax.data.manifest import read_manifest
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.data.manifest import index_files, read_manifest
+from pavdm_jax.errors import ConfigError, MachineError
 from pavdm_jax.generation.options import Options
 from pavdm_jax.generation.positions import read_arrays, write_arrays
 from pavdm_jax.generation.prompts_file import read_prompts_file
@@ -169,6 +177,7 @@ def model_folders(samples, tmp_path, rng):
         content = mutated(content, rng)
     (folder / name).write_bytes(content)
     open_model(folder, PARTS)
+    load(folder, parts=())
 
 
 def adapters(samples, tmp_path, rng):
@@ -241,6 +250,37 @@ def run_records(samples, tmp_path, rng):
     check_claim(tmp_path, RUN)
 
 
+def checkpoint_records(samples, tmp_path, rng):
+    about = {"base": "demo", "fingerprints": {"vae": "0", "t5": "1"}, "model": to_json(TINY), "lora_alpha": 2.0}
+    about = mutated_json(about | {"trained_with": "[]"}, rng)
+    (tmp_path / "7" / "ema").mkdir(parents=True)
+    (tmp_path / "7" / "about").mkdir()
+    (tmp_path / "7" / "about" / "metadata").write_text(json.dumps(about))
+    with contextlib.suppress(ConfigError):  # of weights that are not there
+        load_run(tmp_path / "7", ["transformer"], None, np.float32)
+    check_base(about, {"vae": "0", "t5": "1"}, tmp_path)
+
+
+def indexes_of_manifests(samples, tmp_path, rng):
+    shutil.copy(samples / "clip.mp4", tmp_path / "clip.mp4")
+    (tmp_path / "clips.csv").write_text("path,caption\nclip.mp4,a\n")
+    kept_in = tmp_path / "clips.index.json"
+    with contextlib.redirect_stderr(io.StringIO()):  # progress, and what is skipped
+        index_files(tmp_path / "clips.csv", [str(tmp_path / "clip.mp4")])
+        kept_in.write_text(json.dumps(mutated_json(json.loads(kept_in.read_text()), rng)))
+        open_clips(VideoData(str(tmp_path / "clips.csv"), 17), SHAPES)
+
+
+def options_of_training(samples, tmp_path, rng):
+    names = ["seed", "steps", "batch-size", "mesh", "data.samples", "optimizer.learning-rate", "optimizer.clip-norm"]
+    names += ["model.stdit3.mlp-ratio", "model.vae.spatial.layers-per-block", "model.window.chunk-size", "lora.rank"]
+    values = [*map(str, STRANGE_NUMBERS), *STRANGE_TEXTS, "1", "4", "0.5", "data=2"]
+    words = [f"--{rng.choice(names)}={values[rng.integers(len(values))]}" for _ in range(rng.integers(1, 4))]
+    _, config = train.read(["--config", str(rng.choice(["demo_base", "demo_pa", "demo_vae"])), *words])
+    with claim(tmp_path / "run", config):
+        pass
+
+
 RUN = TrainConfig(TINY, (Stage("base", UniformDiffusion(), VideoData("x.csv", 119), ("stdit3",), 6, 2),))
 
 KINDS = (
@@ -256,6 +296,9 @@ KINDS = (
     command_lines,
     latents,
     run_records,
+    checkpoint_records,
+    indexes_of_manifests,
+    options_of_training,
 )
 
 
@@ -281,3 +324,25 @@ def test_damaged_input_is_read_or_refused_in_one_line(samples, tmp_path, capsys,
         one_line = said.startswith("error: ") and said.count("\n") == 1 and 10 < len(said) < 5000
         assert (code, said) == (0, "") or (code == 2 and one_line), f"case {case}: {code} {said[:200]}"
         assert time.monotonic() - began < SECONDS, f"case {case} took {time.monotonic() - began:.0f} s"
+
+
+def test_an_archive_of_more_than_arrays_is_damaged(samples, tmp_path):
+    path = tmp_path / "position.npz"
+    shutil.copy(samples / "position.npz", path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("notes.txt", "by hand")
+    with pytest.raises(ConfigError, match=r"holds more than arrays\); start again"):
+        read_arrays(path, "start again")
+
+
+@pytest.mark.parametrize("number", [5, 24, 13])
+def test_faults_of_the_machine_are_no_damage(samples, monkeypatch, number):
+    """EIO, EMFILE, and, as a mistake of the user, EACCES."""
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(ConfigError, match=os.strerror(number)) as raised:
+        read_arrays(samples / "position.npz", "delete it")
+    assert isinstance(raised.value, MachineError) == (number != 13) == ("delete it" not in str(raised.value))

@@ -17,7 +17,14 @@ T = TypeVar("T")
 
 def to_json(config: Any) -> str:
     """A config, or a list of them, as indented JSON text."""
-    return json.dumps(config, indent=2, default=dataclasses.asdict)
+    return json.dumps(config, indent=2, default=plain)
+
+
+def plain(value: Any) -> Any:
+    """A config, or a number of another library such as NumPy, as JSON can hold it."""
+    if isinstance(value, numbers.Real):
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return dataclasses.asdict(value)
 
 
 def from_json(kind: type[T], text: str) -> T:

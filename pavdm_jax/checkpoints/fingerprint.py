@@ -7,7 +7,6 @@ for every dtype in which the parameters are loaded. Where the text encoder is no
 the model folder stands for its parameters.
 """
 
-import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pavdm_jax.checkpoints.config_json import plain
 from pavdm_jax.checkpoints.model_folder import open_model
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.vae import makes_latents
@@ -31,9 +31,7 @@ def fingerprint(*content: Any) -> str:
     """The fingerprint of bytes, JSON values and configs (dataclasses), in this order."""
     made = hashlib.sha256()
     for item in content:
-        data = (
-            item if isinstance(item, bytes) else json.dumps(item, sort_keys=True, default=dataclasses.asdict).encode()
-        )
+        data = item if isinstance(item, bytes) else json.dumps(item, sort_keys=True, default=plain).encode()
         made.update(f"{len(data)}:".encode() + data)
     return made.hexdigest()[:DIGITS]
 

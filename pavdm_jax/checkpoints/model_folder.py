@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import from_json, read_model_config, to_json
 from pavdm_jax.checkpoints.parts_json import check_files, describe_files, read_parts
-from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.errors import ConfigError, first_line, of_machine
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.level_pattern import LevelPattern
 from pavdm_jax.models.model import PART_NAMES, Model, flatten, part_name
@@ -217,7 +217,7 @@ class ModelFolder:
         except BlockingIOError:
             raise ConfigError(f"another process is converting weights into {self.path.name}; wait for it") from None
         except OSError as error:
-            raise ConfigError(f"{self.path.parent} cannot be written: {error.strerror}") from None
+            raise of_machine(error, f"{self.path.parent} cannot be written: {error.strerror}") from None
         try:
             self.config, self.parts = self._read()  # only now, when no other process adds parts any more
             shutil.rmtree(self.stage, ignore_errors=True)
@@ -239,7 +239,9 @@ class ModelFolder:
         is_model = all((self.path / name).is_file() for name in FILES)
         if not is_model:
             raise ConfigError(f"--output {self.path.name} exists and is not a model folder; choose another name")
-        links = [name for name in ("params", *(f"params/{part}" for part in PART_NAMES)) if (self.path / name).is_symlink()]
+        links = [
+            name for name in ("params", *(f"params/{part}" for part in PART_NAMES)) if (self.path / name).is_symlink()
+        ]
         if links:
             raise ConfigError(
                 f"--output {self.path.name} has a symbolic link, {links[0]}, through which another model would be "
@@ -280,9 +282,8 @@ class ModelFolder:
             else:
                 self._add(config, records, tokenizer)
         except OSError as error:
-            raise ConfigError(
-                f"{self.path.name} cannot be written: {error.strerror}; run the same command again"
-            ) from None
+            problem = f"{self.path.name} cannot be written: {error.strerror}"
+            raise of_machine(error, f"{problem}; run the same command again") from None
 
     def _create(self, config: AnyModelConfig, records: dict[str, dict], tokenizer: bytes | None) -> None:
         """A new folder appears with one rename."""

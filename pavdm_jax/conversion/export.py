@@ -19,7 +19,7 @@ from pavdm_jax.config import ModelConfig, STDiT3Config
 from pavdm_jax.conversion.architecture import part_kind
 from pavdm_jax.conversion.rules import Rule, names_of
 from pavdm_jax.conversion.wan import PUBLISHED_HEAD_WIDTH
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, of_machine
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.model import abstract_params, flatten
 
@@ -72,7 +72,7 @@ def export_transformer(
                 file.write(values.view(np.uint8).data)
                 progress(values.nbytes)
     except OSError as error:
-        raise ConfigError(f"{output.name} cannot be written: {error.strerror}") from None
+        raise of_machine(error, f"{output.name} cannot be written: {error.strerror}") from None
     return unsaid_sizes(config)
 
 

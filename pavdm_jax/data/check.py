@@ -1,12 +1,14 @@
 """Checks of a data config that need no model, so that mistakes are reported before one is loaded or compiled."""
 
+import warnings
+
 from pavdm_jax.data.config import Data, LatentData, ShapesData, VideoData
 from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.manifest import read_manifest
 from pavdm_jax.data.shapes_world import canvas_size
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
-from pavdm_jax.geometry import latent_frames, least_frames
+from pavdm_jax.geometry import latent_frames, latent_size, least_frames
 
 
 def check_length(frames: int, clip_latents: int, model: AnyModelConfig) -> None:
@@ -33,6 +35,19 @@ def check_latents(cache: LatentCache, clip_latents: int, model: AnyModelConfig) 
         )
 
 
+def _warn_of_size(cache: LatentCache, model: AnyModelConfig) -> None:
+    """Warn of latents none of which have the size of the model's videos: they decide what is trained on."""
+    sizes = {(int(rows), int(columns)) for _, rows, columns, _ in cache.shapes}
+    if sizes and latent_size(model.height, model.width, model.vae) not in sizes:
+        cell = model.vae.downsample
+        found = ", ".join(f"{rows * cell}x{columns * cell}" for rows, columns in sorted(sizes)[:5])
+        warnings.warn(
+            f"the latents in {cache.folder} are of {found} pixels, which is trained on, and not the model's "
+            f"{model.height}x{model.width}",
+            stacklevel=2,
+        )
+
+
 def check_data(data: Data, clip_latents: int | None, model: AnyModelConfig, files: bool = True) -> None:
     """Check the data of a stage.
 
@@ -49,7 +64,9 @@ def check_data(data: Data, clip_latents: int | None, model: AnyModelConfig, file
         if clip_latents is None:
             raise ConfigError("LatentData has no pixels; stages of the VAE need videos")
         if files:
-            check_latents(LatentCache(data.folder), clip_latents, model)
+            cache = LatentCache(data.folder)
+            check_latents(cache, clip_latents, model)
+            _warn_of_size(cache, model)
         return
     if clip_latents is not None:
         check_length(data.frames, clip_latents, model)

@@ -113,7 +113,10 @@ class LatentCache:
     def latents(self, index: int, start: int, stop: int) -> np.ndarray:
         """Latent frames `start` to `stop` of a clip, float16 `[t, h, w, c]`; `ConfigError` if the shard is damaged."""
         path, stamp, number = self._place(index)
-        return _intact(path, stamp, f"latents/{number}")[start:stop]
+        latents, shape = _intact(path, stamp, f"latents/{number}"), self.shapes[index].tolist()
+        if list(latents.get_shape()) != shape:
+            raise damaged(path, f"the latents of clip {number} are {list(latents.get_shape())}, not {shape} as indexed")
+        return latents[start:stop]
 
     def features(self, index: int, caption: int) -> np.ndarray:
         """The features of one of the clip's captions, float16 `[l, d]`; `ConfigError` if the shard is damaged."""

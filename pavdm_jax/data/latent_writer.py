@@ -30,7 +30,7 @@ from pavdm_jax.data.latent_cache import (
     read_notes,
 )
 from pavdm_jax.data.loader import ReadAhead
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, printable
 from pavdm_jax.models.linear import default_precision
 from pavdm_jax.outputs import storage_error
 
@@ -169,7 +169,7 @@ def _write_shard(
         index = int(sample["index"])
         if "error" in sample:
             skipped[f"clip {index}, {clips.name(index)}"] = str(sample["error"])
-            bar.write(f"skipped: {sample['error']}")
+            bar.write(f"skipped: {printable(str(sample['error']))}")
             bar.update()
             continue
         captions = clips.captions(index)

@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,12 +18,12 @@ from tqdm import tqdm
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.data.config import MAX_FPS, VideoData
-from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.errors import ConfigError, first_line, printable
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import decoded_size
 from pavdm_jax.resolutions import RESOLUTIONS
 from pavdm_jax.text.captions import clean, is_blank, is_text
-from pavdm_jax.video.clips import VideoInfo, frames_within, probe, read_clip
+from pavdm_jax.video.clips import MAX_SECONDS, VideoInfo, frames_within, probe, read_clip
 from pavdm_jax.video.images import is_image, read_image, resize_crop
 
 IMAGE_FPS = 120.0
@@ -123,7 +124,7 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
         kept = {
             path: (entry["file"], VideoInfo(**entry["video"]))
             for path, entry in said.items()
-            if "error" not in entry  # which earlier versions kept
+            if "error" not in entry and _is_info(**entry["video"])  # earlier versions kept errors, too
         }
     except (OSError, TypeError, ValueError, KeyError, AttributeError, RecursionError):
         kept = {}  # none yet, or damaged: it is written again
@@ -141,6 +142,12 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
         finally:  # what has been read is not read again, even if something ends this
             _keep_index(kept_in, infos, stamps)
     return infos
+
+
+def _is_info(height: Any, width: Any, seconds: Any) -> bool:
+    """Whether an index says what a file can hold; else it is damaged, and the file is read again."""
+    whole = type(height) is int and type(width) is int and height >= 1 and width >= 1
+    return whole and type(seconds) in (int, float) and 0 <= seconds <= MAX_SECONDS
 
 
 def _keep_index(kept_in: Path, infos: dict[str, VideoInfo | str], stamps: dict) -> None:
@@ -210,7 +217,7 @@ class ManifestClips:
         if self.skipped:
             print(f"{data.manifest}: {len(self.skipped)} files or rows give no clip:", file=sys.stderr)
             for reason in self.skipped.values():
-                print(f"  {reason}", file=sys.stderr)
+                print(f"  {printable(reason)}", file=sys.stderr)
         if not any(frames == data.frames for frames, *_ in shapes):
             raise ConfigError(
                 f"the manifest {data.manifest} gives no clip of {data.frames} frames: all {len(rows)} rows are images, "

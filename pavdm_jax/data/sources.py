@@ -25,7 +25,7 @@ from pavdm_jax.data.latent_cache import LatentCache, cache_identity
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.loader import Source
 from pavdm_jax.distributed.processes import check_agreed
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, printable
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import latent_frames
 from pavdm_jax.models.model import Model
@@ -33,7 +33,7 @@ from pavdm_jax.models.tokenizer import Tokenizer
 from pavdm_jax.text.captions import complete
 
 ATTEMPTS = 100
-"""The number of unreadable clips in a row after which reading fails."""
+"""The number of unreadable files in a row after which reading fails."""
 
 
 def equal_rows(rows: np.ndarray) -> list[np.ndarray]:
@@ -65,15 +65,20 @@ class _Readable:
 
     def read(self, index: int, first: int, count: int) -> tuple[int, np.ndarray]:
         """The number of the clip that was read, and its frames, uint8 `[f, h, w, 3]`."""
-        for tried, other in enumerate(self._from(index), 1):
+        failed: set[str] = set()  # of this call: what is read must not depend on what was read before
+        for other in self._from(index):
+            name = self.clips.name(other)
+            if name in failed:  # a clip of the same file, of which there may be thousands
+                continue
             try:
                 return other, self.clips.frames(other, first, count)
             except ConfigError as error:
-                self._report(self.clips.name(other), str(error))
+                self._report(name, str(error))
                 last = error
-            if tried == ATTEMPTS:
+            failed.add(name)
+            if len(failed) == ATTEMPTS:
                 break
-        raise ConfigError(f"no clip could be read, {tried} tries in a row; the last: {last}")
+        raise ConfigError(f"no clip could be read of {len(failed)} files in a row; the last: {last}")
 
     def _from(self, index: int) -> Iterator[int]:
         """The clips with the shape of clip `index`, beginning with it, and cyclically."""
@@ -85,7 +90,7 @@ class _Readable:
     def _report(self, name: str, reason: str) -> None:
         if name not in self.skipped:
             self.skipped[name] = reason
-            print(f"skipped (the {len(self.skipped)}. clip): {reason}", file=sys.stderr, flush=True)
+            print(f"skipped (the {len(self.skipped)}. clip): {printable(reason)}", file=sys.stderr, flush=True)
 
 
 class PixelSource:

@@ -60,7 +60,10 @@ class TfdsClips:
 
     def frames(self, index: int, first: int = 0, count: int | None = None) -> np.ndarray:
         count = self.frames_of_a_clip - first if count is None else count
-        video = self.examples[index][self.data.video]
+        try:
+            video = self.examples[index][self.data.video]
+        except Exception as error:  # of a damaged example, by the libraries below, of many kinds
+            raise ConfigError(f"{self.name(index)} cannot be read: {first_line(error)}") from None
         if isinstance(video, bytes):
             return read_clip(io.BytesIO(video), first / self.rate, self.rate, count, self.size)
         video = np.asarray(video)
@@ -78,7 +81,7 @@ class TfdsClips:
         if hasattr(self.label, "int2str"):  # class names such as ApplyEyeMakeup
             words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.label.int2str(int(value)))
             return [words.replace("_", " ").lower()]
-        return [clean(value.decode() if isinstance(value, bytes) else str(value), self.text)]
+        return [clean(value.decode(errors="replace") if isinstance(value, bytes) else str(value), self.text)]
 
     def fps(self, index: int) -> float:
         return self.rate

@@ -133,7 +133,8 @@ def exit_if_peer_lost() -> Iterator[None]:
         end(
             1,
             f"error: process {jax.process_index()} of {jax.process_count()} stops, because another one is gone, or "
-            f"cannot be reached ({first_line(error)}); start all of them again: the run goes on from its last checkpoint",
+            f"cannot be reached ({first_line(error)}); start all of them again: the run goes on from its last "
+            "checkpoint",
         )
 
 

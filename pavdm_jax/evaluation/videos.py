@@ -6,10 +6,9 @@ from pathlib import Path
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
+from pavdm_jax.outputs import UNFINISHED
 
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-UNFINISHED = ".partial"
-"""Last part of the name of a video that is still being written."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pavdm_jax.errors import ConfigError, first_line
+from pavdm_jax.errors import FAULTS, ConfigError, first_line, of_machine
 from pavdm_jax.outputs import new_file, partial_path
 
 DIGEST = "digest"
@@ -48,10 +48,15 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it holds more than arrays")
         if str(arrays.pop(DIGEST, None)) != _digest(arrays):
             raise ValueError("it has been changed")
         return arrays
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except OSError as error:
+        problem = f"{path} cannot be read ({error.strerror or error})"
+        raise of_machine(error, problem if error.errno in FAULTS else f"{problem}; {remedy}") from None
+    except (ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path} cannot be read ({first_line(error)}); {remedy}") from None
 
 
@@ -142,6 +147,34 @@ def find_state(video: Path, frames: int, comment: str) -> dict[str, np.ndarray]:
     Raises:
       ConfigError: there is none, or it cannot be read, or belongs to another video.
     """
+    kept = _kept(video)
+    later = [number for number in kept if number >= frames]
+    if not later:
+        raise ConfigError(
+            f"the last position in {states_folder(video)} is after {max(kept)} frames; redo the video from an earlier "
+            "second"
+        )
+    return _position(video, kept[min(later)], comment)
+
+
+def find_state_before(video: Path, frames: int, comment: str) -> dict[str, np.ndarray]:
+    """The last position that was kept when the video had at most that many frames.
+
+    Raises:
+      ConfigError: see `find_state`.
+    """
+    kept = _kept(video)
+    earlier = [number for number in kept if number <= frames]
+    if not earlier:
+        raise ConfigError(
+            f"no position in {states_folder(video)} is early enough: a video can be made longer from {frames} frames "
+            f"or fewer on, before the last of it were in the window, and the first is after {min(kept)}; make it again"
+        )
+    return _position(video, kept[max(earlier)], comment)
+
+
+def _kept(video: Path) -> dict[int, Path]:
+    """The positions of a video, by the frames that it had."""
     folder = states_folder(video)
     kept = _states(folder)
     if not kept:
@@ -149,12 +182,11 @@ def find_state(video: Path, frames: int, comment: str) -> dict[str, np.ndarray]:
             f"nothing is kept in {folder}, from which {video.name} could be redone: it was made without end or with "
             "--no-states, or the folder is elsewhere"
         )
-    later = [number for number in kept if number >= frames]
-    if not later:
-        raise ConfigError(
-            f"the last position in {folder} is after {max(kept)} frames; redo the video from an earlier second"
-        )
-    path = kept[min(later)]
+    return kept
+
+
+def _position(video: Path, path: Path, comment: str) -> dict[str, np.ndarray]:
+    """A position of a video; `ConfigError` if it is damaged, or another video's."""
     saved = read_arrays(path, "redo the video from another second")
     if str(saved.get("comment")) != comment:
         raise ConfigError(f"{path} belongs to another video than {video}; make the video again to redo it")

@@ -166,14 +166,17 @@ def _prompt_starts(request: Request, plan: Plan, end: int) -> tuple[int, ...]:
     It is the first one whose frames all lie at or behind the prompt's second, or else the last chunk.
     """
     vae, k = request.config.vae, plan.window.chunk_size
+    # The window begins within a clip that is decoded whole, where its known latents are only the end of one.
     first_frame = request.given_frames - decoded_frames(plan.known_latents, vae)
+    before = -plan.known_latents % vae.decoded_together
     starts = [0]
     for second in request.change_seconds:
         frame = round(second * request.fps)
         if request.frames is not None and frame >= request.frames:
             raise ConfigError(f"the prompt at second {second:g} would begin after the end of the video")
-        chunk = max(0, (frame - first_frame) * vae.micro_latents // vae.micro_frames // k - 2)  # it is no later
-        while first_frame + begin_of(chunk * k, vae) < frame:
+        latent = (frame - first_frame) * vae.micro_latents // vae.micro_frames - before
+        chunk = max(0, latent // k - 2)  # it is no later
+        while first_frame + begin_of(before + chunk * k, vae) < frame:
             chunk += 1
         starts.append(min(chunk, end - 1))
     for number, (start, later) in enumerate(itertools.pairwise(starts)):

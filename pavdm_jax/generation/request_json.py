@@ -10,7 +10,7 @@ import numpy as np
 from pavdm_jax.checkpoints.config_json import from_json
 from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.config import ClipConfig, WindowConfig
-from pavdm_jax.distributed.mesh import generation_mesh
+from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.options import Options
@@ -39,7 +39,9 @@ def describe(request: Request) -> dict:
     return json.loads(json.dumps(described))
 
 
-def read_request(said: Mapping[str, Any], config: AnyModelConfig, read_frames: Callable[[int], np.ndarray]) -> Request:
+def read_request(
+    said: Mapping[str, Any], config: AnyModelConfig, read_frames: Callable[[int], np.ndarray], mesh: str = Options.mesh
+) -> Request:
     """The request of a single video, from what `describe` said of it.
 
     Args:
@@ -47,6 +49,7 @@ def read_request(said: Mapping[str, Any], config: AnyModelConfig, read_frames: C
       config: of the model.
       read_frames: number → so many first frames of the video, uint8 [f, h, w, 3]; they stand for its start clip or
         image.
+      mesh: see `Options`.
 
     Raises:
       ConfigError: that is no description of a request of this version.
@@ -76,8 +79,10 @@ def read_request(said: Mapping[str, Any], config: AnyModelConfig, read_frames: C
             "fixed_length": fixed_length,
             "clip": clip,
             "segment": Options.segment,
-            "mesh": generation_mesh(Options.mesh, videos=1, guided=has_two_halves(said["guidance_scale"], window)),
+            "mesh": MeshConfig(),
         }
-        return Request(**fields)
+        request = Request(**fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"the settings in its comment are not of this version ({first_line(error)})") from None
+    halves = has_two_halves(request.guidance_scale, window)
+    return dataclasses.replace(request, mesh=generation_mesh(mesh, videos=1, guided=halves))

@@ -23,8 +23,8 @@ PUBLISHED_SCALE = (3.85, 2.32, 2.33, 3.06)
 MICRO_BATCH_VALUES = 2**26
 """About how many values (256 MB in float32) a layer of the spatial VAE may hold at full resolution.
 
-It decides how many frames go through at a time, at least one. At 240x424 and the published widths that is up to five, of
-17 or 119 frames one, as none are padded; the frames of a small model go through all at once.
+It decides how many frames go through at a time, at least one. At 240x424 and the published widths that is up to five,
+of 17 or 119 frames one, as none are padded; the frames of a small model go through all at once.
 """
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import ftfy
 
 from pavdm_jax.config import TextConfig
+from pavdm_jax.errors import ConfigError
 
 # --- prompts ----------------------------------------------------------------------------------------------------------
 
@@ -54,6 +55,13 @@ def complete(caption: str, config: TextConfig) -> str:
 def clean(caption: str, config: TextConfig) -> str:
     """A caption or prompt, cleaned as the weights of its family were trained on them."""
     return clean_caption(caption) if config.cleaning == "web" else clean_lightly(caption)
+
+
+def check_readable(prompts: Sequence[str], config: TextConfig) -> None:
+    """Raise `ConfigError` for a prompt of which cleaning leaves nothing."""
+    for prompt in prompts:
+        if is_blank(clean(prompt, config)):
+            raise ConfigError(f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words")
 
 
 def is_text(text: str) -> bool:

@@ -22,13 +22,13 @@ from jax.typing import DTypeLike
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint
 from pavdm_jax.checkpoints.model_folder import open_model
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, of_machine
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.models.linear import default_precision
 from pavdm_jax.models.model import Model, abstract_params, in_dtype
 from pavdm_jax.models.t5 import T5Encoder
 from pavdm_jax.storage import cache_folder
-from pavdm_jax.text.captions import clean, complete, is_blank
+from pavdm_jax.text.captions import check_readable, clean, complete
 from pavdm_jax.text.layerwise_t5 import encode_from_disk
 
 AT_ONCE = 64
@@ -59,9 +59,7 @@ def prompt_features(
       ConfigError: a prompt is empty after cleaning, there is no text encoder, or the cache cannot be written.
     """
     config = model.config
-    for prompt in (*prompts, *negative):
-        if is_blank(clean(prompt, config.text)):
-            raise ConfigError(f"nothing is left of the prompt {prompt!r} when it is cleaned; write it in English words")
+    check_readable((*prompts, *negative), config.text)
     captions = [complete(prompt, config.text) for prompt in prompts] + [clean(text, config.text) for text in negative]
     _warn_of_cut(model, captions)
     texts = list(dict.fromkeys(captions))
@@ -127,7 +125,8 @@ def _encode_from_folder(
 
 def _without_padding(captions: list[str], encoded: Sequence, lengths: np.ndarray) -> dict[str, np.ndarray]:
     rows = zip(captions, encoded, lengths, strict=True)
-    return {caption: np.asarray(features)[0, :length] for caption, features, length in rows}
+    # Copies, as a view would keep the padding in memory.
+    return {caption: np.asarray(features)[0, :length].copy() for caption, features, length in rows}
 
 
 def _entry(folder: Path, caption: str) -> Path:
@@ -139,7 +138,9 @@ def _read(path: Path, config: AnyModelConfig) -> np.ndarray | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             features = arrays["features"]
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error):
+        return None
+    if not isinstance(features, np.ndarray):  # a file of another kind within the archive
         return None
     width, whole = config.t5.d_model, features.ndim == 2 and 1 <= len(features) <= config.text.max_tokens
     return features if whole and features.shape[1] == width and features.dtype == np.float32 else None
@@ -152,10 +153,8 @@ def _write(path: Path, features: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.write(path, content.getvalue())
     except OSError as error:
-        raise ConfigError(
-            f"the features of the prompts cannot be kept in {path.parent} ({error.strerror or error}); set "
-            "PAVDM_CACHE to a folder that can be written"
-        ) from None
+        problem = f"the features of the prompts cannot be kept in {path.parent} ({error.strerror or error})"
+        raise of_machine(error, f"{problem}; set PAVDM_CACHE to a folder that can be written") from None
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))

@@ -14,6 +14,7 @@ from pavdm_jax.distributed.processes import on_first
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.generation.request import make_request
 from pavdm_jax.models.model import abstract_params
+from pavdm_jax.text.captions import check_readable
 from pavdm_jax.training.config import JointReconstruction, LatentData, Stage, TemporalReconstruction, TrainConfig
 from pavdm_jax.training.denoising import clip_latents
 from pavdm_jax.training.parameters import block_matrices, trainable
@@ -29,9 +30,13 @@ def check(config: TrainConfig) -> None:
     output = storage.as_path(config.output)
     make_request(config.model, "a prompt")  # the model that is trained can make videos of its own size and rate
     if config.samples.every:
+        from pavdm_jax.generation.pipeline import check_method  # which takes long to import
+
         samples = config.samples
         prompts = list(samples.prompts)
-        make_request(config.model, prompts, frames=samples.frames, seed=samples.seed, method=samples.method)
+        request = make_request(config.model, prompts, frames=samples.frames, seed=samples.seed, method=samples.method)
+        check_method(request)
+        check_readable(prompts, config.model.text)
     shapes = abstract_params(config.model)
     for stage in config.stages:
         stage_mesh(config, stage)

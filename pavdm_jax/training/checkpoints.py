@@ -20,7 +20,6 @@ from pavdm_jax.training.config import Stage, TrainConfig
 from pavdm_jax.training.state import TrainState
 from pavdm_jax.training.trained_with import trained_with
 
-
 PASSING = (storage.StorageError, PermissionError, ConnectionError, TimeoutError, MemoryError)
 PASSING_CODES = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED")
 """Kinds of errors, and codes in their messages, that say nothing of what is stored: they are of too little memory, the
@@ -107,7 +106,7 @@ class Checkpoints:
         except Exception as error:  # Orbax reports damage by exceptions of many kinds
             problem = f"the checkpoint {self.folder / str(step)} cannot be read: {reason(error)}"
             if isinstance(error, PASSING) or any(code in str(error) for code in PASSING_CODES):
-                raise MachineError(f"{problem}; it may be whole: give the same command again when this is over") from None
+                raise MachineError(f"{problem}; it may be whole: give the same command again when this ends") from None
             raise ConfigError(f"{problem}; remove it to go on from the one before") from None
         check_base(restored["about"], self.about["fingerprints"], self.folder)
         return TrainState(ema=restored["ema"], **restored["state"])

@@ -39,7 +39,7 @@ def fit(config: TrainConfig) -> Model:
       ConfigError: `output` holds a run of another config, the data or the model to start from cannot be used, or the
         loss is not finite.
       SaveError: a checkpoint could not be written.
-      Preempted: the process got SIGTERM; the state is saved.
+      Preempted: the process got SIGTERM, or Ctrl-C within the steps; the state is saved.
     """
     check(config)
     return train(config)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_jax import storage
+from pavdm_jax.checkpoints.config_json import plain
 from pavdm_jax.checkpoints.lora import FILE
 from pavdm_jax.checkpoints.run_folder import newest_step
 from pavdm_jax.errors import ConfigError
@@ -31,6 +32,9 @@ FORMER_RECORD = "train_config.txt"
 LOCK = ".lock"
 """The file in a run's folder that the process which trains into it holds locked."""
 
+WRITTEN = ("stages", "results", "start", "model", "samples", "tensorboard", "train.log", "log.csv", RECORD, FILE)
+"""What a run writes into its folder, changes and deletes."""
+
 MAY_CHANGE = re.compile(
     r"""
     output | mesh | remat                       # results are equal up to rounding
@@ -41,9 +45,6 @@ MAY_CHANGE = re.compile(
     re.VERBOSE,
 )
 """Fields, by dotted names, that may differ between the parts of a run."""
-
-WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""The numbers of the errors of file systems that have no locks."""
 
 KINDS = (*typing.get_args(Objective), *typing.get_args(Data))
 """Classes of fields that may have one of several; the record names the class."""
@@ -88,8 +89,14 @@ def claim(output: Path, config: TrainConfig) -> Iterator[int | None]:
     """
     storage.make_folder(output)
     with _locked(output):
+        links = [name for name in WRITTEN if not storage.is_remote(output) and (output / name).is_symlink()]
+        if links:
+            raise ConfigError(
+                f"{output / links[0]} is a symbolic link, through which something else would be changed; remove it, or "
+                "make the run's folder itself the link"
+            )
         recorded = check_claim(output, config)
-        content = json.dumps(_as_json(config) | _precision(), indent=2).encode()
+        content = json.dumps(_as_json(config) | _precision(), indent=2, default=plain).encode()
         if recorded is None or (output / RECORD).read_bytes() != content:
             storage.write(output / RECORD, content)
         try:
@@ -119,8 +126,7 @@ def _locked(output: Path) -> Iterator[None]:
                 raise ConfigError(
                     f"{output / LOCK} is a symbolic link; remove it, or choose another --output"
                 ) from None
-            if error.errno not in WITHOUT_LOCKS:
-                raise
+            raise
         yield
 
 

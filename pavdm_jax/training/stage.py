@@ -176,10 +176,8 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
                         _save(prepared, checkpoints, state, step)
             if stops and not ends:
                 checkpoints.wait()
-                raise Preempted(
-                    f"stopped by SIGTERM: step {first + step} of {run.config.output} is saved; the same command goes "
-                    "on from it"
-                )
+                saved = f": step {first + step} of {run.config.output} is saved; the same command goes on from it"
+                raise Preempted(run.preemption.by, saved)
         if previous is not None:
             log.advance(float(previous))
             checkpoints.wait()

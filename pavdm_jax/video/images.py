@@ -70,7 +70,8 @@ def read_picture(path: Path, content: BinaryIO | None = None) -> np.ndarray | No
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged by MAX_PIXELS instead
         try:
             with Image.open(path if content is None else content, formats=PICTURE_FORMATS) as image:
-                if getattr(image, "n_frames", 1) > 1:
+                # Cameras append previews and depth maps to a JPEG, which Pillow counts as frames (MPO).
+                if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                     return None
                 check_pixels(path, image.height, image.width)
                 return np.asarray(_in_8_bits(path, ImageOps.exif_transpose(image)).convert("RGB"))[None]

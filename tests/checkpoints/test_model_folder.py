@@ -3,6 +3,7 @@ line."""
 
 import dataclasses
 import fcntl
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -257,7 +258,16 @@ def test_a_flipped_bit_is_noticed(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["null", "[]", '"x"', "5", "[" * 5000, "", '{"stdit3": 1}', '{"stdit3": {"files": []}}']
+    "text",
+    [
+        *("null", "[]", '"x"', "5", "[" * 5000, "", '{"stdit3": 1}', '{"stdit3": {"files": []}}'),
+        '{"stdit3": {"files": {"a": "x"}}}',
+        '{"t5": {"files": {}, "source_files": 5}}',
+        '{"t5": {"files": {}, "dtype": "float32", "source_files": {"a": {"bytes": 5}}}}',
+        '{"t5": {"files": {}, "source_files": {"a": {"bytes": 5, "sha256": "0"}}}}',
+        '{"t5": {"files": {}, "commit": 5}}',
+        '{"stdit3": {"mlp_ratio": 1e308}}',
+    ],
 )
 @pytest.mark.parametrize("name", ["parts.json", "config.json"])
 def test_json_of_another_kind_is_one_line(saved, tmp_path, name, text):
@@ -265,6 +275,52 @@ def test_json_of_another_kind_is_one_line(saved, tmp_path, name, text):
     (folder / name).write_text(text)
     with pytest.raises(ConfigError, match="cannot be read"):
         load(folder)
+    with pytest.raises(ConfigError, match="is a damaged model folder"):
+        ModelFolder(folder).__enter__()
+
+
+def test_a_config_that_has_lost_its_fields_is_of_another_architecture(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds another architecture than the config"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ("vae.spatial", "layers_per_block"),
+        ("vae.temporal", "num_res_blocks"),
+        ("t5", "relative_max_distance"),
+        ("t5", "relative_buckets"),
+    ],
+)
+def test_a_damaged_size_is_told_before_a_network_of_it_is_built(saved, tmp_path, part, field):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    inner = functools.reduce(dict.__getitem__, part.split("."), config)
+    assert inner[field] > 0
+    inner[field] = 10**9
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=f"{field} must be at most"):
+        load(folder)
+
+
+def test_no_model_is_changed_through_a_link(saved, tmp_path):
+    """A folder whose parts are links to another model's would give them away."""
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    for name in ("config.json", "parts.json", "spiece.model"):
+        shutil.copy(saved / name, folder)
+    (folder / "params").symlink_to(saved / "params")
+    load(folder)  # reading through it is well
+    with pytest.raises(ConfigError, match="has a symbolic link, params, through which another model would be changed"):
+        ModelFolder(folder).__enter__()
+    (folder / "params").unlink()
+    (folder / "params").mkdir()
+    (folder / "params" / "vae").symlink_to(saved / "params" / "vae")
+    with pytest.raises(ConfigError, match="has a symbolic link, params/vae, through"):
+        ModelFolder(folder).__enter__()
 
 
 def adapters_of(change):
@@ -288,8 +344,14 @@ def first(adapters, ending="/a"):
         (lambda x: {n: v for n, v in x.items() if n != first(x)}, 1.0, "no two factors of one rank"),
         (lambda x: x | {first(x): x[first(x)][..., :1]}, 1.0, "no two factors of one rank"),
         (lambda x: {n: v[..., :0] if n.endswith("/a") else v[..., :0, :] for n, v in x.items()}, 1.0, "of one rank"),
+        (lambda x: x | {first(x, "/b"): x[first(x, "/b")][:1]}, 1.0, "no two factors of one rank"),
+        (lambda x: x | {first(x, "/b"): x[first(x, "/b")][0]}, 1.0, "no two factors of one rank"),
+        (lambda x: {n: np.ones_like(v) for n, v in x.items()}, 1e300, "are too large: stdit3/.* is not finite"),
     ],
-    ids=["none", "alpha", "alpha 0", "nan", "inf", "no b", "no a", "unequal ranks", "rank 0"],
+    ids=[
+        *("none", "alpha", "alpha 0", "nan", "inf", "no b", "no a", "unequal ranks", "rank 0"),
+        *("unequal layers", "one layer", "too large"),
+    ],
 )
 def test_adapters_that_would_do_nothing_or_harm_are_refused(tmp_path, change, alpha, message):
     save_adapters(tmp_path, adapters_of(change), alpha)

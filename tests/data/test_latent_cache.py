@@ -18,6 +18,7 @@ from pavdm_jax import cli, precompute, train
 from pavdm_jax.checkpoints.fingerprint import vae_fingerprint
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.config import TextConfig, WindowConfig, tiny
+from pavdm_jax.data.check import check_data
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import LatentData, VideoData
 from pavdm_jax.data.encoder import Encoder
@@ -157,6 +158,21 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_told(cached, tmp_path):
             for n in numbers:
                 cache.latents(n, 0, 1), cache.features(n, 0), cache.about(n)
         assert "\n" not in str(told.value)
+
+
+def test_latents_of_another_size_than_the_models_are_told(cached):
+    check_data(LatentData(str(cached)), 5, MODEL)
+    with pytest.warns(UserWarning, match=r"are of .* pixels, which is trained on, and not the model's 512x512"):
+        check_data(LatentData(str(cached)), 5, dataclasses.replace(MODEL, height=512, width=512))
+
+
+def test_an_index_that_does_not_fit_its_shards_is_told(cached, tmp_path):
+    folder = shutil.copytree(cached, tmp_path / "cache")
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"][0]["shapes"][0][0] += 40
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ConfigError, match=r"is damaged \(the latents of clip .* as indexed\)"):
+        LatentCache(folder).latents(0, 30, 35)
 
 
 def test_caption_features_of_another_precision_of_products_are_not_used(cached, manifest, encoder):

@@ -141,6 +141,20 @@ def test_files_that_were_read_before_an_end_are_not_read_again(folder, tmp_path,
     assert list(json.loads((tmp_path / "clips.index.json").read_text())) == paths[:1]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("height", 0), ("height", "96"), ("width", -5), ("width", 1.5), ("seconds", 1e18), ("seconds", -1)],
+)
+def test_an_index_of_what_cannot_be_is_written_again(folder, tmp_path, field, value):
+    path, kept_in = str(folder / "wide.mp4"), tmp_path / "clips.index.json"
+    index_files(tmp_path / "clips.csv", [path])
+    said = json.loads(kept_in.read_text())
+    said[path]["video"][field] = value
+    kept_in.write_text(json.dumps(said))
+    assert index_files(tmp_path / "clips.csv", [path]) == {path: probe(path)}
+    assert json.loads(kept_in.read_text())[path]["video"][field] != value
+
+
 @pytest.mark.parametrize("damage", ["file", "video", "height", "all"])
 def test_a_damaged_index_is_written_again(folder, tmp_path, damage):
     path, kept_in = str(folder / "wide.mp4"), tmp_path / "clips.index.json"
@@ -258,5 +272,32 @@ def test_a_file_that_breaks_while_training_is_replaced_and_named(folder, tmp_pat
         np.testing.assert_array_equal(source.draw(1, np.random.default_rng(0))["frames"], expected)
     assert capfd.readouterr().err.count("skipped (the 1. clip)") == 1
     (tmp_path / "long.mp4").write_bytes(b"broken")
-    with pytest.raises(ConfigError, match="no clip could be read, 6 tries"):
+    with pytest.raises(ConfigError, match="no clip could be read of 2 files in a row"):
         source.draw(1, np.random.default_rng(0))
+
+
+class OneBadFilm:
+    """Clips of a long film that is damaged, and of another one; which of them have been asked for."""
+
+    starts = 1
+
+    def __init__(self):
+        self.shapes, self.asked = np.tile([17, 8, 8], (300, 1)), []
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def name(self, index):
+        return "bad.mp4" if index < 299 else "good.mp4"
+
+    def frames(self, index, first=0, count=None):
+        self.asked.append(index)
+        if index < 299:
+            raise ConfigError("bad.mp4 is damaged")
+        return np.full((17, 8, 8, 3), index % 256, np.uint8)
+
+
+def test_a_damaged_film_of_many_clips_ends_no_training():
+    clips = OneBadFilm()
+    frames = PixelSource(clips).draw(5, np.random.default_rng(0))["frames"]
+    assert (frames == 299 % 256).all() and clips.asked == [5, 299]

@@ -40,6 +40,21 @@ def test_a_tfds_data_set_is_read_by_name_without_tensorflow(tfds_dir):
         clips.frames(0, 0, 50)
 
 
+def test_a_damaged_example_is_told_by_its_number(tfds_dir, monkeypatch):
+    clips = open_clips(TfdsData("tfds:shapes_world", tfds_dir, frames=17), MODEL)
+
+    class Damaged:
+        def __getitem__(self, index):
+            if index == 1:
+                raise RuntimeError("DATA_LOSS: checksum")
+            return {"caption": b"a red \xff circle"}
+
+    monkeypatch.setattr(clips, "examples", Damaged())
+    with pytest.raises(ConfigError, match=r"example 1 of tfds:shapes_world cannot be read: DATA_LOSS: checksum"):
+        clips.frames(1)
+    assert clips.captions(0)[0].startswith("a red")
+
+
 def test_tfds_mistakes_are_named(tfds_dir):
     with pytest.raises(ConfigError, match="must be named tfds:NAME"):
         TfdsData("ucf101")

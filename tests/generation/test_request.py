@@ -101,3 +101,16 @@ def test_a_prompt_begins_with_the_first_chunk_that_lies_behind_its_second(config
         plan = make_plan(make_request(config, timeline, frames=1000))
         chunk = plan.prompt_starts[1]
         assert begin_of((chunk - 1) * chunk_size, config.vae) < frame <= begin_of(chunk * chunk_size, config.vae)
+
+
+def test_behind_a_start_clip_chunks_are_counted_from_where_the_window_begins():
+    """Of the clip's five latent frames chunks of three know the last three, about the frames from number 5 on."""
+    config = tiny_model().config
+    config = dataclasses.replace(config, window=dataclasses.replace(config.window, chunk_size=3))
+    start = np.zeros((17, config.height, config.width, 3), np.uint8)
+    for frame in range(17, 100):
+        timeline = [(0, PROMPT), (frame / config.fps, "a blue square")]
+        plan = make_plan(make_request(config, timeline, frames=1000, start=start))
+        chunk = plan.prompt_starts[1]
+        begins = [begin_of(2 + 3 * n, config.vae) for n in (chunk - 1, chunk)]
+        assert plan.known_latents == 3 and begins[0] < frame <= begins[1]

@@ -2,9 +2,11 @@
 mended."""
 
 import dataclasses
+import io
 import json
 import shutil
 import warnings
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +135,11 @@ def test_a_damaged_entry_is_made_anew(checkpoint, tmp_path):
     whole, _ = features(model, PROMPT)
     (entry,) = (tmp_path / "cache" / "features").rglob("*.npz")
     sound = entry.read_bytes()
-    for damaged in (b"", sound[:100], sound[:-40] + bytes(40), sound[:200] + b"x" + sound[201:], encrypted(sound)):
+    text = io.BytesIO()
+    with zipfile.ZipFile(text, "w") as archive:
+        archive.writestr("features", "no array")
+    cut = sound[:100], sound[:-40] + bytes(40), sound[:200] + b"x" + sound[201:]
+    for damaged in (b"", *cut, encrypted(sound), text.getvalue()):
         entry.write_bytes(damaged)
         np.testing.assert_array_equal(features(model, PROMPT)[0], whole)
         assert entry.read_bytes() == sound

@@ -17,6 +17,7 @@ from pavdm_jax.training.config import (
     MixedDiffusion,
     OptimizerConfig,
     ProgressiveDiffusion,
+    SampleConfig,
     ShapesData,
     SpatialReconstruction,
     Stage,
@@ -48,6 +49,19 @@ def test_stages_of_the_temporal_vae_train_on_single_micro_clips(tmp_path, object
     ):
         checked(SHAPES, objective, 18, "vae", tmp_path)
     check(dataclasses.replace(read_config(str(CONFIGS / "demo_vae.py")), output=str(tmp_path / "run")))
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [
+        (SampleConfig(every=2, prompts=("一只猫",)), "nothing is left of the prompt '一只猫' when it is cleaned"),
+        (SampleConfig(every=2, prompts=("a cat",), method="replacement"), "clip_frames 51 cannot be decoded whole"),
+    ],
+)
+def test_samples_that_could_never_be_made_are_told_before_the_training(tmp_path, samples, says):
+    config = dataclasses.replace(read_config(str(CONFIGS / "demo_pa_m.py")), output=str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match=says):
+        check(dataclasses.replace(config, samples=samples))
 
 
 def test_videos_of_the_shapes_world_are_square(tmp_path):

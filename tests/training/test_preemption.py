@@ -1,4 +1,4 @@
-"""SIGTERM outside of training steps: where nothing would be lost, the run ends at once; samples are given up."""
+"""SIGTERM and Ctrl-C: within training steps the step is saved; samples are given up; elsewhere the run ends at once."""
 
 import signal
 
@@ -31,8 +31,13 @@ def test_it_is_not_taken_for_damage_of_the_checkpoint_that_is_being_read(monkeyp
         model_folder.restore_part(tmp_path, {}, None)
 
 
-@pytest.mark.parametrize("save_every", [2, 3, 5])
-def test_while_samples_are_made_it_saves_the_step_and_ends(monkeypatch, tmp_path, save_every):
+@pytest.mark.parametrize(
+    ("save_every", "number", "name", "code"),
+    [(2, signal.SIGTERM, "SIGTERM", 0), (3, signal.SIGINT, "Ctrl-C", 130), (5, signal.SIGTERM, "SIGTERM", 0)],
+)
+def test_while_samples_are_made_and_within_steps_it_saves_the_step_and_ends(
+    monkeypatch, tmp_path, save_every, number, name, code
+):
     """Samples of a large model take minutes, longer than what a scheduler grants."""
     save_model(tmp_path / "start", tiny_model(SHAPES))
     optimizer = OptimizerConfig(3e-3, warmup_steps=2, epsilon=1e-8)
@@ -55,9 +60,32 @@ def test_while_samples_are_made_it_saves_the_step_and_ends(monkeypatch, tmp_path
     whole = run("whole")
     assert made == ["whole"] * 2
     with monkeypatch.context() as once:
-        once.setattr(stage, "sample_videos", lambda *_: signal.raise_signal(signal.SIGTERM) or made.append("late"))
-        with pytest.raises(Preempted, match=r"stopped by SIGTERM: step 2 of .* is saved"):
+        once.setattr(stage, "sample_videos", lambda *_: signal.raise_signal(number) or made.append("late"))
+        with pytest.raises(Preempted, match=rf"stopped by {name}: step 2 of .* is saved") as stopped:
             run("stopped")
+    assert stopped.value.code == code
     assert newest_step(tmp_path / "stopped") == 2
     assert made == ["whole"] * 2
+    with monkeypatch.context() as once:  # and within a step
+        steps = []
+        once.setattr(stage, "check_interrupted", lambda: steps.append(signal.raise_signal(number)))
+        with pytest.raises(Preempted, match=rf"stopped by {name}: step 3 of .* is saved"):
+            run("stopped")
+    assert len(steps) == 1 and newest_step(tmp_path / "stopped") == 3
     jax.tree.map(np.testing.assert_array_equal, run("stopped").params, whole.params)
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    preemption = Preemption()
+    with pytest.raises(KeyboardInterrupt), preemption, preemption.steps():
+        signal.raise_signal(signal.SIGINT)
+        assert preemption.requested(1) and preemption.by == "Ctrl-C"
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_outside_of_steps_ctrl_c_is_what_it_was():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), Preemption():
+        assert signal.getsignal(signal.SIGINT) is not before
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

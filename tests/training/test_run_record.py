@@ -9,6 +9,7 @@ import jax
 import pytest
 from support.tiny_model import TINY
 
+from pavdm_jax import outputs
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.training.config import (
     LoRAConfig,
@@ -167,7 +168,7 @@ def test_a_failed_start_removes_the_record_that_it_made_itself(tmp_path, error, 
         with claim(run, CONFIG):
             pass
     with pytest.raises(error), claim(run, CONFIG):
-        raise error("fails before its first checkpoint")
+        raise error("SIGTERM")
     assert (run / RECORD).exists() == kept
 
 
@@ -201,9 +202,26 @@ def test_a_run_does_not_go_on_with_products_of_another_precision(folder):
 
 @pytest.mark.parametrize(("number", "goes_on"), [(errno.EACCES, False), (errno.ENOLCK, True)])
 def test_a_lock_of_others_is_no_file_system_without_locks(tmp_path, monkeypatch, number, goes_on):
-    def refused(path):
+    def refused(*_):
         raise OSError(number, "refused")
 
-    monkeypatch.setattr("pavdm_jax.training.run_record.lock_file", refused)
+    monkeypatch.setattr(outputs.fcntl, "flock", refused)
     with contextlib.nullcontext() if goes_on else pytest.raises(OSError, match="refused"):
         claim(tmp_path / "run", CONFIG).__enter__()
+
+
+@pytest.mark.parametrize("name", ["stages", "samples", "tensorboard", "train.log", "train_config.json"])
+def test_nothing_is_written_or_deleted_through_a_link_in_a_run(tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=f"{name} is a symbolic link, through which"):
+        claim(tmp_path / "run", CONFIG).__enter__()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_run_may_be_a_link_itself(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    with claim(tmp_path / "run", CONFIG):
+        assert (tmp_path / "elsewhere" / RECORD).exists()
