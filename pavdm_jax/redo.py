@@ -45,7 +45,7 @@ class RedoCommand:
     from_second: Annotated[float | None, tyro.conf.arg(name="from", metavar="SECOND")] = None
     """what comes before is kept; for a longer video, as much as there is when none is given"""
     seconds: float | None = None
-    """the length of the new video, if it is to be longer; but for the last window all of the video is kept"""
+    """the length of the new video, if it is to be longer; without --from, all but the last window is kept"""
     seed: int | None = None
     """of the noise that enters from there on; the video's own, if there is a prompt"""
     prompt: str | None = None
@@ -130,7 +130,7 @@ def run(command: RedoCommand) -> int:
     from pavdm_jax.checkpoints.model_folder import is_embedded
     from pavdm_jax.distributed.mesh import make_mesh
     from pavdm_jax.distributed.partitioning import tree_shardings
-    from pavdm_jax.generation.positions import find_state, find_state_before
+    from pavdm_jax.generation.pipeline import check_method
     from pavdm_jax.generation.progressive import make_plan
     from pavdm_jax.generation.prompts import encode_prompts, encode_texts
     from pavdm_jax.generation.recording import Branch, Recording, check_outputs, check_record, make_files
@@ -138,7 +138,6 @@ def run(command: RedoCommand) -> int:
     from pavdm_jax.models.model import DTYPES, abstract_params
     from pavdm_jax.outputs import check_output, warn_of_replaced
     from pavdm_jax.video.clips import read_video
-    from pavdm_jax.video.writer import read_comment
 
     named = said.get("model")
     if command.checkpoint is None and not is_embedded(named):
@@ -158,12 +157,13 @@ def run(command: RedoCommand) -> int:
     enable_cache()
     model = load(checkpoint, parts=(), lora=command.lora)
     request = read_request(said, model.config, lambda count: read_video(video, 0, count), command.mesh)
-    comment = read_comment(video) or ""
-    if frame is None:
-        position = find_state_before(video, said["frames"] - frames_in_the_making(request), comment)
-    else:
-        position = find_state(video, frame, comment)
+    position = find_position(command, video, request, frame)
     request = replace(request, frames=frames)
+    if command.seconds is not None:
+        try:
+            check_method(request)
+        except ConfigError as error:
+            raise ConfigError(f"{video} cannot be made longer: {error}") from None
     frames_kept, earlier = int(position["frames_done"]), said.get("redone", [])
     kept = [change for change in earlier if change["at_frame"] < frames_kept]
     seed = _seed_before(kept, earlier, last=request.seeds[0])
@@ -186,7 +186,8 @@ def run(command: RedoCommand) -> int:
             f"{checkpoint} is not the model that made {video} (a {said['model']}); give that one as --checkpoint"
         )
     change = {"at_frame": frames_kept, "seed_before": seed, "seed": request.seeds[0], "prompt": command.prompt}
-    history = {name: said[name] for name in ("start", "image")} | {"redone": [*kept, change]}
+    redone = kept if command.seed is command.prompt is None else [*kept, change]
+    history = {name: said[name] for name in ("start", "image")} | {"redone": redone}
     branch = Branch(video, position, command.prompt)
     recording = Recording(
         model, request, features, [output], said["crf"], states=not command.no_states, branch=branch, history=history
@@ -197,12 +198,47 @@ def run(command: RedoCommand) -> int:
     return make_files(recording, resume=command.resume, gif=command.gif, quiet=command.quiet)
 
 
-def frames_in_the_making(request: "Request") -> int:
-    """The frames at a video's end that a longer one does not share: those of its last full window, or last clip."""
+def find_position(command: RedoCommand, video: Path, request: "Request", frame: int | None) -> dict[str, Any]:
+    """The position of a video from which it is made again.
+
+    Args:
+      command: what is asked for.
+      video: the file.
+      request: what made it.
+      frame: the first frame that need not be kept, or None: as late as a longer video can go on.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    from pavdm_jax.generation.positions import find_state, find_state_before
+    from pavdm_jax.video.writer import read_comment
+
+    comment, shared = read_comment(video) or "", shared_frames(request)
+    if command.seconds is None:
+        return find_state(video, frame or 0, comment)
+    if shared < 0:
+        raise ConfigError(f"{video} is shorter than its window, so that nothing of it goes on; make it again, longer")
+    if frame is None:
+        return find_state_before(video, shared, comment)
+    if frame > shared:
+        raise ConfigError(
+            f"--from {command.from_second:g} lies in the last window of {video}, which a longer video does not share; "
+            f"give {shared / request.fps:g} or less, or leave it out"
+        )
+    position = find_state(video, frame, comment)
+    return position if position["frames_done"] <= shared else find_state_before(video, shared, comment)
+
+
+def shared_frames(request: "Request") -> int:
+    """The frames that a video has in common with a longer one: all but those that were in its last full window."""
+    from pavdm_jax.diffusion.window import shifts_per_chunk
+
+    assert request.frames is not None
     if request.method != "progressive":
-        return request.clip.frames
+        return request.frames
     window = request.config.window
-    return decoded_frames(window.noisy_chunks * window.chunk_size, request.config.vae)
+    chunks = max(window.noisy_chunks, shifts_per_chunk(window))
+    return request.frames - decoded_frames(chunks * window.chunk_size, request.config.vae)
 
 
 def _seed_before(kept: list[dict], earlier: list[dict], last: int) -> int:

@@ -6,6 +6,7 @@ from pavdm_jax.data.config import Data, LatentData, ShapesData, VideoData
 from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.manifest import read_manifest
 from pavdm_jax.data.shapes_world import canvas_size
+from pavdm_jax.distributed.processes import is_first
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import latent_frames, latent_size, least_frames
@@ -66,7 +67,8 @@ def check_data(data: Data, clip_latents: int | None, model: AnyModelConfig, file
         if files:
             cache = LatentCache(data.folder)
             check_latents(cache, clip_latents, model)
-            _warn_of_size(cache, model)
+            if is_first():
+                _warn_of_size(cache, model)
         return
     if clip_latents is not None:
         check_length(data.frames, clip_latents, model)

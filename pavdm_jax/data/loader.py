@@ -7,6 +7,7 @@ the next sample. The numbers of worker processes and of training processes do no
 import contextlib
 import gc
 import os
+import signal
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -139,6 +140,11 @@ def batches(
     return ReadAhead(whole[start_step:], workers)
 
 
+def _leave_interrupts(*_: int) -> None:
+    """Of a worker: Ctrl-C, which reaches all processes of a terminal, is for the one that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class ReadAhead:
     """Iterates over a grain data set in other threads or processes, a few elements ahead.
 
@@ -157,7 +163,7 @@ class ReadAhead:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # grain asks for a flag of its own, which is not given here
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-            elements = elements.mp_prefetch(options)
+            elements = elements.mp_prefetch(options, _leave_interrupts)
         self._open = [iter(elements)]
         self.close: Callable[[], None] = weakref.finalize(self, _close, self._open)
 

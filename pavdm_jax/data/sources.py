@@ -33,7 +33,7 @@ from pavdm_jax.models.tokenizer import Tokenizer
 from pavdm_jax.text.captions import complete
 
 ATTEMPTS = 100
-"""The number of unreadable files in a row after which reading fails."""
+"""The number of unreadable clips in a row after which reading fails."""
 
 
 def equal_rows(rows: np.ndarray) -> list[np.ndarray]:
@@ -65,20 +65,28 @@ class _Readable:
 
     def read(self, index: int, first: int, count: int) -> tuple[int, np.ndarray]:
         """The number of the clip that was read, and its frames, uint8 `[f, h, w, 3]`."""
-        failed: set[str] = set()  # of this call: what is read must not depend on what was read before
-        for other in self._from(index):
-            name = self.clips.name(other)
-            if name in failed:  # a clip of the same file, of which there may be thousands
-                continue
+        failed: set[str] = set()  # of this call alone: what is read must not depend on what was read before
+        for tried, other in enumerate(self._candidates(index, failed), 1):
             try:
                 return other, self.clips.frames(other, first, count)
             except ConfigError as error:
-                self._report(name, str(error))
+                self._report(self.clips.name(other), str(error))
                 last = error
-            failed.add(name)
-            if len(failed) == ATTEMPTS:
+            failed.add(self.clips.name(other))
+            if tried == ATTEMPTS:
                 break
-        raise ConfigError(f"no clip could be read of {len(failed)} files in a row; the last: {last}")
+        raise ConfigError(f"no clip could be read, {tried} tries in a row; the last: {last}")
+
+    def _candidates(self, index: int, failed: set[str]) -> Iterator[int]:
+        """The clips to be tried for clip `index`; of files that have failed by then, of which there may be thousands,
+        only after those of all others."""
+        waiting = []
+        for other in self._from(index):
+            if self.clips.name(other) in failed:
+                waiting.append(other)
+            else:
+                yield other
+        yield from waiting
 
     def _from(self, index: int) -> Iterator[int]:
         """The clips with the shape of clip `index`, beginning with it, and cyclically."""

@@ -167,8 +167,8 @@ def find_state_before(video: Path, frames: int, comment: str) -> dict[str, np.nd
     earlier = [number for number in kept if number <= frames]
     if not earlier:
         raise ConfigError(
-            f"no position in {states_folder(video)} is early enough: a video can be made longer from {frames} frames "
-            f"or fewer on, before the last of it were in the window, and the first is after {min(kept)}; make it again"
+            f"no position in {states_folder(video)} is of {frames} frames or fewer, the first is after {min(kept)}; "
+            "make the video again"
         )
     return _position(video, kept[max(earlier)], comment)
 

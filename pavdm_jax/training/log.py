@@ -187,8 +187,9 @@ class StageLog:
 
     def advance(self, loss: float) -> None:
         """Move the bar on by a step."""
-        self.bar.set_postfix_str(f"loss={loss:.4g}{self._speed}", refresh=False)
-        self.bar.update()
+        with contextlib.suppress(BrokenPipeError):  # nobody looks any more
+            self.bar.set_postfix_str(f"loss={loss:.4g}{self._speed}", refresh=False)
+            self.bar.update()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Write a line of the log.

@@ -39,7 +39,7 @@ class Preemption:
     are made between two steps (`with at_once()`), `Preempted` is raised, and the loop saves before it ends. At other
     times, when nothing would be lost, SIGTERM raises `Preempted` at once, and Ctrl-C does what it did before; so does a
     second Ctrl-C at any time. With several processes, JAX's preemption service receives SIGTERM instead, and agrees on
-    a step at which all of them stop.
+    a step at which all of them stop; Ctrl-C ends them.
 
     Attributes:
       by: the name of the signal that has come; "SIGTERM" before.
@@ -58,7 +58,8 @@ class Preemption:
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # set in C, by a program that Python is a part of
+                signal.signal(number, handler)
 
     @contextlib.contextmanager
     def steps(self) -> Iterator[None]:
@@ -99,8 +100,10 @@ class Preemption:
         number = signal.Signals(number)
         if number is signal.SIGINT and (self._noted or not self._in_stage):
             return self._before[number](number, frame)
-        self.by, self._noted = NAMES[number], True
+        if not self._noted:
+            self.by, self._noted = NAMES[number], True
         if number is signal.SIGINT:  # not by `print`, within which the signal may have come
-            os.write(2, b"\nCtrl-C: this step is saved; once more ends at once\n")
+            with contextlib.suppress(OSError):  # `| tee` has got the signal, too, and is gone
+                os.write(2, b"\nCtrl-C: this step is saved; once more gives that up\n")
         if not self._in_steps:
             raise Preempted(self.by)

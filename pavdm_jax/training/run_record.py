@@ -92,8 +92,8 @@ def claim(output: Path, config: TrainConfig) -> Iterator[int | None]:
         links = [name for name in WRITTEN if not storage.is_remote(output) and (output / name).is_symlink()]
         if links:
             raise ConfigError(
-                f"{output / links[0]} is a symbolic link, through which something else would be changed; remove it, or "
-                "make the run's folder itself the link"
+                f"{output / links[0]} is a symbolic link, through which something else would be changed; put what it "
+                "names in its place, or make the run's folder itself the link"
             )
         recorded = check_claim(output, config)
         content = json.dumps(_as_json(config) | _precision(), indent=2, default=plain).encode()

@@ -231,7 +231,7 @@ def _sample(prepared: PreparedStage, state: TrainState, step: int) -> None:
         config = prepared.run.config
         try:
             log.videos(step, sample_videos(model, config.samples, config.compute_dtype, log.folder / "samples", step))
-        except (jax.errors.JaxRuntimeError, ConfigError, OSError) as error:
+        except (jax.errors.JaxRuntimeError, ConfigError, OSError, MemoryError) as error:
             log.text.warning(f"warning: no samples of step {step}: {first_line(error)}")
 
 

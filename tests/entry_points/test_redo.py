@@ -90,15 +90,18 @@ def test_another_prompt_changes_what_comes_after_the_second(checkpoint, video):
     assert packets(path)[-CHUNK:] != packets(video)[-CHUNK:]
 
 
-@pytest.mark.parametrize("method", ["progressive", "replacement"])
-def test_a_video_is_made_longer_as_if_it_had_been_asked_for(checkpoint, tmp_path, method):
+@pytest.mark.parametrize(
+    "options", [("--noisy-chunks", 5, "--steps", 5), ("--method", "replacement")], ids=["progressive", "replacement"]
+)
+def test_a_video_is_made_longer_as_if_it_had_been_asked_for(checkpoint, tmp_path, options):
     """Where no second is given, from where the window was last full; what was shown before is not encoded again."""
-    short = make(checkpoint, tmp_path / "v.mp4", PROMPT, "--method", method)
-    long = make(checkpoint, tmp_path / "long.mp4", PROMPT, "--method", method, "--frames", 2 * FRAMES)
+    short = make(checkpoint, tmp_path / "v.mp4", PROMPT, *options)
+    long = make(checkpoint, tmp_path / "long.mp4", PROMPT, *options, "--frames", 2 * FRAMES)
     longer = redone(checkpoint, short, "--seconds", 2 * FRAMES / FPS)
-    assert 2 * CHUNK <= kept_frames(longer) < FRAMES
-    assert packets(longer)[: kept_frames(longer)] == packets(short)[: kept_frames(longer)]
     assert packets(longer) == packets(long)
+    assert json.loads(read_comment(longer)) == json.loads(read_comment(long)) | {"redone": []}
+    again = redone(checkpoint, longer, "--seed", 5, "--from", 5)
+    assert packets(again)[: 5 * 24] == packets(long)[: 5 * 24] and packets(again) != packets(long)
     other = redone(checkpoint, short, "--seconds", 2 * FRAMES / FPS, "--from", 1, "--prompt", OTHER)
     assert len(packets(other)) == 2 * FRAMES and packets(other) != packets(long)
 
@@ -252,6 +255,7 @@ def test_no_positions_are_kept_where_none_are_wanted(checkpoint, tmp_path):
     [
         ([], "nothing would be different"),
         (["--seconds", "5"], "--seconds 5 is no longer than the video, which has 5.66667 s"),
+        (["--seconds", "9", "--from", "5.2"], "lies in the last window of v.mp4"),
         (["--seed", "-1"], "--seed must be"),
         (["--prompt", " "], "--prompt is empty"),
         (["--seed", "5", "--from", "99"], "not within the video, which has 5.66667 s"),
