@@ -76,6 +76,9 @@ class Options:
     """network calls that each latent frame receives; of the progressive method a multiple of the noisy chunks"""
     guidance_scale: float | None = None
     """1 follows the model's plain prediction; higher follows the prompt more closely"""
+    noise_shift: float | None = None
+    """of SkyReels-V2: how far the levels are shifted towards noise; 8 is published for text, and 5, with guidance_scale
+    5, for a video that begins with an image"""
     negative_prompt: str | Sequence[str] | None = None
     """what guidance leads away from, instead of the model's own (the null caption; SkyReels-V2's published one); a list
     gives each prompt its own"""

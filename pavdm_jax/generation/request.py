@@ -28,6 +28,7 @@ from pavdm_jax.resolutions import resolution
 from pavdm_jax.text.captions import is_blank
 from pavdm_jax.video.images import MAX_PIXELS
 from pavdm_jax.video.writer import MAX_FPS, MAX_SIDE, MIN_FPS
+from pavdm_jax.wan_config import WanModelConfig
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,9 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
             f"{' and '.join(scores)} are appended to prompts of a model that is not known to be trained with scores",
             stacklevel=2,
         )
-    text = dataclasses.replace(config.text, **scores)
-    config = dataclasses.replace(config, text=text)
+    config = dataclasses.replace(config, text=dataclasses.replace(config.text, **scores))
+    if asked.noise_shift is not None:
+        config = with_noise_shift(config, asked.noise_shift)
     height, width, told_size = _size(config, asked)
     if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
         raise ConfigError(
@@ -212,6 +214,15 @@ def make_request(config: AnyModelConfig, prompt: str | Sequence, at_once: int | 
         segment=asked.segment,
         mesh=generation_mesh(asked.mesh, min(at_once or videos, videos), guided=two_halves),
     )
+
+
+def with_noise_shift(config: AnyModelConfig, noise_shift: float) -> AnyModelConfig:
+    """The config with levels that are shifted so; `ConfigError` for a family whose shift follows from the size."""
+    if not isinstance(config, WanModelConfig):
+        raise ConfigError(
+            f"noise_shift is a setting of SkyReels-V2; that of {config.name} follows from the size of the frames"
+        )
+    return dataclasses.replace(config, noise_shift=noise_shift)
 
 
 def _given(asked: Options, *names: str) -> dict:

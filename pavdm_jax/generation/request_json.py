@@ -14,7 +14,8 @@ from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
 from pavdm_jax.errors import ConfigError, first_line
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.options import Options
-from pavdm_jax.generation.request import Request, has_two_halves, window_of_clips
+from pavdm_jax.generation.request import Request, has_two_halves, window_of_clips, with_noise_shift
+from pavdm_jax.wan_config import WanModelConfig
 
 SCORES = ("aesthetic_score", "motion_score", "camera_motion")
 
@@ -26,6 +27,8 @@ def describe(request: Request) -> dict:
     """All that decides what the videos of a request are, beside the weights."""
     fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
     described = {name: value for name, value in fields.items() if name not in UNSEEN}
+    if isinstance(request.config, WanModelConfig):
+        described["noise_shift"] = request.config.noise_shift
     text = dataclasses.asdict(request.config.text)
     described |= {name: text[name] for name in SCORES}
     if request.method == "progressive":
@@ -63,6 +66,8 @@ def read_request(
         else:
             window = window_of_clips(window)
             clip = from_json(ClipConfig, json.dumps(said["clip"]))
+        if "noise_shift" in said:
+            config = with_noise_shift(config, float(said["noise_shift"]))
         text = dataclasses.replace(config.text, **{name: said[name] for name in SCORES})
         plain = ("frames", "height", "width", "fps", "guidance_scale", "method", "dtype")
         fields: dict[str, Any] = {name: said[name] for name in plain} | {

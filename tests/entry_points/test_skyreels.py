@@ -80,11 +80,13 @@ def test_the_public_pipeline_makes_the_references_video(converted, monkeypatch):
 
 def test_a_video_by_the_command_line_goes_on_and_can_be_redone(converted, tmp_path):
     size = ["--height", "16", "--width", "16", "--chunk-size", "1", "--noisy-chunks", "2", "--steps", "2"]
+    size += ["--noise-shift", "5"]
     options = ["--checkpoint", str(converted), "--quiet", "--output", str(tmp_path / "v.mp4"), *size]
     assert make_video.run(make_video.read([PROMPT, "--frames", "30", *options])) == 0
     video = read_video(tmp_path / "v.mp4")
     assert video.shape == (30, 16, 16, 3)
-    assert json.loads(read_comment(tmp_path / "v.mp4"))["negative_prompts"] == [NEGATIVE_PROMPT]
+    said = json.loads(read_comment(tmp_path / "v.mp4"))
+    assert (said["negative_prompts"], said["noise_shift"]) == ([NEGATIVE_PROMPT], 5.0)
     again = [str(tmp_path / "v.mp4"), "--checkpoint", str(converted), "--quiet", "--from", "0.5", "--seed", "0"]
     assert redo.run(redo.read(again)) == 0
     np.testing.assert_array_equal(read_video(tmp_path / "v-redo.mp4"), video)

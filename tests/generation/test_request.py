@@ -92,6 +92,21 @@ def test_scores_of_a_model_that_knows_none_are_told():
         make_request(OPEN_SORA_1_2, "a cat", motion_score=15)
 
 
+def test_levels_are_shifted_as_asked_for():
+    """SkyReels-V2's levels s·l / (1 + (s − 1)·l) of evenly spaced l; Open-Sora's shift follows from the size."""
+    plain, shifted = (make_plan(make_request(tiny_wan(), PROMPT, frames=40, noise_shift=s)) for s in (None, 5.0))
+    assert tiny_wan().noise_shift == 8
+    steps = tiny_wan().window.steps
+    even = 0.999 * np.arange(1, steps + 1) / steps
+    for plan, shift in ((plain, 8), (shifted, 5)):
+        levels = np.unique(np.asarray(plan.table, np.float64).round(5))
+        np.testing.assert_allclose(levels[levels > 0], (shift * even / (1 + (shift - 1) * even)).round(5), atol=2e-5)
+    with pytest.raises(ConfigError, match="that of tiny follows from the size of the frames"):
+        make_request(tiny_model().config, PROMPT, noise_shift=5.0)
+    with pytest.raises(ConfigError, match="noise_shift must be above 0"):
+        make_request(tiny_wan(), PROMPT, noise_shift=0.0)
+
+
 @pytest.mark.parametrize("config", [tiny_model().config, tiny_wan()], ids=["open_sora", "wan"])
 @pytest.mark.parametrize("chunk_size", [1, 3, 5])
 def test_a_prompt_begins_with_the_first_chunk_that_lies_behind_its_second(config, chunk_size):
