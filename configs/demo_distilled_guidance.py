@@ -3,8 +3,8 @@
     pavdm train --config configs/demo_distilled_guidance.py
     pavdm "a red circle moves left" --checkpoint runs/demo_distilled_guidance
 
-Hardware: two CPU cores; twenty minutes, and six before them for the latents of the scenes. The result, LoRA adapters,
-is the embedded model demo-distilled, see `pavdm_jax/assets/demo/README.md`.
+Hardware: two CPU cores; half an hour, and twelve minutes before it for the latents of the scenes. The result, LoRA
+adapters, is the embedded model demo-distilled, see `pavdm_jax/assets/demo/README.md`.
 """
 
 from dataclasses import replace
@@ -20,5 +20,5 @@ config = demo_distilled(
     DistilledGuidance(growing=0.4, shrinking=0.1, guidance_scale=base.guidance_scale),
     init_from="demo",
     model=replace(base, name="demo-distilled", guidance_scale=1.0, window=window),
-    steps=450,
+    steps=1100,
 )

@@ -209,7 +209,7 @@ def demo_compared(
 
 
 def demo_distilled(output: str, objective: Objective, init_from: str, model: ModelConfig, steps: int) -> TrainConfig:
-    """A distillation of a model of the demo's architecture on the shapes world, to LoRA adapters: a tenth of its size.
+    """A distillation of a model of the demo's architecture on the shapes world, to LoRA adapters: a fifth of its size.
 
     Half of the scenes have one shape, as prompts may ask for; of a fifth, as the teacher is trained on, students let a
     small shape alone fade away.
@@ -224,12 +224,12 @@ def demo_distilled(output: str, objective: Objective, init_from: str, model: Mod
     stage = Stage(
         _stage_name(objective),
         objective,
-        ShapesData(frames=17 * 8, samples=800, seed=9, world=SIMPLE),
+        ShapesData(frames=17 * 8, samples=1600, seed=11, world=SIMPLE),
         train=("stdit3",),
         steps=steps,
         batch_size=4,
-        optimizer=replace(DEMO_LORA_OPTIMIZER, accumulate=4),
-        lora=LoRAConfig(rank=16),
+        optimizer=replace(DEMO_LORA_OPTIMIZER, learning_rate=7e-4, accumulate=4),
+        lora=LoRAConfig(rank=32, alpha=32),
     )
     return TrainConfig(
         model=model, init_from=init_from, output=output, stages=(stage,), model_dtype="float16", save_every=100
