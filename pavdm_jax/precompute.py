@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.load import load
 from pavdm_jax.cli import enable_cache, exit_with, read_command
-from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import TfdsData, VideoData
 from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import LatentCache
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
+from pavdm_jax.data.sources import agreed_clips
 from pavdm_jax.distributed.placement import on_host
 from pavdm_jax.distributed.processes import connect
 from pavdm_jax.errors import ConfigError, printable
@@ -109,7 +109,7 @@ def precompute(config: PrecomputeConfig) -> int:
     else:
         assert config.tfds is not None  # see __post_init__
         data = TfdsData(config.tfds, config.data_dir, config.split, frames=frames, fps=config.fps)
-    clips = open_clips(data, known)
+    clips = agreed_clips(data, known)
     model = load(config.checkpoint, ["vae"], {"vae": on_host()})
     if config.caption_features:
         text = load(config.checkpoint, ["t5"], {"t5": on_host()}, config.text_dtype)

@@ -114,6 +114,10 @@ def _row(record: dict, manifest: Path, line: int) -> Row:
     return Row(str(storage.resolve(manifest.parent, record["path"])), record["caption"], start, end, numbers.get("fps"))
 
 
+KEPT_EACH = 1000
+"""Files after which the index is kept while it grows."""
+
+
 def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
     """What each file holds, or why it cannot be read. Kept in `NAME.index.json`; files that did not change are not read
     again, but for those that could not be read, whose fault may have been a passing one."""
@@ -137,8 +141,10 @@ def index_files(manifest: Path, paths: list[str]) -> dict[str, VideoInfo | str]:
         try:
             with ThreadPoolExecutor(8) as pool:
                 probed = tqdm(pool.map(_probed, new), "reading files", len(new), unit="file")
-                for path, info in zip(new, probed, strict=True):
+                for number, (path, info) in enumerate(zip(new, probed, strict=True), 1):
                     infos[path] = info
+                    if number % KEPT_EACH == 0:  # a kill gives no time to
+                        _keep_index(kept_in, infos, stamps)
         finally:  # what has been read is not read again, even if something ends this
             _keep_index(kept_in, infos, stamps)
     return infos

@@ -24,7 +24,7 @@ from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import LatentCache, cache_identity
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
 from pavdm_jax.data.loader import Source
-from pavdm_jax.distributed.processes import check_agreed
+from pavdm_jax.distributed.processes import check_agreed, on_first
 from pavdm_jax.errors import ConfigError, printable
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import latent_frames
@@ -258,7 +258,7 @@ def open_feed(
       ConfigError: the data cannot be read, or does not fit the model.
     """
     if clip_chunks is None:
-        return Feed(PixelSource(_agreed_clips(data, model)), data.workers)
+        return Feed(PixelSource(agreed_clips(data, model.config)), data.workers)
     if model.tokenizer is None:
         raise ConfigError("the model has no tokenizer, without which captions cannot be read")
     window, vae = model.config.window, model.config.vae
@@ -271,7 +271,7 @@ def open_feed(
             cache.check({"text": text_fingerprint(model)})
         check_latents(cache, cut.latents, model.config)
         return Feed(LatentSource(cache, cut, features))
-    clips = _agreed_clips(data, model)
+    clips = agreed_clips(data, model.config)
     check_length(clips.frames_of_a_clip, cut.latents, model.config)
     encoder = Encoder(model)
     if not data.cache:
@@ -286,8 +286,10 @@ def open_feed(
     return Feed(LatentSource(LatentCache(folder), cut))
 
 
-def _agreed_clips(data: Data, model: Model) -> Clips:
+def agreed_clips(data: Data, model: AnyModelConfig) -> Clips:
     """The clips of the data, of which every process has the same: each takes its rows of a batch by their numbers."""
-    clips = open_clips(data, model.config)
+    if jax.process_count() > 1:  # so that files are looked into once, and not by every process
+        on_first(functools.partial(open_clips, data, model))
+    clips = open_clips(data, model)
     check_agreed("clips in the data", clips.identity)
     return clips

@@ -14,6 +14,7 @@ from support.small_videos import gradient, write_csv, write_examples
 from pavdm_jax import storage
 from pavdm_jax.config import tiny
 from pavdm_jax.data import manifest as manifest_module
+from pavdm_jax.data import sources
 from pavdm_jax.data.clips import open_clips
 from pavdm_jax.data.config import VideoData
 from pavdm_jax.data.loader import batches
@@ -308,3 +309,24 @@ def test_a_lone_film_with_a_bad_part_is_read_on(monkeypatch):
     clips = OneBadFilm()
     frames = PixelSource(clips).draw(297, np.random.default_rng(0))["frames"]
     assert (frames == 299 % 256).all() and clips.asked == [297, 298, 299]
+
+
+def test_an_index_is_kept_while_it_grows(folder, tmp_path, monkeypatch):
+    """A kill gives no time to keep it at the end."""
+    kept = []
+    monkeypatch.setattr(manifest_module, "KEPT_EACH", 1)
+    monkeypatch.setattr(manifest_module, "_keep_index", lambda _, infos, __: kept.append(len(infos)))
+    index_files(tmp_path / "clips.csv", [str(folder / "wide.mp4"), str(folder / "long.mp4")])
+    assert kept == [1, 2, 2]
+
+
+def test_of_several_processes_one_looks_into_the_files(manifest, monkeypatch):
+    """And the others read what it has kept."""
+    done = []
+    monkeypatch.setattr(sources.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(sources, "open_clips", lambda data, model: done.append("open") or open_clips(data, model))
+    monkeypatch.setattr(sources, "on_first", lambda action: done.append("first") or action())
+    monkeypatch.setattr(sources, "check_agreed", lambda what, value: done.append("agreed"))
+    clips = sources.agreed_clips(VideoData(manifest, frames=17), MODEL)
+    assert done == ["first", "open", "open", "agreed"]
+    assert clips.identity == open_clips(VideoData(manifest, frames=17), MODEL).identity
