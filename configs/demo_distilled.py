@@ -5,8 +5,8 @@
 
 The teacher is the model whose guidance is distilled already. Half of the windows are made by the student's own step.
 
-Hardware: two CPU cores. Run once, with all weights instead of adapters, and with less: 320 steps of two clips, of 160
-scenes. How that compared with its teachers is in configs/README.md.
+Hardware: two CPU cores; half an hour, and twelve minutes before it for the latents of the scenes. How it compares with
+its teachers is in configs/README.md.
 """
 
 from dataclasses import replace

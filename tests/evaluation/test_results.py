@@ -1,6 +1,7 @@
 """The numbers that documents give are those of the scores beside them."""
 
 import json
+import statistics
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
@@ -50,6 +51,27 @@ def row(system: str) -> str:
 @pytest.mark.parametrize("system", SCORES["systems"])
 def test_the_table_of_results_is_of_the_scores(system):
     assert row(system) in TABLE
+
+
+@pytest.mark.parametrize("comparison", ["distilled", "guidance", "reuse"])
+def test_the_tables_of_faster_sampling_are_of_the_scores(comparison):
+    scores = json.loads((RESULTS / f"comparison_{comparison}" / "scores.json").read_text())
+    page = (ROOT / "configs" / "README.md").read_text()
+    missing = []
+    for system, found in scores["systems"].items():
+        mean = {name: estimate["mean"] for name, estimate in found["means"].items()}
+        seconds = [video["run"]["seconds_of_computing"] for video in scores["videos"] if video["system"] == system]
+        cells = [
+            *(rounded(mean[name], 2) for name in ("present", "extra")),
+            f"{rounded(mean['speed_error'], 0)} %",
+            f"{digits(mean['survival_seconds'])} s",
+            rounded(mean["motion_amplitude"], 0),
+            *(digits(mean[name]) for name in ("switches_per_minute", "jumps_per_minute")),
+            rounded(statistics.median(seconds), 1),
+        ]
+        if f"| {' | '.join(cells)} |" not in page:
+            missing.append((system, cells))
+    assert missing == []
 
 
 def test_the_front_page_tells_the_results():
