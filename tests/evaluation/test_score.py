@@ -23,7 +23,9 @@ def folder(tmp_path):
         write_video(path, gradient(frames, 32, 48, frames))
     (tmp_path / "theirs" / "broken.mp4").write_bytes(b"no video")
     (tmp_path / "theirs" / "notes.txt").write_text("no video either")
-    write_video(tmp_path / "theirs" / "later.partial.mp4", gradient(5, 32, 48))
+    unfinished = tmp_path / "theirs" / "later.mp4"
+    write_video(unfinished, gradient(5, 32, 48))
+    unfinished.rename(unfinished.with_name("later.partial.mp4"))
     return tmp_path
 
 

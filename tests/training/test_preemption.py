@@ -15,6 +15,14 @@ from pavdm_jax.training.config import OptimizerConfig, SampleConfig, ShapesData,
 from pavdm_jax.training.preemption import Preempted, Preemption
 
 
+@pytest.fixture(autouse=True)
+def handler_of_python():
+    """Not that of a command, which an earlier test may have left: it would remember Ctrl-C for later tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_it_is_not_taken_for_damage_of_the_checkpoint_that_is_being_read(monkeypatch, tmp_path):
     class Reader:
         def __enter__(self):
