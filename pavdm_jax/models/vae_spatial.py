@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from pavdm_jax.config import SpatialVAEConfig
 from pavdm_jax.models.attention import attention
+from pavdm_jax.models.convolution import UpsampleConv
 from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.normalisation import GroupNorm
 
@@ -89,8 +90,7 @@ class _Decoder(nn.Module):
             for layer in range(config.layers_per_block + 1):
                 x = _ResBlock(channels, config.num_groups, self.dtype, name=f"level_{level}_resnet_{layer}")(x)
             if level < len(config.block_channels) - 1:
-                x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-                x = nn.Conv(channels, (3, 3), dtype=self.dtype, name=f"level_{level}_up")(x)
+                x = UpsampleConv(channels, self.dtype, name=f"level_{level}_up")(x)
         x = nn.silu(GroupNorm(config.num_groups, GROUP_NORM_EPSILON, name="norm_out")(x))
         return nn.Conv(3, (3, 3), dtype=self.dtype, name="conv_out")(x)
 

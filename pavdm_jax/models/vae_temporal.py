@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from pavdm_jax.config import TemporalVAEConfig
+from pavdm_jax.models.convolution import Conv3D
 from pavdm_jax.models.normalisation import GroupNorm
 
 GROUP_NORM_EPSILON = 1e-5
@@ -27,16 +28,10 @@ class _CausalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        past, side = self.kernel - 1 + (1 - self.time_stride), self.kernel // 2
-        return nn.Conv(
-            self.channels,
-            (self.kernel,) * 3,
-            strides=(self.time_stride, 1, 1),
-            padding=((past, 0), (side, side), (side, side)),
-            use_bias=self.use_bias,
-            dtype=self.dtype,
-            name="conv",
-        )(x)
+        past = self.kernel - 1 + (1 - self.time_stride)
+        x = jnp.pad(x, ((0, 0), (past, 0), (0, 0), (0, 0), (0, 0)))
+        size = (self.kernel,) * 3
+        return Conv3D(self.channels, size, self.time_stride, self.use_bias, self.dtype, name="conv")(x)
 
 
 class _ResBlock(nn.Module):

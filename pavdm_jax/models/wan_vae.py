@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from pavdm_jax.models.convolution import UpsampleConv
 from pavdm_jax.models.logical import constrain
 from pavdm_jax.models.wan_vae_layers import PAST, CausalConv, ChannelNorm, DoubleTime, HalveTime, MidBlock, ResBlock
 from pavdm_jax.wan_config import WanVAEConfig
@@ -64,8 +65,7 @@ class _Decoder(nn.Module):
             if level > 0:
                 if config.temporal_downsample[level - 1]:
                     x = DoubleTime(self.dtype, name=f"level_{level}_time")(x)
-                x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
-                x = _spread(nn.Conv(channels // 2, (3, 3), dtype=self.dtype, name=f"level_{level}_up")(x))
+                x = _spread(UpsampleConv(channels // 2, self.dtype, name=f"level_{level}_up")(x))
         x = nn.silu(ChannelNorm(name="norm_out")(x))
         return CausalConv(3, self.dtype, name="conv_out")(x)
 

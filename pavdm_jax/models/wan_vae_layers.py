@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from pavdm_jax.models.attention import attention
+from pavdm_jax.models.convolution import Conv3D
 
 PAST = "past"
 """The collection of variables with the input frames of causal layers that the next call needs."""
@@ -51,8 +52,7 @@ class CausalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        padding = ((0, 0), (1, 1), (1, 1))
-        return nn.Conv(self.channels, (3, 3, 3), padding=padding, dtype=self.dtype, name="conv")(with_past(self, x, 2))
+        return Conv3D(self.channels, dtype=self.dtype, name="conv")(with_past(self, x, 2))
 
 
 class ResBlock(nn.Module):
@@ -99,7 +99,7 @@ class HalveTime(nn.Module):
         first = x[:, :1] if at_beginning(self) else x[:, :0]
         seen = with_past(self, x, 1)
         seen = seen[:, 1:] if first.shape[1] else seen  # no zeros before the first frame
-        conv = nn.Conv(x.shape[-1], (3, 1, 1), (2, 1, 1), padding="VALID", dtype=self.dtype, name="conv")
+        conv = Conv3D(x.shape[-1], (3, 1, 1), time_stride=2, dtype=self.dtype, name="conv")
         return jnp.concatenate([first, conv(seen)], axis=1)
 
 
@@ -111,6 +111,6 @@ class DoubleTime(nn.Module):
     @nn.compact
     def __call__(self, x):
         first, rest = (x[:, :1], x[:, 1:]) if at_beginning(self) else (x[:, :0], x)
-        conv = nn.Conv(2 * x.shape[-1], (3, 1, 1), padding="VALID", dtype=self.dtype, name="conv")
+        conv = Conv3D(2 * x.shape[-1], (3, 1, 1), dtype=self.dtype, name="conv")
         doubled = conv(with_past(self, rest, 2))
         return jnp.concatenate([first, einops.rearrange(doubled, "b t h w (two c) -> b (t two) h w c", two=2)], axis=1)
