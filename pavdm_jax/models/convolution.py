@@ -38,6 +38,7 @@ class Conv3D(nn.Module):
             stride = (self.time_stride, 1, 1)
             return _convolve(x, kernel, [(0, 0), *sides], stride) + bias[None, None, None, None]
         frames = (t - self.kernel_size[0]) // self.time_stride + 1
+        kernel, x = jax.lax.optimization_barrier((kernel, x))  # or XLA copies the planes of all layers at the beginning
         total = bias[None, None, None]
         for first, plane in enumerate(kernel):
             seen = x[:, first : first + (frames - 1) * self.time_stride + 1 : self.time_stride]
