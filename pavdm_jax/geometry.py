@@ -6,6 +6,7 @@ soon as they fill a micro clip. Wan's VAE is causal: a video is one micro clip w
 latent frames), and each latent frame can be decoded when it comes.
 """
 
+import itertools
 import math
 
 from pavdm_jax.errors import ConfigError
@@ -80,18 +81,31 @@ def window_frames(config: AnyModelConfig) -> int:
     return decoded_frames(config.window.window_size, config.vae)
 
 
+def first_frames(vae: AnyVAEConfig) -> int:
+    """Pixel frames of a micro clip's first latent frame, the others' being `time_downsample`: 1 of 17 ↔ 5, 0 of 16 ↔ 5.
+
+    Where it has none, that of a whole micro clip stands for padding, which a shorter clip does not have.
+    """
+    return vae.micro_frames - (vae.micro_latents - 1) * vae.time_downsample
+
+
 def check_context(num_frames: int, vae: AnyVAEConfig) -> int:
     """Latent frames of a context of `num_frames` pixel frames, which must end where a latent frame ends.
 
     Raises:
       ConfigError: the context ends inside a latent frame; the message names the nearest possible numbers.
     """
-    step, rest = vae.time_downsample, num_frames % vae.micro_frames
-    first = vae.micro_frames - (vae.micro_latents - 1) * step  # frames of a micro clip's first latent frame
-    if rest and (rest - first) % step:
-        near = [n for n in range(num_frames - step, num_frames + step + 1) if n > 0]
-        near = [n for n in near if not n % vae.micro_frames or not (n % vae.micro_frames - first) % step]
-        raise ConfigError(f"context_frames {num_frames} ends inside a latent frame; use {' or '.join(map(str, near))}")
+    step, first = vae.time_downsample, first_frames(vae)
+
+    def possible(frames: int) -> bool:
+        rest = frames % vae.micro_frames
+        return rest == 0 or (first > 0 and (rest - first) % step == 0)
+
+    if not possible(num_frames):
+        below = next((n for n in range(num_frames - 1, 0, -1) if possible(n)), None)
+        above = next(n for n in itertools.count(num_frames + 1) if possible(n))
+        near = f"{below} or {above}" if below else str(above)
+        raise ConfigError(f"context_frames {num_frames} ends inside a latent frame; use {near}")
     return latent_frames(num_frames, vae)
 
 

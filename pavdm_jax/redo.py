@@ -226,7 +226,15 @@ def find_position(command: RedoCommand, video: Path, request: "Request", frame: 
             f"give {shared / request.fps:g} or less, or leave it out"
         )
     position = find_state(video, frame, comment)
-    return position if position["frames_done"] <= shared else find_state_before(video, shared, comment)
+    if position["frames_done"] <= shared:
+        return position
+    position = find_state_before(video, shared, comment)
+    if position["frames_done"] < frame and (command.seed is not None or command.prompt is not None):
+        raise ConfigError(
+            f"no position between second {frame / request.fps:g} and the last window of {video} was kept; give --from "
+            f"{int(position['frames_done']) / request.fps:g}, from which the video can be changed"
+        )
+    return position
 
 
 def shared_frames(request: "Request") -> int:

@@ -11,7 +11,10 @@ from pavdm_jax.evaluation.networks import Loader, TorchNetwork, sixteen_frames
 
 
 def _sixteen(clip: np.ndarray, fps: float) -> np.ndarray:
-    return sixteen_frames(clip)
+    """Sixteen frames of a clip, of which the square in the middle: the networks would squeeze it to one."""
+    side = min(clip.shape[1:3])
+    top, left = ((length - side) // 2 for length in clip.shape[1:3])
+    return sixteen_frames(clip)[:, top : top + side, left : left + side]
 
 
 def _videomae(device: str) -> TorchNetwork:
@@ -43,6 +46,6 @@ def i3d_loader(path: str) -> Loader:
 LOADERS = {"videomae_vit_g_ssv2": Loader(_videomae, "pip install 'pavdm_jax[fvd]'")}
 
 PROTOCOLS = {
-    "videomae_vit_g_ssv2": "content-debiased FVD: VideoMAE-v2 ViT-g/14, SSv2-finetuned, cd-fvd",
-    "i3d_kinetics400": "FVD of StyleGAN-V: I3D, Kinetics-400 logits",
+    "videomae_vit_g_ssv2": "content-debiased FVD: VideoMAE-v2 ViT-g/14, SSv2-finetuned, cd-fvd; middle squares",
+    "i3d_kinetics400": "FVD of StyleGAN-V: I3D, Kinetics-400 logits; middle squares",
 }

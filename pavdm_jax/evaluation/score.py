@@ -101,12 +101,21 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     for library in ("cv2", "scenedetect", "matplotlib"):
         import_extra(library)
     tables, networks = _tables(config), _networks(config)
-    of_reference = [video_features(video.path, networks) for video in tqdm(reference, disable=not reference)]
-    if reference:
-        check_reference(of_reference)
+    of_reference: list[Features] = []
     scores: list[VideoScores] = []
     features: dict[str, list[Features]] = {}
     skipped: dict[str, str] = {}
+    for video in tqdm(reference, "reference", unit="video", disable=not reference):
+        try:
+            of_reference.append(video_features(video.path, networks))
+        except ConfigError as error:
+            skipped[str(video.path)] = str(error)
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+    if reference and not of_reference:
+        first = next(iter(skipped.values()))
+        raise ConfigError(f"none of the {len(reference)} reference videos can be used; the first: {first}")
+    if reference:
+        check_reference(of_reference)
     for video in tqdm(videos, "scoring", unit="video"):
         try:
             found, outputs = measure_video(video, networks, tables, config.world is not None)
@@ -116,8 +125,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             continue
         scores.append(found)
         features.setdefault(video.system, []).append(outputs)
-    if skipped and not scores:
-        raise ConfigError(f"none of the {len(videos)} videos can be scored; the first: {next(iter(skipped.values()))}")
+    if videos and not scores:
+        raise ConfigError(f"none of the {len(videos)} videos can be scored; the first: {skipped[str(videos[0].path)]}")
     scores = with_earlier(scores, earlier) if earlier else scores
     if comparison is not None:  # systems in its order, others behind
         order = {system.name: number for number, system in enumerate(comparison.systems)}
@@ -145,7 +154,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         result["protocols"] |= {f"frechet_distance_{name}": distance_protocol(name) for name in sorted(names)}
         _print_distances(distances)
     if skipped:
-        print(f"{len(skipped)} of {len(videos)} videos were skipped, because they cannot be scored")
+        print(f"{len(skipped)} of {len(reference) + len(videos)} videos were skipped, because they cannot be scored")
     if output is not None:
         with new_file(output) as partial:
             partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")

@@ -78,7 +78,8 @@ def guidance_caption(
 
 
 def _shard(caption: Caption, dtype: DTypeLike) -> Caption:
-    keys, values = (shard_batch(x.astype(dtype), 2) for x in (caption.keys, caption.values))
+    # [..., b, p, l, n, e]: in front of the batch one family has the depth, the other the two blocks of a pair, too.
+    keys, values = (shard_batch(x.astype(dtype), x.ndim - 5) for x in (caption.keys, caption.values))
     return Caption(keys, values, shard_batch(caption.length, 0))
 
 

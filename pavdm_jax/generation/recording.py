@@ -248,7 +248,7 @@ class Recording:
         except KeyboardInterrupt:
             _settle(behind)
             INTERRUPTED.clear()
-            if isinstance(error := written.exception(), ConfigError):
+            if (error := written.exception()) is not None:
                 raise error from None
             return self.request.frames is None and all(writer.position.num_frames for writer in writers)
         finally:

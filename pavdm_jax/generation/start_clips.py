@@ -8,6 +8,7 @@ import numpy as np
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.generation.options import Options
+from pavdm_jax.geometry import first_frames
 from pavdm_jax.video.clips import SAME_RATE, frame_rate, pad_start, read_video
 from pavdm_jax.video.images import resize_crop
 
@@ -25,6 +26,8 @@ def read_starts(
         if asked.image != "hold":
             raise ConfigError(f"image {asked.image} is of a start image; give one as start, or leave image out")
         return None, None
+    if asked.image == "latent" and not first_frames(config.vae):
+        raise ConfigError("image latent: this model's VAE has no latent frame that is a single image; leave it out")
     each = [asked.start] if isinstance(asked.start, str | os.PathLike | np.ndarray) else list(asked.start)
     if len(each) not in (1, prompts):
         raise ConfigError(f"{len(each)} start clips are given for {prompts} prompts; give one each, or a single one")

@@ -1,8 +1,8 @@
 """Reads clips from video files: frames by number, or frames at given times whatever the file's own frame rate is."""
 
 import contextlib
-import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,14 +11,18 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from pavdm_jax import storage
 from pavdm_jax.errors import ConfigError
 from pavdm_jax.outputs import file_url
-from pavdm_jax.video.images import MAX_PIXELS, check_pixels, is_image, read_image, read_picture, resize_crop
+from pavdm_jax.video.images import check_pixels, is_image, read_image, read_picture, resize_crop
 
 SAME_RATE = 0.05
 """The part by which two frame rates may differ and be taken for the same, as 23.976, 24 and 25."""
+
+HDR = (16, 18)
+"""FFmpeg's numbers of the transfer functions of films with a high dynamic range: PQ and HLG."""
 
 MAX_BYTES = 2**33
 """The largest clip that is read into memory, 8 GiB: twenty minutes at 240 by 424 pixels."""
@@ -79,27 +83,27 @@ def _read_frames(
 ) -> np.ndarray:
     frames: list[np.ndarray] = []
     shapes: set[tuple[int, ...]] = set()
-    number = packets = decoded = 0
+    number = packets = 0
     try:
         with av.open(file_url(path)) as container:
-            if not container.streams.video:
-                raise ConfigError(f"{path} has no pictures in it; it may be cut off, or no video")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise ConfigError(f"{path} is of a kind that cannot be decoded; convert it to MP4")
-            check_pixels(path, stream.height, stream.width)
-            kept = 1.0 if fps is None or not stream.average_rate else fps / float(stream.average_rate)
-            kept = 1.0 if kept > 1 - SAME_RATE else kept
-            for packet in container.demux(stream):
-                packets += packet.size > 0
-                for frame in packet.decode():
-                    decoded += 1
-                    if math.ceil((decoded - 1) * kept - 1e-9) == math.ceil(decoded * kept - 1e-9):
-                        continue  # it is shown between two of the times
+            stream = _video_stream(container, str(path))
+
+            def decoded() -> Iterator[av.VideoFrame]:
+                nonlocal packets
+                for packet in container.demux(stream):
+                    packets += packet.size > 0
+                    yield from packet.decode()
+
+            for picture, times in _played(decoded(), stream, fps):
+                if picture.is_corrupt:
+                    raise ConfigError(f"{path} is damaged in frame {number}; copy or download it again")
+                if number + times > start:
+                    pixels = frame_pixels(picture, stream)
+                    shapes.add(pixels.shape)
+                    pixels = pixels if size is None else resize_crop(pixels[None], *size)[0]
+                for _ in range(times):
                     if number >= start:
-                        pixels = frame_pixels(frame)
-                        shapes.add(pixels.shape)
-                        frames.append(pixels if size is None else resize_crop(pixels[None], *size)[0])
+                        frames.append(pixels)
                         if len(frames) * frames[0].nbytes > MAX_BYTES:
                             raise ConfigError(
                                 f"{path} does not fit into memory ({len(frames)} frames are {MAX_BYTES >> 30} GiB); "
@@ -124,6 +128,22 @@ def _read_frames(
     if len(shapes) != 1:
         raise ConfigError(f"{path} changes its size on the way; convert it to one size")
     return np.stack(frames)
+
+
+def _played(
+    pictures: Iterator[av.VideoFrame], stream: VideoStream, fps: float | None
+) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Frames, each with the number of times 0, 1/fps, ... at which it is shown; all once, where rates are the same."""
+    rate = stream.average_rate
+    if fps is None or not rate or fps / float(rate) > 1 - SAME_RATE:
+        yield from ((picture, 1) for picture in pictures)
+        return
+    done = 0
+    for picture, _, ends in _shown(pictures, stream):
+        times = frames_within(done / fps, ends, fps)
+        if times:
+            yield picture, times
+        done += times
 
 
 def pad_start(frames: np.ndarray, least: int) -> tuple[np.ndarray, str]:
@@ -151,15 +171,28 @@ def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
     """
     try:
         with av.open(file_url(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame_pixels(frame)[None]
+            stream = _video_stream(container, str(path))
+            for frame in container.decode(stream):
+                yield frame_pixels(frame, stream)[None]
     except (OSError, FFmpegError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a video ({error})") from None
 
 
-def frame_pixels(frame: av.VideoFrame) -> np.ndarray:
-    """The pixels of a decoded frame, uint8 [h, w, 3], rotated as the metadata says (phones store films sideways)."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+def frame_pixels(frame: av.VideoFrame, stream: VideoStream) -> np.ndarray:
+    """The pixels of a decoded frame, uint8 [h, w, 3], as they are shown.
+
+    Rows are stretched where a film's pixels are no squares, and the frame is rotated as the metadata says (phones store
+    films sideways). Colours of a high dynamic range are not mapped: there is a warning.
+    """
+    if getattr(frame, "color_trc", None) in HDR:
+        warnings.warn(
+            f"{stream.container.name or 'a video'} has colours of a high dynamic range, which come out flat and pale; "
+            "convert it to SDR",
+            stacklevel=2,
+        )
+    shape = float(stream.sample_aspect_ratio or 1)
+    width = round(frame.width * shape) if 0.25 <= shape <= 4 else frame.width  # else it is a damaged number
+    return np.rot90(frame.to_ndarray(format="rgb24", width=width), frame.rotation // 90)
 
 
 MAX_SECONDS = 1e6
@@ -216,10 +249,11 @@ def probe(path: str) -> VideoInfo:
         if packets <= 0:
             raise ConfigError(f"{path} has no pictures in it")
     with _opened(path) as container:
-        first = next(container.decode(_video_stream(container, path)), None)
+        stream = _video_stream(container, path)
+        first = next(container.decode(stream), None)
         if first is None:
             raise ConfigError(f"{path} has no pictures in it")
-        height, width = frame_pixels(first).shape[:2]
+        height, width = frame_pixels(first, stream).shape[:2]
     return VideoInfo(height, width, max(end, TOLERANCE * 2))
 
 
@@ -255,13 +289,17 @@ def read_clip(file: str | BinaryIO, start: float, fps: float, frames: int, size:
     clip = np.empty((frames, *size, 3), np.uint8)
     done = 0
     with _opened(file) as container:
-        for picture, begins, ends in _shown(container, _video_stream(container, file), start):
+        stream = _video_stream(container, file)
+        if start > 0:
+            units = int(start / (stream.time_base or 1))
+            container.seek((stream.start_time or 0) + units, stream=stream, backward=True)
+        for picture, begins, ends in _shown(container.decode(stream), stream):
             last = done
             while done < frames and start + done / fps < ends - TOLERANCE:
                 if done == last:
                     if picture.is_corrupt:
                         raise ConfigError(f"{_name(file)} is damaged at second {begins:.2f}")
-                    clip[done] = resize_crop(frame_pixels(picture)[None], *size)[0]
+                    clip[done] = resize_crop(frame_pixels(picture, stream)[None], *size)[0]
                 else:
                     clip[done] = clip[last]
                 done += 1
@@ -273,68 +311,53 @@ def read_clip(file: str | BinaryIO, start: float, fps: float, frames: int, size:
     )
 
 
-def _shown(container, stream, start: float) -> Iterator[tuple[av.VideoFrame, float, float]]:
-    """Frames from the one shown at `start` on (or a little before it), each with its begin and its end in seconds."""
+def _shown(pictures: Iterable[av.VideoFrame], stream: VideoStream) -> Iterator[tuple[av.VideoFrame, float, float]]:
+    """Decoded frames, each with its begin and its end in seconds after the begin of the video."""
     origin = stream.start_time or 0
-    if start > 0:
-        container.seek(origin + int(start / stream.time_base), stream=stream, backward=True)
     shown = None
     begins = 0.0
-    for picture in container.decode(stream):
-        time = begins if picture.pts is None else float((picture.pts - origin) * stream.time_base)
+    for picture in pictures:
+        time = begins if picture.pts is None else _seconds(picture.pts - origin, stream)
         if shown is not None:
             yield shown, begins, time
         shown, begins = picture, time
     if shown is not None:
         shortest = 1 / stream.average_rate if stream.average_rate else 0
-        yield shown, begins, begins + max(float((shown.duration or 0) * stream.time_base), float(shortest))
+        yield shown, begins, begins + max(_seconds(shown.duration or 0, stream), float(shortest))
 
 
-class _opened:
+def _seconds(units: int, stream: VideoStream) -> float:
+    return float(units * (stream.time_base or 0))
+
+
+@contextlib.contextmanager
+def _opened(file: str | BinaryIO) -> Iterator[InputContainer]:
     """`av.open` whose errors become `ConfigError`s that name the file.
 
     A `StorageError` is passed on as it is: when a bucket cannot be reached, the file is not at fault.
     """
-
-    def __init__(self, file: str | BinaryIO):
-        self.file, self._closing = file, contextlib.ExitStack()
-
-    def __enter__(self) -> InputContainer:
-        try:
-            source = self.file
+    try:
+        with contextlib.ExitStack() as closing:
+            source = file
             if isinstance(source, str) and storage.is_remote(source):
-                source = self._closing.enter_context(storage.open_binary(source))
+                source = closing.enter_context(storage.open_binary(source))
             if isinstance(source, str):
                 source = file_url(source)
-            return self._closing.enter_context(av.open(source, "r"))
-        except storage.StorageError:
-            self._closing.close()
-            raise
-        except (OSError, FFmpegError, UnicodeDecodeError) as error:
-            self._closing.close()
-            raise self._explained(error) from None
-
-    def __exit__(self, kind, error, trace) -> None:
-        self._closing.close()
-        at_fault = isinstance(error, OSError | FFmpegError | UnicodeDecodeError)
-        if at_fault and not isinstance(error, storage.StorageError):
-            raise self._explained(error) from None
-
-    def _explained(self, error: Exception) -> ConfigError:
+            yield closing.enter_context(av.open(source, "r"))
+    except storage.StorageError:
+        raise
+    except (OSError, FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        return ConfigError(f"{_name(self.file)} cannot be read as a video ({reason})")
+        raise ConfigError(f"{_name(file)} cannot be read as a video ({reason})") from None
 
 
-def _video_stream(container, file: str | BinaryIO):
+def _video_stream(container: InputContainer, file: str | BinaryIO) -> VideoStream:
     if not container.streams.video:
-        raise ConfigError(f"{_name(file)} has no pictures in it")
+        raise ConfigError(f"{_name(file)} has no pictures in it; it may be cut off, or no video")
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise ConfigError(f"{_name(file)} is of a kind that cannot be decoded; convert it to MP4")
-    if not 0 < stream.height * stream.width <= MAX_PIXELS:
-        raise ConfigError(
-            f"{_name(file)} is {stream.height}x{stream.width} pixels; at most {MAX_PIXELS} in all can be read"
-        )
+    check_pixels(_name(file), stream.height, stream.width)
     return stream
 
 

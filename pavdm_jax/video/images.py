@@ -57,7 +57,9 @@ def read_image(path: str) -> np.ndarray:
 
 
 def read_picture(path: Path, content: BinaryIO | None = None) -> np.ndarray | None:
-    """The frame of a still picture, uint8 `[1, h, w, 3]`; None for animations and for formats unknown to Pillow.
+    """The frame of a still picture, uint8 `[1, h, w, 3]`, on white where it is transparent.
+
+    None for animations and for formats unknown to Pillow.
 
     Args:
       path: of the file.
@@ -74,7 +76,7 @@ def read_picture(path: Path, content: BinaryIO | None = None) -> np.ndarray | No
                 if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                     return None
                 check_pixels(path, image.height, image.width)
-                return np.asarray(_in_8_bits(path, ImageOps.exif_transpose(image)).convert("RGB"))[None]
+                return np.asarray(_opaque(_in_8_bits(path, ImageOps.exif_transpose(image))))[None]
         except Image.UnidentifiedImageError:
             return None
         except Image.DecompressionBombError:
@@ -96,7 +98,15 @@ def _in_8_bits(path: Path, image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
 
 
-def check_pixels(path: Path, height: int, width: int) -> None:
+def _opaque(image: Image.Image) -> Image.Image:
+    """A picture in RGB, on white where it is transparent: what lies under that is left over from its making."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def check_pixels(path: Path | str, height: int, width: int) -> None:
     """Raise `ConfigError` when the frames of the file `path` have no pixels, or more than `MAX_PIXELS`."""
     if not 0 < height * width <= MAX_PIXELS:
         raise ConfigError(f"{path} is {height}x{width} pixels; at most {MAX_PIXELS} in all can be read")
