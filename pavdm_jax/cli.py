@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import os
 import re
@@ -91,14 +92,26 @@ def _output_is_closed() -> bool:
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
     """Print a warning in one line, without the line of code that caused it."""
-    if str(message).startswith(UNREADABLE_PROGRAM) and _cache_is_ours():
-        _empty_cache()
-        message = f"a compiled program in {cache_folder()} was damaged; all are removed and will be compiled again"
-    if str(message).startswith(UNWRITABLE_PROGRAM) and _cache_is_ours():
-        _stop_caching()
-        message = f"compiled programs are not kept: {cache_folder()} cannot be written; is the disk full?"
     kind = "warning" if category is UserWarning else f"warning ({category.__name__})"
     print(f"{kind}: {printable(first_line(Warning(message)))}", file=sys.stderr)
+
+
+def _mend_cache(show: Callable[..., None]) -> Callable[..., None]:
+    """`warnings.showwarning` that acts on JAX's warnings of the cache folder, and says what it did."""
+
+    @functools.wraps(show)
+    def shown(message: Warning | str, *where: Any) -> None:
+        if str(message).startswith(UNREADABLE_PROGRAM) and _cache_is_ours():
+            _empty_cache()
+            said = f"a compiled program in {cache_folder()} was damaged; all are removed and will be compiled again"
+            message = UserWarning(said)
+        elif str(message).startswith(UNWRITABLE_PROGRAM) and _cache_is_ours():
+            _stop_caching()
+            said = f"compiled programs are not kept: {cache_folder()} cannot be written; is the disk full?"
+            message = UserWarning(said)
+        show(message, *where)
+
+    return shown
 
 
 UNREADABLE_PROGRAM = "Error reading persistent compilation cache entry"
@@ -259,5 +272,6 @@ def enable_cache() -> None:
         reason = error.strerror or error
         warnings.warn(f"compiled programs are not kept: {folder} cannot be written ({reason})", stacklevel=2)
         return
+    warnings.showwarning = _mend_cache(warnings.showwarning)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -146,7 +146,7 @@ def run(command: ConvertCommand) -> int:
         print(printable(inspect(command.inspect), lines=True))
         return 0
     if command.verify is not None:
-        print(verify(command.verify))
+        print(printable(verify(command.verify)))
         return 0
     if not command.output:
         raise ConfigError("--output is missing; give the model folder to make, for instance checkpoints/open-sora-1.2")
@@ -168,9 +168,9 @@ def run(command: ConvertCommand) -> int:
     if command.export_transformer is None:
         print(printable(inspect(str(output)), lines=True))
         return 0
-    print(f"{output}: whole")
+    print(printable(f"{output}: written"))
     for name, value in unsaid.items():
-        print(f'it does not say that {name} is {value}: who reads it needs a config.json with "{name}": {value}')
+        print(f'the file does not say that {name} is {value}; to read it, put "{name}": {value} into a config.json')
     return 0
 
 

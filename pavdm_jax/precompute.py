@@ -117,10 +117,11 @@ def precompute(config: PrecomputeConfig) -> int:
     if not write_cache(
         clips, Encoder(model, jnp.dtype(config.text_dtype)), storage.as_path(config.output), options, *share
     ):
-        print(f"the part of process {share[0]} is done; the latents in {config.output} wait for others")
+        print(printable(f"the part of process {share[0]} is done; the latents in {config.output} wait for others"))
         return 0
     cache = LatentCache(config.output)
-    print(f"{len(cache)} clips in {config.output}; {len(cache.skipped)} files, rows or clips were left out")
+    said = f"{len(cache)} clips in {config.output}; {len(cache.skipped)} files, rows or clips were left out"
+    print(printable(said))
     for reason in cache.skipped.values():
         print(f"  {printable(reason)}")
     return 0

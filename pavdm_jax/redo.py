@@ -18,7 +18,7 @@ import tyro
 from pavdm_jax import storage
 from pavdm_jax.checkpoints.config_json import check_kinds
 from pavdm_jax.cli import enable_cache, exit_with, read_command
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, printable
 from pavdm_jax.generation.options import MAX_FRAMES, check_frames
 from pavdm_jax.geometry import decoded_frames, seconds_to_frames
 from pavdm_jax.text.captions import is_blank
@@ -99,6 +99,7 @@ def read_settings(video: Path, second: float | None) -> tuple[dict[str, Any], in
         check_kinds(fps, float, "fps")
         check_kinds(frames, int | None, "frames")
         check_kinds(crf, int, "crf")
+        check_kinds(said["weights"], str, "weights")
         for change in said.get("redone", []):
             check_kinds(change["at_frame"], int, "at_frame")
             check_kinds(change["seed"], int, "seed")
@@ -192,9 +193,10 @@ def run(command: RedoCommand) -> int:
     recording = Recording(
         model, request, features, [output], said["crf"], states=not command.no_states, branch=branch, history=history
     )
-    print(f"the first {frames_kept} frames ({frames_kept / request.fps:.1f} s) are those of {video}", file=sys.stderr)
+    kept_seconds = frames_kept / request.fps
+    print(printable(f"the first {frames_kept} frames ({kept_seconds:.1f} s) are those of {video}"), file=sys.stderr)
     if len(kept) < len(earlier):
-        print("what was changed after them before is made again without that change", file=sys.stderr)
+        print("changes that were made after that point are dropped", file=sys.stderr)
     return make_files(recording, resume=command.resume, gif=command.gif, quiet=command.quiet)
 
 

@@ -48,9 +48,9 @@ def test_a_field_without_a_default_must_not_be_missing():
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ((2, 2, 2), r"model\.patch_size cannot be \(2, 2, 2\): it has 2 values"),
-        ((2,), r"model\.patch_size cannot be \(2,\): it has 2 values"),
-        ((2, 0.5), r"model\.patch_size\.1 cannot be 0\.5: it is of kind int"),
+        ((2, 2, 2), r"model\.patch_size must have 2 values, not \(2, 2, 2\)"),
+        ((2,), r"model\.patch_size must have 2 values, not \(2,\)"),
+        ((2, 0.5), r"model\.patch_size\.1 must be int, not 0\.5"),
     ],
 )
 def test_the_values_of_a_tuple_are_checked(value, says):

@@ -108,15 +108,15 @@ def check_kinds(value: Any, kind: Any, where: str) -> None:
     fitting = [one for one in kinds if _is_of(value, one)]
     if not fitting:
         names = " or ".join("None" if one is type(None) else getattr(one, "__name__", str(one)) for one in kinds)
-        raise ConfigError(f"{where} cannot be {value!r}: it is of kind {names}")
+        raise ConfigError(f"{where} must be {names}, not {value!r}")
     if dataclasses.is_dataclass(value):
         for name, hint in typing.get_type_hints(type(value)).items():
             check_kinds(getattr(value, name), hint, f"{where}.{name}" if where else name)
-    elif isinstance(value, tuple) and (of_items := typing.get_args(fitting[0])):
+    elif isinstance(value, tuple | list) and (of_items := typing.get_args(fitting[0])):
         if typing.get_origin(fitting[0]) is not tuple or of_items[-1] is Ellipsis:
             of_items = of_items[:1] * len(value)
         if len(of_items) != len(value):
-            raise ConfigError(f"{where} cannot be {value!r}: it has {len(of_items)} values")
+            raise ConfigError(f"{where} must have {len(of_items)} values, not {value!r}")
         for number, (item, of_item) in enumerate(zip(value, of_items, strict=True)):
             check_kinds(item, of_item, f"{where}.{number}")
 

@@ -164,10 +164,8 @@ def _keep_index(kept_in: Path, infos: dict[str, VideoInfo | str], stamps: dict) 
     try:
         storage.write(kept_in, json.dumps(entries, indent=0).encode())
     except OSError as error:
-        print(
-            f"the index {kept_in} cannot be kept ({error.strerror or error}); files are read each time",
-            file=sys.stderr,
-        )
+        problem = f"the index {kept_in} cannot be kept ({error.strerror or error}); files are read each time"
+        print(printable(problem), file=sys.stderr)
 
 
 def _probed(path: str) -> VideoInfo | str:
@@ -221,7 +219,7 @@ class ManifestClips:
                 self.clips.append((row, first, fps))
                 shapes.append((data.frames, *size))
         if self.skipped:
-            print(f"{data.manifest}: {len(self.skipped)} files or rows give no clip:", file=sys.stderr)
+            print(printable(f"{data.manifest}: {len(self.skipped)} files or rows give no clip:"), file=sys.stderr)
             for reason in self.skipped.values():
                 print(f"  {printable(reason)}", file=sys.stderr)
         if not any(frames == data.frames for frames, *_ in shapes):

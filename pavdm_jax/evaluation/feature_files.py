@@ -39,9 +39,11 @@ def read_features(video: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             found = dict(file)
+        if not all(isinstance(array, np.ndarray) for array in found.values()):
+            raise ValueError("it holds more than arrays")
         size = found.pop(SIZE, None)
         size = None if size is None else int(size)
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, *OF_ZIP) as error:
+    except (OSError, ValueError, TypeError, ArithmeticError, EOFError, RuntimeError, MemoryError, *OF_ZIP) as error:
         raise ConfigError(f"{path} cannot be read as features ({first_line(error)}); make it again") from None
     if size is not None and size != video.stat().st_size:
         raise ConfigError(f"{path} was made from another {video.name}; remove it, or make it again")

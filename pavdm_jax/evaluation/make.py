@@ -21,7 +21,7 @@ from pavdm_jax.checkpoints.load import load
 from pavdm_jax.checkpoints.lora import find, find_base
 from pavdm_jax.checkpoints.model_folder import is_embedded, is_model
 from pavdm_jax.cli import enable_cache, exit_with, read_command
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, printable
 from pavdm_jax.evaluation.comparison import Comparison, System, read_comparison
 from pavdm_jax.evaluation.made_by import made_by
 from pavdm_jax.evaluation.score_files import read_scores
@@ -98,7 +98,7 @@ def run(config: MakeConfig) -> int:
         names = ", ".join(f"{system} ({name})" for system, name in missing.items())
         if len(left_out) == len(comparison.systems):
             raise ConfigError(f"no system of the comparison has a finished model to load: {names}; train them first")
-        print(f"left out, because there is no finished model to load: {names}", file=sys.stderr)
+        print(printable(f"left out, because there is no finished model to load: {names}"), file=sys.stderr)
     enable_cache()
     for system in comparison.systems:
         if system not in left_out:
@@ -209,9 +209,8 @@ def _make_system(
         if not finished:
             print("interrupted; the same command goes on", file=sys.stderr)
             return 130
-        print(
-            f"{path}: " + (f"{recording.frames_done} frames in {took:.0f} s" if recording.frames_done else "is there")
-        )
+        made = f"{recording.frames_done} frames in {took:.0f} s" if recording.frames_done else "is there already"
+        print(printable(f"{path}: {made}"))
     return 0
 
 

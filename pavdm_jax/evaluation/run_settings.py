@@ -17,6 +17,7 @@ def read_settings(path: Path) -> dict[str, Any] | None:
         pass
     try:
         comment = json.loads(read_comment(path) or "")
-        return {"settings": comment} if "weights" in comment and "method" in comment else None
+        is_ours = isinstance(comment, dict) and {"weights", "method"} <= comment.keys()
+        return {"settings": comment} if is_ours else None
     except (ValueError, RecursionError, TypeError):
         return None

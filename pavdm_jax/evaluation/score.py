@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pavdm_jax.cli import exit_with, read_command
 from pavdm_jax.data.shapes_world import named_world
-from pavdm_jax.errors import ConfigError
+from pavdm_jax.errors import ConfigError, printable
 from pavdm_jax.evaluation import frechet_networks, vbench_networks
 from pavdm_jax.evaluation.claims import check_claims, judge
 from pavdm_jax.evaluation.comparison import read_comparison
@@ -110,7 +110,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             of_reference.append(video_features(video.path, networks))
         except ConfigError as error:
             skipped[str(video.path)] = str(error)
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            tqdm.write(printable(f"skipped: {error}"), file=sys.stderr)
     if reference and not of_reference:
         first = next(iter(skipped.values()))
         raise ConfigError(f"none of the {len(reference)} reference videos can be used; the first: {first}")
@@ -121,7 +121,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             found, outputs = measure_video(video, networks, tables, config.world is not None)
         except ConfigError as error:
             skipped[str(video.path)] = str(error)
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            tqdm.write(printable(f"skipped: {error}"), file=sys.stderr)
             continue
         scores.append(found)
         features.setdefault(video.system, []).append(outputs)
@@ -139,12 +139,12 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         "skipped": skipped,
         "runs": as_json(what_was_run(scores)),
     }
-    print(table(summaries))
+    print(printable(table(summaries), lines=True))
     if comparison is not None:
         verdicts = [judge(claim, scores) for claim in comparison.claims]
         result |= {"note": comparison.note, "claims": as_json(verdicts)}
         for verdict in verdicts:
-            print(f"{verdict.decision}: {verdict.claim.text} ({verdict.claim.metric}: {verdict.why})")
+            print(printable(f"{verdict.decision}: {verdict.claim.text} ({verdict.claim.metric}: {verdict.why})"))
     if config.world is not None:
         result["tracker_errors"] = as_json(reported_errors(config.world))
     if reference:
@@ -158,11 +158,11 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     if output is not None:
         with new_file(output) as partial:
             partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        print(f"scores, curves and protocols: {output}")
+        print(printable(f"scores, curves and protocols: {output}"))
     if report is not None:
         has_frames = write_report(report, result)
         of_frames = f", {report.stem}-frames.png" if has_frames else ""
-        print(f"report: {report}; pictures: {report.stem}.png of the curves{of_frames}")
+        print(printable(f"report: {report}; pictures: {report.stem}.png of the curves{of_frames}"))
     return result
 
 
@@ -189,14 +189,13 @@ def _print_distances(distances: dict) -> None:
     for system, of_system in distances.items():
         for network, found in of_system.items():
             if isinstance(found, Refused):
-                print(f"{system}: no Fréchet distance by {network}: {found.refused}")
+                print(printable(f"{system}: no Fréchet distance by {network}: {found.refused}"))
                 continue
             shown = "" if found.low is None else f" [{found.low:.4g}, {found.high:.4g}]"
             flat = f"; features vary in {found.rank} directions only" if found.rank < found.dimension else ""
-            print(
-                f"{system}: Fréchet distance by {network} {found.distance:.4g}{shown} ({found.samples[0]} and "
-                f"{found.samples[1]} clips, {found.dimension} numbers{flat})"
-            )
+            clips = f"{found.samples[0]} and {found.samples[1]} clips"
+            said = f"{found.distance:.4g}{shown} ({clips}, {found.dimension} numbers{flat})"
+            print(printable(f"{system}: Fréchet distance by {network} {said}"))
 
 
 def main(arguments: Sequence[str]) -> None:

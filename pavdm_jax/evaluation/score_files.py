@@ -28,7 +28,7 @@ def read_scores(named: str) -> list[VideoScores]:
         before = dict(said["protocols"])
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}; give one that --output wrote") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{path} is not a file of scores as --output writes it: {reason}") from None
     told = {name for video in videos for part in (video.means, video.curves, video.contrasts) for name in part}

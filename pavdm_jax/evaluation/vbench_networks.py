@@ -3,6 +3,7 @@
 `pip install 'pavdm_jax[vbench]'` brings the code of all but two; the weights are downloaded at first use. AMT-S and
 RAFT come with VBench itself, which asks for an old NumPy: `pip install --no-deps vbench`, then `pip install omegaconf
 easydict decord`. (The code of AMT is for non-commercial use.)
+Code and heads that are downloaded are of one commit each, for which validation, by names of branches, is left out.
 
 Frames are prepared as by VBench at commit 45e79ec: resized without antialiasing, bicubic overshoot not clipped. With
 the published weights this has not been run yet.
@@ -19,8 +20,11 @@ from pavdm_jax.evaluation.networks import Loader, TorchNetwork
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-DINO_SOURCE = "facebookresearch/dino:main"
-DINOV2_SOURCE = "facebookresearch/dinov2"
+DINO_SOURCE = "facebookresearch/dino:7c446df5b9f45747937fb0d72314eb9f7b66930a"
+DINOV2_SOURCE = "facebookresearch/dinov2:b8931f7bf91576930313be2c6d6af376033b35f0"
+LAION_SOURCE = (
+    "https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/6d122adad522ab246644d9dc1c6d7a3810ee255f/"
+)
 SIDE_PX = 224
 
 
@@ -49,7 +53,7 @@ def _cropped(images: Any) -> Any:
 
 def _dino(device: str) -> TorchNetwork:
     torch = import_module("torch")
-    model = torch.hub.load(DINO_SOURCE, "dino_vitb16").to(device).eval()
+    model = torch.hub.load(DINO_SOURCE, "dino_vitb16", skip_validation=True).to(device).eval()
 
     def run(images):
         return model(_normalised(images, IMAGENET, SIDE_PX, "bilinear", antialias=False))
@@ -59,7 +63,7 @@ def _dino(device: str) -> TorchNetwork:
 
 def _dinov2(device: str) -> TorchNetwork:
     torch = import_module("torch")
-    model = torch.hub.load(DINOV2_SOURCE, "dinov2_vitb14").to(device).eval()
+    model = torch.hub.load(DINOV2_SOURCE, "dinov2_vitb14", skip_validation=True).to(device).eval()
 
     def run(images):  # torchvision's resize smooths by default, as VBench leaves it here
         return model(_cropped(_normalised(images, IMAGENET, 256, "bicubic", antialias=True)))
@@ -89,7 +93,7 @@ def _dreamsim(device: str) -> TorchNetwork:
 def _laion_aesthetic(device: str) -> TorchNetwork:
     torch = import_module("torch")
     model = import_module("clip").load("ViT-L/14", device=device)[0]
-    url = "https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/main/sa_0_4_vit_l_14_linear.pth"
+    url = f"{LAION_SOURCE}sa_0_4_vit_l_14_linear.pth"
     head = torch.nn.Linear(768, 1)
     head.load_state_dict(torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True))
     head = head.to(device).eval()

@@ -17,7 +17,16 @@ from pavdm_jax.generation.progressive import ProgressiveStream, make_plan
 from pavdm_jax.generation.prompts import PromptFeatures, encode_prompts
 from pavdm_jax.generation.request import Request, make_request
 from pavdm_jax.generation.stream import VideoStream
-from pavdm_jax.models.model import Model
+from pavdm_jax.models.model import SAMPLING_PARTS, Model, part_name
+
+
+def check_model(model: object) -> None:
+    """`ConfigError` unless this is a model that can sample: its text encoder may be read later, the others not."""
+    if not isinstance(model, Model):
+        raise ConfigError(f"generate needs a model as pavdm_jax.load returns it, not {str(model)[:80]!r}")
+    missing = [part for part in SAMPLING_PARTS if part_name(part, model.config) not in model.params]
+    if missing:
+        raise ConfigError(f"the model was loaded without its {' and '.join(missing)}; load it without `parts`")
 
 
 def check_method(request: Request) -> None:
@@ -55,6 +64,7 @@ def generate_stream(model: Model, prompt, frames: int | None = DEFAULT_FRAMES, *
       An iterator over uint8 `[b, f, h, w, 3]`, with b = 1 for a single prompt: first the start clip, then micro clips
       (f = 17 for most models), of which the last one is cut to the length of the video.
     """
+    check_model(model)
     request = make_request(model.config, prompt, frames=frames, **options)
     return open_stream(model, request, *encode_prompts(model, request))
 

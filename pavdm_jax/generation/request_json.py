@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pavdm_jax.checkpoints.config_json import from_json
+from pavdm_jax.checkpoints.config_json import check_kinds, from_json
 from pavdm_jax.checkpoints.fingerprint import fingerprint
 from pavdm_jax.config import ClipConfig, WindowConfig
 from pavdm_jax.distributed.mesh import MeshConfig, generation_mesh
@@ -87,7 +87,8 @@ def read_request(
             "mesh": MeshConfig(),
         }
         request = Request(**fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        check_kinds(request, Request, "")
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ConfigError(f"the settings in its comment are not of this version ({first_line(error)})") from None
     halves = has_two_halves(request.guidance_scale, window)
     return dataclasses.replace(request, mesh=generation_mesh(mesh, videos=1, guided=halves))
