@@ -110,3 +110,16 @@ def test_the_scores_of_the_embedded_model_are_those_of_its_evaluation():
         in front
     )
     assert f"two and three {several}, {switches['several'][0]}" in front
+
+
+def test_the_table_beside_pytorch_is_of_the_timings():
+    rows = json.loads((RESULTS / "beside_pytorch" / "timings.json").read_text())["rows"]
+    page = (ROOT / "pavdm_jax" / "ahead_of_time" / "README.md").read_text()
+    assert len(rows) == 11
+    for timed in rows:
+        ours = next(row for row in rows if row["case"] == timed["case"])["minimum"]
+        assert timed["over_ours"] == pytest.approx(timed["minimum"] / ours, rel=1e-4)
+        places = 3 if ours < 0.1 else 2
+        cell = f"{rounded(timed['minimum'], places)} s, {rounded(timed['median'], places)} s"
+        cell += "" if timed["implementation"] == "ours" else f": **{rounded(timed['over_ours'], 2)}**"
+        assert f"| {cell} " in page, f"{timed['case']}, {timed['implementation']}: {cell}"
