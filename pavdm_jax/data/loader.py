@@ -9,6 +9,8 @@ import gc
 import os
 import signal
 import sys
+import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -140,9 +142,18 @@ def batches(
     return ReadAhead(whole[start_step:], workers)
 
 
-def _leave_interrupts(*_: int) -> None:
-    """Of a worker: Ctrl-C, which reaches all processes of a terminal, is for the one that trains."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _follow_trainer(*_: int) -> None:
+    """Of a worker: signals that reach all processes of a terminal or a job are for the one that trains, and the worker
+    ends when that one does, however it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 class ReadAhead:
@@ -163,7 +174,7 @@ class ReadAhead:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # grain asks for a flag of its own, which is not given here
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-            elements = elements.mp_prefetch(options, _leave_interrupts)
+            elements = elements.mp_prefetch(options, _follow_trainer)
         self._open = [iter(elements)]
         self.close: Callable[[], None] = weakref.finalize(self, _close, self._open)
 

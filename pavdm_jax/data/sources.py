@@ -19,7 +19,7 @@ from pavdm_jax.checkpoints.fingerprint import fingerprint, text_fingerprint, vae
 from pavdm_jax.config import TextConfig
 from pavdm_jax.data.check import check_latents, check_length
 from pavdm_jax.data.clips import Clips, open_clips
-from pavdm_jax.data.config import Data, LatentData
+from pavdm_jax.data.config import Data, LatentData, VideoData
 from pavdm_jax.data.encoder import Encoder
 from pavdm_jax.data.latent_cache import LatentCache, cache_identity
 from pavdm_jax.data.latent_writer import CacheOptions, write_cache
@@ -30,7 +30,7 @@ from pavdm_jax.families import AnyModelConfig
 from pavdm_jax.geometry import latent_frames
 from pavdm_jax.models.model import Model
 from pavdm_jax.models.tokenizer import Tokenizer
-from pavdm_jax.text.captions import complete
+from pavdm_jax.text.captions import clean, complete, is_blank
 
 ATTEMPTS = 100
 """The number of unreadable clips in a row after which reading fails."""
@@ -292,4 +292,23 @@ def agreed_clips(data: Data, model: AnyModelConfig) -> Clips:
         on_first(functools.partial(open_clips, data, model))
     clips = open_clips(data, model)
     check_agreed("clips in the data", clips.identity)
+    if jax.process_index() == 0 and isinstance(data, VideoData):
+        check_captions(clips, model.text)
     return clips
+
+
+LOOKED_AT = 10_000
+"""The most clips of which captions are looked at before a training, a second's work."""
+
+
+def check_captions(clips: Clips, config: TextConfig) -> None:
+    """Refuse captions of which cleaning leaves nothing: without a word, a training would teach nothing of them.
+
+    Raises:
+      ConfigError: there is one; the message names the clip.
+    """
+    for index in range(0, len(clips), -(-len(clips) // LOOKED_AT)):
+        for caption in clips.captions(index):
+            if is_blank(clean(caption, config)):
+                name = clips.name(index)
+                raise ConfigError(f"nothing is left of the caption of {name} when cleaned; write it in English words")

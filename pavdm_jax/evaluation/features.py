@@ -1,5 +1,6 @@
 """Collects what networks say of a video, clip by clip; what the file beside the video says is taken from there."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +50,10 @@ class FeatureCollector:
                 )
         outputs = self._kept | new
         if new:
-            write_features(self._video, outputs)
+            try:
+                write_features(self._video, outputs)
+            except ConfigError as error:  # what was computed counts all the same
+                warnings.warn(f"{error}; the networks' features of {self._video} are not kept", stacklevel=2)
         return outputs
 
 

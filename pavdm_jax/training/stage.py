@@ -157,7 +157,13 @@ def run_steps(prepared: PreparedStage, checkpoints: Checkpoints) -> TrainState:
     with _stage_log(prepared) as log, run.preemption.steps():
         for index in range(prepared.done, stage.steps):
             check_interrupted()
-            batch = next(prepared.batches)
+            try:
+                batch = next(prepared.batches)
+            except ConfigError:  # a fault of the data; other processes, if any, are in their next step already
+                if jax.process_count() == 1 and index % run.config.save_every and index > prepared.done:
+                    _save(prepared, checkpoints, state, index)
+                    checkpoints.wait()
+                raise
             with use_mesh(prepared.mesh):
                 state, loss = prepared.program.step(state, prepared.frozen, batch, key)
             if previous is not None:  # the step before, so that the host prepares a step while the device computes

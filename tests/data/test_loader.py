@@ -2,6 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,3 +79,36 @@ def test_an_empty_source_is_refused():
 
     with pytest.raises(ConfigError, match="the data set is empty"):
         batches(Empty(), 1, seed=0)
+
+
+LEAVES = """
+import multiprocessing
+import os
+import signal
+
+import grain
+
+from pavdm_jax.data.loader import ReadAhead
+
+if __name__ == "__main__":
+    elements = ReadAhead(grain.MapDataset.range(1000).map(lambda number: {"number": number}), workers=1)
+    next(elements)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGTERM)  # which reaches all processes of a job
+    for _ in range(300):
+        next(elements)
+    print(worker.pid, flush=True)
+    os._exit(1)
+"""
+
+
+def test_a_worker_survives_signals_and_ends_with_a_trainer_that_is_killed(tmp_path):
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    done = subprocess.run([sys.executable, tmp_path / "leaves.py"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    status = Path("/proc") / done.stdout.strip() / "status"
+    for _ in range(100):
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return
+        time.sleep(0.2)
+    raise AssertionError("the worker is there still")

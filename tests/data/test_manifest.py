@@ -330,3 +330,9 @@ def test_of_several_processes_one_looks_into_the_files(manifest, monkeypatch):
     clips = sources.agreed_clips(VideoData(manifest, frames=17), MODEL)
     assert done == ["first", "open", "open", "agreed"]
     assert clips.identity == open_clips(VideoData(manifest, frames=17), MODEL).identity
+
+
+def test_captions_of_which_cleaning_leaves_nothing_are_refused(tmp_path, folder):
+    (tmp_path / "clips.csv").write_text(f"path,caption\n{folder}/long.mp4,a cat\n{folder}/long.mp4,漢字漢字\n")
+    with pytest.raises(ConfigError, match=r"nothing is left of the caption of .*long\.mp4"):
+        sources.agreed_clips(VideoData(str(tmp_path / "clips.csv"), frames=17), MODEL)

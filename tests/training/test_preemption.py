@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C: within training steps the step is saved; samples are given up; elsewhere the run ends at once."""
 
+import itertools
 import signal
 
 import jax
@@ -10,6 +11,8 @@ from support.tiny_model import PROMPT, SHAPES, tiny_model
 from pavdm_jax.checkpoints import model_folder
 from pavdm_jax.checkpoints.model_folder import save_model
 from pavdm_jax.checkpoints.run_folder import newest_step
+from pavdm_jax.data.loader import batches
+from pavdm_jax.errors import ConfigError
 from pavdm_jax.training import loop, stage
 from pavdm_jax.training.config import OptimizerConfig, SampleConfig, ShapesData, Stage, TrainConfig, UniformDiffusion
 from pavdm_jax.training.preemption import Preempted, Preemption
@@ -97,3 +100,19 @@ def test_outside_of_steps_ctrl_c_is_what_it_was():
         assert signal.getsignal(signal.SIGINT) is not before
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_fault_of_the_data_saves_the_step_before(monkeypatch, tmp_path):
+    save_model(tmp_path / "start", tiny_model(SHAPES))
+    base = Stage("base", UniformDiffusion(1), ShapesData(17, samples=3), ("stdit3/blocks",), 6, 2)
+    config = TrainConfig(SHAPES, (base,), str(tmp_path / "run"), init_from=str(tmp_path / "start"), save_every=4)
+
+    def damaged(*arguments):
+        yield from itertools.islice(batches(*arguments), 3)
+        raise ConfigError("the data is damaged")
+
+    with monkeypatch.context() as once:
+        once.setattr(loop, "batches", damaged)
+        with pytest.raises(ConfigError, match="the data is damaged"):
+            loop.fit(config)
+    assert newest_step(tmp_path / "run") == 3
