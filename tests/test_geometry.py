@@ -1,5 +1,6 @@
 """Frames, latent frames and chunks; sizes and their names."""
 
+import dataclasses
 import json
 
 import pytest
@@ -120,3 +121,13 @@ def test_unknown_names_list_the_known_ones():
 def test_a_vae_of_sixteen_frames_in_five_latent_frames():
     """The paper's M setting: chunks of 5 latent frames are 16 frames each."""
     assert geometry.new_latents(1440, VAEConfig(micro_frames=16, micro_latents=5)) == 90 * 5
+
+
+@pytest.mark.parametrize(("frames", "near"), [(4, "16"), (20, "16 or 32"), (17, "16 or 32")])
+def test_of_a_vae_whose_first_latent_frame_is_padding_a_context_is_whole_clips(frames, near):
+    """A shorter clip has no latent frame of padding, and those behind it would be in the wrong places."""
+    vae = dataclasses.replace(VAE, micro_frames=16)
+    assert geometry.first_frames(vae) == 0 and geometry.first_frames(VAE) == 1
+    assert geometry.check_context(16, vae) == 5 and geometry.check_context(32, vae) == 10
+    with pytest.raises(ConfigError, match=f"context_frames {frames} .*use {near}$"):
+        geometry.check_context(frames, vae)

@@ -190,6 +190,7 @@ def test_a_run_that_is_broken_off_leaves_an_older_video_its_positions(checkpoint
         '{"fps": 24, "frames": 40, "crf": 18, "redone": [1]}',
         '{"fps": 24, "frames": 40, "crf": 18, "redone": [{"at_frame": "x"}]}',
         '{"fps": 24, "frames": "x", "crf": 18}',
+        '{"fps": 24, "frames": 40, "crf": 18}',  # without weights
         "[" * 9999,
     ],
 )

@@ -72,6 +72,7 @@ def test_a_video_that_is_scored_again_counts_once(halves, videos, tmp_path):
         (lambda found: found["videos"][0].pop("curves"), "is not a file of scores"),
         (lambda found: found["videos"][0].update(fps=0), "is not a file of scores"),
         (lambda found: found["videos"][0].update(run=[1]), "is not a file of scores"),
+        (lambda found: found["videos"][0].update(fps=10**400), "is not a file of scores"),
         (lambda found: found["videos"][0]["curves"].update(brightness="high"), "is not a file of scores"),
         (lambda found: found["videos"][0]["means"].update(beauty=1.0), "has scores that .* does not have .beauty."),
         (lambda found: found["videos"][0]["similarity"].pop("50"), "has other similarities"),

@@ -259,6 +259,8 @@ def test_the_methods_make_different_videos(family):
         ({"prompt": [(1.0, PROMPT)]}, "begin at second 0"),
         ({"prompt": [(0.0, PROMPT), (0.0, PROMPT)]}, "must rise"),
         ({"seed": [1, 2]}, "2 seeds"),
+        ({"start": [None]}, "start"),
+        ({"negative_prompt": [5], "guidance_scale": 2.0}, "negative_prompt"),
     ],
 )
 def test_mistakes_are_one_clear_line(options, message):
@@ -266,3 +268,11 @@ def test_mistakes_are_one_clear_line(options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         generate(tiny_model(), options.pop("prompt"), **options)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_model_is_told():
+    with pytest.raises(ConfigError, match=r"needs a model as pavdm_jax\.load returns it, not 'demo'"):
+        generate("demo", PROMPT)
+    model = tiny_model()
+    with pytest.raises(ConfigError, match="loaded without its transformer; load it without `parts`"):
+        generate(model.replace(params={"vae": model.params["vae"], "t5": model.params["t5"]}), PROMPT)

@@ -87,6 +87,7 @@ def test_the_vae_stages_make_a_model_with_measured_normalisation(runs):
         JointReconstruction(decoded_frames=0)
 
 
+@pytest.mark.filterwarnings("ignore:tiny was trained with")
 @pytest.mark.parametrize(
     "objective",
     [*at_night(UniformDiffusion(clip_chunks=2)), ProgressiveDiffusion()],

@@ -3,6 +3,7 @@
 import os
 import re
 import tracemalloc
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -243,3 +244,45 @@ def test_of_a_faster_video_the_frames_of_the_moments_are_read(tmp_path, fps, num
     numbers = list(numbers)
     np.testing.assert_array_equal(read_video(tmp_path / "fast.mp4", fps=fps), frames[numbers])
     np.testing.assert_array_equal(read_video(tmp_path / "fast.mp4", 2, 9, fps=fps), frames[numbers[2:9]])
+
+
+def test_films_whose_pixels_are_no_squares_are_stretched(tmp_path):
+    with av.open(str(tmp_path / "wide.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = 2
+        for pixels in clip(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert read_video(tmp_path / "wide.mp4").shape == (5, 32, 96, 3)
+    assert (probe(str(tmp_path / "wide.mp4")).height, probe(str(tmp_path / "wide.mp4")).width) == (32, 96)
+
+
+def test_frames_that_last_longer_are_shown_as_long(tmp_path):
+    """Twenty-four frames in half a second, of which the last one stays until second 1.25, when another one comes."""
+    with av.open(str(tmp_path / "uneven.mp4"), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=48, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "rgb24"
+        for number, at in enumerate([*range(24), 60]):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 10 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = at, Fraction(1, 48)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    shown = read_video(tmp_path / "uneven.mp4", fps=12)[:, 0, 0, 0].tolist()
+    assert shown[:6] == [0, 40, 80, 120, 160, 200]
+    assert shown[6:15] == [230] * 9 and shown[15] == 240
+
+
+def test_transparent_pictures_are_on_white(tmp_path):
+    pixels = np.full((16, 24, 4), 200, np.uint8)
+    pixels[:8, :, 3], pixels[8:, :, 3] = 0, 255
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    picture = read_video(tmp_path / "picture.png")[0]
+    assert (picture[:8] == 255).all() and (picture[8:] == 200).all()
+
+
+def test_films_of_a_high_dynamic_range_are_warned_of(tmp_path, monkeypatch):
+    write(tmp_path / "video.mp4", clip(5))
+    monkeypatch.setattr(clips, "HDR", (1, 2))  # as if usual films were
+    with pytest.warns(UserWarning, match=r"video\.mp4 has colours of a high dynamic range"):
+        read_video(tmp_path / "video.mp4")
