@@ -242,12 +242,16 @@ exit_with(work, "interrupted")
 """
 
 
+AS_COMMAND = 'exit_with(work, "interrupted")'
+
+
 def test_a_damaged_entry_of_the_cache_is_one_line_once(tmp_path):
+    """Of a command; and in Python it is mended as well."""
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment["PAVDM_CACHE"] = str(tmp_path)
 
-    def said():
-        command = [sys.executable, "-c", DAMAGED_CACHE]
+    def said(script=DAMAGED_CACHE):
+        command = [sys.executable, "-c", script]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert done.stdout == "8.0\n"
         return done.stderr
@@ -262,6 +266,12 @@ def test_a_damaged_entry_of_the_cache_is_one_line_once(tmp_path):
     )
     assert said() == ""
     assert {path.name for path in entries} == {path.name for path in tmp_path.glob("*-cache")}
+    for path in entries:
+        path.write_bytes(path.read_bytes()[:-20])
+    assert "was damaged; all are removed and will be compiled again" in said(
+        DAMAGED_CACHE.replace(AS_COMMAND, "work()")
+    )
+    assert said() == ""
 
 
 FULL_CACHE = """

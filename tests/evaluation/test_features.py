@@ -9,7 +9,7 @@ import pytest
 from support.small_videos import gradient, write_video
 
 from pavdm_jax.errors import ConfigError
-from pavdm_jax.evaluation import vbench_networks
+from pavdm_jax.evaluation import features, vbench_networks
 from pavdm_jax.evaluation.feature_files import features_path
 from pavdm_jax.evaluation.features import video_features
 from pavdm_jax.evaluation.measure import measure_video
@@ -160,6 +160,40 @@ def test_systems_are_as_far_from_the_reference_as_their_features(tmp_path, capsy
     told = capsys.readouterr().out
     assert "far: Fréchet distance by mine" in told
     assert "few: no Fréchet distance by mine" in told
+
+
+def test_a_damaged_reference_video_is_skipped_and_told(tmp_path, capsys):
+    write_features_of(tmp_path / "ours", 6, 0.0, 0)
+    write_features_of(tmp_path / "real", 6, 0.0, 3)
+    strange = tmp_path / "real" / "x\x1b.mp4"
+    write_video(strange, gradient(50, 32, 48))
+    features_path(strange).write_bytes(b"no features")
+    result = score(ScoreConfig((str(tmp_path / "ours"),), reference=str(tmp_path / "real")))
+    assert result["frechet_distances"]["ours"]["mine"]["samples"] == [12, 12]
+    assert list(result["skipped"]) == [str(strange)]
+    told = capsys.readouterr()
+    assert "1 of 13 videos were skipped" in told.out and "skipped: " in told.err and "\x1b" not in told.err
+    for path in (tmp_path / "real").glob("*.npz"):
+        path.write_bytes(b"no features")
+    with pytest.raises(ConfigError, match=r"none of the 7 reference videos can be used; the first: .*cannot be read"):
+        score(ScoreConfig((str(tmp_path / "ours"),), reference=str(tmp_path / "real")))
+
+
+def test_features_that_cannot_be_kept_count_all_the_same(video, monkeypatch):
+    def full(*_):
+        raise ConfigError("the disk is full")
+
+    monkeypatch.setattr(features, "write_features", full)
+
+    class Network:
+        name = "mine"
+
+        def features(self, clip, fps):
+            return np.ones(3, np.float32)
+
+    with pytest.warns(UserWarning, match=r"the disk is full; the networks' features of .* are not kept"):
+        found = video_features(video, [Network()])
+    assert found["mine"].shape[1:] == (3,) and not features_path(video).exists()
 
 
 def test_a_reference_that_no_network_has_seen_is_refused_before_the_work(video, tmp_path):
