@@ -1,6 +1,7 @@
 """Videos that end early: kill and resume, Ctrl-C, records, and files that another run has left or is writing."""
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -256,3 +257,25 @@ def test_ctrl_c_twice_while_frames_are_written_cuts_no_file(checkpoint, tmp_path
     assert ended.value.code == 130 and len(calls) >= 4
     assert run(*arguments, "--output", tmp_path / "v.mp4", "--resume") == 0
     assert (tmp_path / "v.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_a_fault_of_the_writer_is_not_lost_behind_ctrl_c(checkpoint, tmp_path, monkeypatch, capsys):
+    advance, broke = ProgressiveStream.advance, []
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def interrupted(stream):
+        if broke:
+            raise KeyboardInterrupt
+        if stream.frames_done:
+            broke.append(stream.round)
+            time.sleep(1)  # until what came before is written
+            monkeypatch.setattr(VideoWriter, "write", broken)
+        return advance(stream)
+
+    monkeypatch.setattr(ProgressiveStream, "advance", interrupted)
+    arguments = [PROMPT, "--checkpoint", checkpoint, "--frames", 8 * CHUNK, "--output", tmp_path / "v.mp4", "--quiet"]
+    with pytest.raises(SystemExit) as ended:
+        make_video.main([str(argument) for argument in arguments])
+    assert ended.value.code == 1 and "Input/output error" in capsys.readouterr().err
